@@ -1,0 +1,182 @@
+"""Rich display of plain data: HTML and SVG that are readable in light and in dark.
+
+Nothing here knows a stage or the model; every class holds plain rows and can be used without a notebook.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from vswap_ref.machine import format_size
+
+COLOURS = {
+    "unmapped": "#88888822",
+    "free": "#88888822",
+    "zeropage": "#b8b8b8",
+    "resident": "#2e9e5b",
+    "swapcache": "#1f9bb5",
+    "cached": "#1f9bb5",
+    "zero": "#9a8fd8",
+    "zswap": "#e0912f",
+    "swapfile": "#c8453c",
+    "disk": "#c8453c",
+    "bad": "#555555",
+}
+"""One colour for one place of a page, everywhere; chosen to differ also in lightness."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A few rows of plain values, shown as a table."""
+
+    title: str
+    rows: Sequence[dict[str, Any]]
+
+    def __getitem__(self, name: str) -> Any:
+        """Value of the row with this name (two-column tables)."""
+        for row in self.rows:
+            if row.get("name") == name:
+                return row["bytes"]
+        raise KeyError(f"no row {name!r} in {self.title}")
+
+    def __repr__(self) -> str:
+        return "\n".join("  ".join(f"{key}={value}" for key, value in row.items()) for row in self.rows)
+
+    def _repr_html_(self) -> str:
+        return table_html(self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Bytes of metadata by structure: (name, as the cover letter counts, exactly)."""
+
+    rows: Sequence[tuple[str, int, int]]
+
+    @property
+    def letter(self) -> int:
+        """Sum of what the cover letter counts."""
+        return sum(row[1] for row in self.rows)
+
+    @property
+    def exact(self) -> int:
+        """Sum of everything."""
+        return sum(row[2] for row in self.rows)
+
+    def __repr__(self) -> str:
+        lines = [f"{'structure':<20}{'letter':>14}{'exact':>14}"]
+        lines += [f"{name:<20}{letter:>14,}{exact:>14,}" for name, letter, exact in self.rows]
+        return "\n".join([*lines, f"{'total':<20}{self.letter:>14,}{self.exact:>14,}"])
+
+    def _repr_html_(self) -> str:
+        rows = [{"structure": n, "letter (bytes)": a, "exact (bytes)": b} for n, a, b in self.rows]
+        return table_html([*rows, {"structure": "total", "letter (bytes)": self.letter, "exact (bytes)": self.exact}])
+
+
+class PageMap(list[str]):
+    """Where each page of a mapping is; a list of words that draws itself as one square a page."""
+
+    def __init__(self, title: str, places: Iterable[str]) -> None:
+        super().__init__(places)
+        self.title = title
+
+    def counts(self) -> dict[str, int]:
+        """How many pages are in each place."""
+        return dict(sorted(Counter(self).items()))
+
+    def _repr_html_(self) -> str:
+        return squares_svg(self, f"{self.title}: where each of {len(self)} pages is") + legend_html(self.counts())
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterMap:
+    """The clusters of a device, one row each: list, order, use, and what each slot holds."""
+
+    title: str
+    rows: Sequence[dict[str, Any]]
+
+    def counts(self) -> dict[str, int]:
+        """How many slots are used for what."""
+        return dict(sorted(Counter(slot for row in self.rows for slot in row["slots"]).items()))
+
+    def __repr__(self) -> str:
+        return "\n".join(
+            f"cluster {row['cluster']}: {row['list']}, order {row['order']}, {row['count']} of 512" for row in self.rows
+        )
+
+    def _repr_html_(self) -> str:
+        parts = []
+        for row in self.rows[:16]:
+            caption = f"cluster {row['cluster']}: {row['list']}, order {row['order']}, {row['count']} of 512 slots"
+            parts.append(f"<div>{escape(caption)}</div>{squares_svg(row['slots'], caption, columns=128, side=5)}")
+        if len(self.rows) > 16:
+            parts.append(f"<div>and {len(self.rows) - 16} clusters more</div>")
+        return "".join(parts) + legend_html(self.counts())
+
+
+def table_html(rows: Sequence[dict[str, Any]]) -> str:
+    """A plain table; numbers to the right."""
+    if not rows:
+        return "<p>(empty)</p>"
+    head = "".join(f"<th>{escape(str(name))}</th>" for name in rows[0])
+    body = "".join("<tr>" + "".join(map(cell_html, row.values())) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def cell_html(value: object) -> str:
+    """One table cell."""
+    if isinstance(value, int):
+        return f"<td style='text-align:right'>{value:,}</td>"
+    return f"<td>{escape(str(value))}</td>"
+
+
+def squares_svg(places: Sequence[str], alt: str, columns: int = 64, side: int = 9) -> str:
+    """One square a page in reading order; runs of equal squares become one rectangle a line."""
+    lines = -(-len(places) // columns)
+    rects = []
+    for line in range(lines):
+        row = places[line * columns : (line + 1) * columns]
+        start = 0
+        for x in range(1, len(row) + 1):
+            if x == len(row) or row[x] != row[start]:
+                rects.append(
+                    f"<rect x='{start * side}' y='{line * side}' width='{(x - start) * side - 1}' "
+                    f"height='{side - 1}' fill='{COLOURS[row[start]]}'/>"
+                )
+                start = x
+    width = min(columns, max(1, len(places))) * side
+    return (
+        f"<svg role='img' aria-label='{escape(alt, quote=True)}' width='{width}' height='{lines * side}' "
+        f"viewBox='0 0 {width} {lines * side}' xmlns='http://www.w3.org/2000/svg'>{''.join(rects)}</svg>"
+    )
+
+
+def legend_html(counts: dict[str, int]) -> str:
+    """What the colours mean, and how often each occurs."""
+    items = "".join(
+        f"<span style='margin-right:1.2em;white-space:nowrap'><span style='display:inline-block;width:.8em;"
+        f"height:.8em;background:{COLOURS[name]};border:1px solid currentColor'></span> {escape(name)} {nr:,}</span>"
+        for name, nr in counts.items()
+    )
+    return f"<div style='font-size:90%'>{items}</div>"
+
+
+def kernel_html(kernel: Any) -> str:
+    """A kernel at a glance: memory, devices, processes."""
+    info = "".join(
+        f"<td style='text-align:right'>{escape(row['name'])}<br><b>{format_size(row['bytes'])}</b></td>"
+        for row in kernel.meminfo().rows
+    )
+    processes = [
+        {"process": p.name, "cgroup": p.cgroup.name, "rss": format_size(p.rss), "swap": format_size(p.swap)}
+        for p in kernel.processes
+    ]
+    swaps = [
+        {"device": row["Filename"], "size": format_size(row["Size"]), "used": format_size(row["Used"])}
+        for row in kernel.swaps().rows
+    ]
+    tables = "".join(table_html(rows) for rows in (swaps, processes) if rows)
+    return f"<table><tbody><tr>{info}</tr></tbody></table>{tables}"

@@ -1,0 +1,582 @@
+"""The face: a kernel to boot, processes to run, devices to swap to.  One text for every stage.
+
+Everything below is reached through one module, ``mm.api``.  Bad input raises ValueError or OSError and changes
+nothing; memory that cannot be found raises ``OutOfMemory`` where a kernel would kill a process.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import pickle
+import threading
+import weakref
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vswap_ref import display
+from vswap_ref.machine import (
+    PAGE_SIZE,
+    BlockDevice,
+    Clock,
+    Counters,
+    Faults,
+    Locks,
+    format_size,
+    get_codec,
+    parse_pages,
+    parse_size,
+)
+
+from .mm import api
+
+OutOfMemory = api.OutOfMemory
+InvariantError = api.InvariantError
+
+booted: weakref.WeakSet[Kernel] = weakref.WeakSet()
+"""Kernels of this stage, so that redefining a class can mark them stale."""
+
+_LOCK_TYPES = (type(threading.Lock()), type(threading.RLock()))
+
+
+@dataclass(frozen=True, slots=True)
+class Zswap:
+    """zswap's parameters: compressor ("lz4", "zstd", "deflate", "lzo"), limits in percent, shrinker on or off."""
+
+    compressor: str = "lz4"
+    max_pool_percent: int = 20
+    accept_threshold_percent: int = 90
+    shrinker: bool = False
+
+    def __post_init__(self) -> None:
+        get_codec(self.compressor)
+        for name in ("max_pool_percent", "accept_threshold_percent"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or not 0 <= value <= 100:
+                raise ValueError(f"{name}={value!r}: expected an int from 0 to 100")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One operation of the face: when it began and ended (virtual ns), and the counters that it moved."""
+
+    begin: int
+    end: int
+    operation: str
+    detail: str
+    vmstat: dict[str, int]
+
+
+class Kernel:
+    """A running kernel.
+
+    ram: size of memory (int or "64M").  swap: devices, in order.  zswap: a Zswap, a compressor's name or None (off).
+    cpus: 1 to 64.  memcg: "v2" or None.  seed: kept for workloads.  swappiness: 0 to 200.  page_cluster: readahead of
+    2**page_cluster pages, 0 to 5.  debug: check invariants after every operation.  locks: "plain" or "validated".
+    """
+
+    def __init__(
+        self,
+        ram: int | str = "64M",
+        swap: Sequence[BlockDevice] | BlockDevice = (),
+        zswap: Zswap | str | None = None,
+        cpus: int = 2,
+        memcg: str | None = "v2",
+        seed: int = 0,
+        swappiness: int = 60,
+        page_cluster: int = 3,
+        debug: bool = False,
+        locks: str = "plain",
+    ) -> None:
+        devices = [swap] if isinstance(swap, BlockDevice) else list(swap)
+        self.zswap = Zswap(zswap) if isinstance(zswap, str) else zswap
+        check_choice("memcg", memcg, ("v2", None))
+        check_range("cpus", cpus, 1, 64)
+        check_range("swappiness", swappiness, 0, 200)
+        check_range("page_cluster", page_cluster, 0, 5)
+        pages = parse_pages(ram, "ram", least=64)
+        config = api.Config(cpus, swappiness, page_cluster, memcg, debug)
+        self.seed = seed
+        self.events: list[Event] = []
+        self.processes: list[Process] = []
+        self.devices: dict[int, BlockDevice] = {}
+        self.system = api.boot(config, pages * PAGE_SIZE, locks)
+        self.root = Cgroup(self, self.system.memcg.root)
+        if self.zswap is not None:
+            api.zswap_enable(self.system, self.zswap.compressor)
+            self.system.zswap.max_pool_percent = self.zswap.max_pool_percent
+            self.system.zswap.accept_threshold_percent = self.zswap.accept_threshold_percent
+            self.system.zswap.shrinker_enabled = self.zswap.shrinker
+        for device in devices:
+            self.swapon(device)
+        booted.add(self)
+
+    # --- cgroups and processes -------------------------------------------------------------------------------------
+
+    def cgroup(
+        self,
+        name: str,
+        parent: Cgroup | None = None,
+        memory_max: int | str | None = None,
+        swap_max: int | str | None = None,
+        zswap_max: int | str | None = None,
+        zswap_writeback: bool = True,
+    ) -> Cgroup:
+        """A new memory cgroup below ``parent`` (None: the root).  Limits are sizes; None or "max": unlimited."""
+        if not name or "/" in name:
+            raise ValueError(f"name={name!r}: expected a non-empty name without '/'")
+        limits = [parse_limit(memory_max, "memory_max"), parse_limit(swap_max, "swap_max")]
+        zswap_limit = parse_limit(zswap_max, "zswap_max")
+        above = (parent or self.root).memcg
+        if any(child.name == name for child in above.children):
+            raise OSError(errno.EEXIST, f"a cgroup named {name!r} exists below {above.name or '/'!r}")
+        memcg = api.mem_cgroup_alloc(self.system.memcg, name, above, max(self.system.memcg.by_id) + 1)
+        memcg.memory.max, memcg.swap.max = limits
+        memcg.zswap_max = zswap_limit
+        memcg.zswap_writeback = zswap_writeback
+        return Cgroup(self, memcg)
+
+    def spawn(self, name: str, cgroup: Cgroup | None = None, cpu: int = 0) -> Process:
+        """A new process, without memory yet, in a cgroup (None: the root), running on ``cpu``."""
+        check_range("cpu", cpu, 0, self.system.config.cpus - 1)
+        group = cgroup or self.root
+        process = Process(self, name, group, api.mm_alloc(self.system, group.memcg), cpu)
+        self.processes.append(process)
+        return process
+
+    # --- swap devices ----------------------------------------------------------------------------------------------
+
+    def swapon(self, device: BlockDevice, priority: int = -1) -> int:
+        """Use a device for swap; returns its number.  OSError if it is in use or not usable."""
+        if not isinstance(device, BlockDevice):
+            raise ValueError(f"device={device!r}: expected a block device such as Ssd('1G')")
+        number = self._run("swapon", device.name, api.swapon, device, priority)
+        raise_errno(number, f"swapon {device.name} (priority {priority})")
+        self.devices[number] = device
+        return int(number)
+
+    def swapoff(self, device: int | BlockDevice) -> None:
+        """Bring everything back from a device and stop using it.  OSError(ENOMEM) if it does not fit: then it stays."""
+        numbers = [n for n, known in self.devices.items() if n == device or known is device]
+        if not numbers:
+            raise OSError(errno.EINVAL, f"swapoff: {device!r} is not in use; in use are {list(self.devices)}")
+        err = self._run("swapoff", str(numbers[0]), api.swapoff, numbers[0])
+        raise_errno(err, f"swapoff {self.devices[numbers[0]].name}")
+        del self.devices[numbers[0]]
+
+    # --- reclaim and time ------------------------------------------------------------------------------------------
+
+    def reclaim(self, size: int | str, cgroup: Cgroup | None = None) -> int:
+        """Reclaim memory from a cgroup (None: everywhere), as memory.reclaim does; returns bytes freed."""
+        pages = parse_pages(size, "size")
+        target = (cgroup or self.root).memcg
+        freed = self._run("reclaim", format_size(pages * PAGE_SIZE), api.do_try_to_free_pages, target, pages, "direct")
+        return int(freed) * PAGE_SIZE
+
+    def drain(self) -> None:
+        """Let time pass until no I/O is in flight, and background work is done."""
+        while api.swap_io_wait_one(self.system):
+            pass
+        api.run_deferred_work(self.system)
+
+    # --- looking ---------------------------------------------------------------------------------------------------
+
+    @property
+    def vmstat(self) -> Counters:
+        """The counters of /proc/vmstat."""
+        api.refresh_vmstat(self.system)
+        return self.system.vmstat
+
+    @property
+    def cost(self) -> Counters:
+        """Counts of primitive operations."""
+        return self.system.cost
+
+    @property
+    def faults(self) -> Faults:
+        """Fault injection: ``k.faults.fail("swap_table_alloc", nth=3)``."""
+        return self.system.faults
+
+    @property
+    def clock(self) -> Clock:
+        """The virtual clock."""
+        return self.system.clock
+
+    @property
+    def locks(self) -> Locks:
+        """The lock factory, with its validator."""
+        return self.system.locks
+
+    def meminfo(self) -> display.Table:
+        """Swap-related lines of /proc/meminfo, in bytes."""
+        return display.Table("meminfo", [{"name": n, "bytes": b} for n, b in api.meminfo(self.system).items()])
+
+    def memory(self) -> display.Ledger:
+        """Bytes of swap metadata by structure, as the cover letter counts and exactly."""
+        return display.Ledger(api.memory_ledger(self.system))
+
+    def swaps(self) -> display.Table:
+        """One row a swap device, as in /proc/swaps."""
+        return display.Table("swaps", api.proc_swaps(self.system))
+
+    def clusters(self, device: int = 0) -> display.ClusterMap:
+        """The physical clusters of a device: which list each is on and what every slot holds."""
+        if device not in self.devices:
+            raise ValueError(f"device={device!r}: expected one of {list(self.devices)}")
+        return display.ClusterMap(self.devices[device].name, api.cluster_map(self.system, device))
+
+    def proc_swaps(self) -> str:
+        """The text of /proc/swaps."""
+        lines = ["Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority"]
+        for row in self.swaps().rows:
+            kib = [int(row[name]) // 1024 for name in ("Size", "Used")]
+            lines.append(f"{row['Filename']:<40}{row['Type']:<16}{kib[0]:<16}{kib[1]:<16}{row['Priority']}")
+        return "\n".join(lines) + "\n"
+
+    def proc_vmstat(self) -> str:
+        """The text of /proc/vmstat."""
+        return self.vmstat.text()
+
+    def check(self) -> None:
+        """Assert every invariant of the subsystem; InvariantError names the one that is broken."""
+        api.check(self.system)
+
+    def trace(self, path: str | Path) -> None:
+        """Write the operations so far as a Chrome trace (open it in a trace viewer)."""
+        rows = [
+            {
+                "name": f"{event.operation} {event.detail}",
+                "ph": "X",
+                "ts": event.begin / 1000,
+                "dur": (event.end - event.begin) / 1000,
+                "pid": 1,
+                "tid": 1,
+                "args": event.vmstat,
+            }
+            for event in self.events
+        ]
+        Path(path).write_text(json.dumps({"traceEvents": rows}, indent=1))
+
+    def copy(self) -> Kernel:
+        """An independent copy of the whole kernel: its processes, memory, devices and clock."""
+        buffer = io.BytesIO()
+        _KernelPickler(buffer).dump(self)
+        twin = pickle.loads(buffer.getvalue())
+        assert isinstance(twin, Kernel)
+        booted.add(twin)
+        return twin
+
+    def _run(self, operation: str, detail: str, function: Any, *args: Any) -> Any:
+        """Call into the kernel, record the event, and check the invariants if debugging."""
+        before, begin = self.system.vmstat.snapshot(), self.system.clock.ns
+        try:
+            return function(self.system, *args)
+        finally:
+            moved = self.system.vmstat.since(before)
+            self.events.append(Event(begin, self.system.clock.ns, operation, detail, moved))
+            if self.system.config.debug:
+                api.check(self.system)
+
+    def _repr_html_(self) -> str:
+        return display.kernel_html(self)
+
+    def __repr__(self) -> str:
+        info = api.meminfo(self.system)
+        shown = ", ".join(f"{name}={format_size(nr_bytes)}" for name, nr_bytes in info.items())
+        return f"<Kernel {shown}>"
+
+
+class Cgroup:
+    """A memory cgroup.  Limits may be set at any time: sizes, or None for unlimited."""
+
+    def __init__(self, kernel: Kernel, memcg: api.Memcg) -> None:
+        self.kernel = kernel
+        self.memcg = memcg
+
+    @property
+    def name(self) -> str:
+        """Its name; "/" for the root."""
+        return self.memcg.name or "/"
+
+    @property
+    def memory_current(self) -> int:
+        """Bytes of memory charged (compressed pages included)."""
+        return self.memcg.memory.usage * PAGE_SIZE
+
+    @property
+    def swap_current(self) -> int:
+        """Bytes of swap charged: every slot counts, also those whose page is in zswap or zero."""
+        return self.memcg.swap.usage * PAGE_SIZE
+
+    @property
+    def zswap_current(self) -> int:
+        """Bytes of compressed pages."""
+        return self.memcg.zswap_bytes
+
+    @property
+    def memory_max(self) -> int | None:
+        """Limit of memory in bytes, or None.  Setting it reclaims down to it as far as possible."""
+        return to_bytes(self.memcg.memory.max)
+
+    @memory_max.setter
+    def memory_max(self, value: int | str | None) -> None:
+        self._not_root()
+        self.memcg.memory.max = limit = parse_limit(value, "memory_max")
+        while limit is not None and self.memcg.memory.usage > limit:
+            over = self.memcg.memory.usage - limit
+            if not self.kernel.reclaim(over * PAGE_SIZE, self):
+                break
+
+    @property
+    def swap_max(self) -> int | None:
+        """Limit of swap in bytes, or None.  What is swapped out already stays."""
+        return to_bytes(self.memcg.swap.max)
+
+    @swap_max.setter
+    def swap_max(self, value: int | str | None) -> None:
+        self._not_root()
+        self.memcg.swap.max = parse_limit(value, "swap_max")
+
+    @property
+    def zswap_max(self) -> int | None:
+        """Limit of compressed bytes, or None."""
+        return to_bytes(self.memcg.zswap_max)
+
+    @zswap_max.setter
+    def zswap_max(self, value: int | str | None) -> None:
+        self._not_root()
+        self.memcg.zswap_max = parse_limit(value, "zswap_max")
+
+    @property
+    def zswap_writeback(self) -> bool:
+        """zswap may write this cgroup's pages to disk (and the ancestors' settings allow it)."""
+        return self.memcg.zswap_writeback
+
+    @zswap_writeback.setter
+    def zswap_writeback(self, value: bool) -> None:
+        self.memcg.zswap_writeback = bool(value)
+
+    @property
+    def events(self) -> dict[str, int]:
+        """memory.events and memory.swap.events that happened."""
+        return dict(self.memcg.events)
+
+    def memory_stat(self) -> str:
+        """The text of memory.stat."""
+        stat = api.memory_stat(self.kernel.system, self.memcg)
+        return "".join(f"{name} {value}\n" for name, value in stat.items())
+
+    def _not_root(self) -> None:
+        if self.memcg.parent is None:
+            raise ValueError("the root cgroup has no limits")
+
+    def __repr__(self) -> str:
+        return f"<Cgroup {self.name}: memory {format_size(self.memory_current)}, swap {format_size(self.swap_current)}>"
+
+
+class Process:
+    """A process: an address space in a cgroup, on a CPU."""
+
+    def __init__(self, kernel: Kernel, name: str, cgroup: Cgroup, mm: api.Mm, cpu: int) -> None:
+        self.kernel = kernel
+        self.name = name
+        self.cgroup = cgroup
+        self.cpu = cpu
+        self.mappings: list[Mapping] = []
+        self._mm: api.Mm | None = mm
+
+    @property
+    def mm(self) -> api.Mm:
+        """Its address space; OSError(ESRCH) after exit."""
+        if self._mm is None:
+            raise OSError(errno.ESRCH, f"process {self.name!r} has exited")
+        return self._mm
+
+    @property
+    def rss(self) -> int:
+        """Bytes of its memory that are present."""
+        return self.mm.anonpages * PAGE_SIZE
+
+    @property
+    def swap(self) -> int:
+        """Bytes of its memory that are swapped out (VmSwap)."""
+        return self.mm.swapents * PAGE_SIZE
+
+    def mmap(self, size: int | str) -> Mapping:
+        """Map ``size`` bytes of anonymous memory (whole pages); all zeros until written."""
+        mapping = Mapping(self, api.mmap_region(self.mm, parse_pages(size, "size")))
+        self.mappings.append(mapping)
+        return mapping
+
+    def fork(self, name: str | None = None) -> Process:
+        """A child that shares all memory copy-on-write; its mappings are in the same order as the parent's."""
+        kernel = self.kernel
+        mm = kernel._run("fork", self.name, api.dup_mm, self.mm)
+        if mm is None:
+            raise OSError(errno.ENOMEM, f"fork of {self.name!r}")
+        child = Process(kernel, name or f"{self.name}-child", self.cgroup, mm, self.cpu)
+        vmas = {vma.start: vma for vma in mm.vmas}
+        child.mappings = [Mapping(child, vmas[mapping.vma.start]) for mapping in self.mappings]
+        kernel.processes.append(child)
+        return child
+
+    def madvise(self, mapping: Mapping, advice: str, start: int = 0, stop: int | None = None) -> int:
+        """Advise on the bytes [start, stop) of a mapping: "pageout" or "willneed".  Returns pages dealt with."""
+        calls = {"pageout": api.madvise_pageout, "willneed": api.madvise_willneed}
+        check_choice("advice", advice, tuple(calls))
+        if mapping.process is not self or not mapping.mapped:
+            raise OSError(errno.ENOMEM, f"madvise: not a mapping of process {self.name!r}")
+        first, last, _ = slice(start, stop).indices(len(mapping))
+        begin, end = mapping.vma.start + first // PAGE_SIZE, mapping.vma.start - (-last // PAGE_SIZE)
+        self.kernel.system.cpu = self.cpu
+        return int(self.kernel._run("madvise", advice, calls[advice], self.mm, begin, end))
+
+    def exit(self) -> None:
+        """End: all its memory and swap entries are dropped."""
+        self.kernel._run("exit", self.name, api.exit_mmap, self.mm)
+        self._mm = None
+        self.mappings.clear()
+        self.kernel.processes.remove(self)
+
+    def __repr__(self) -> str:
+        if self._mm is None:
+            return f"<Process {self.name}: exited>"
+        return f"<Process {self.name}: rss {format_size(self.rss)}, swap {format_size(self.swap)}>"
+
+
+class Mapping:
+    """A range of anonymous memory, used like a bytearray: ``m[0:5] = b"hello"``, ``bytes(m[0:5])``, ``m[7]``."""
+
+    def __init__(self, process: Process, vma: api.Vma) -> None:
+        self.process = process
+        self.vma = vma
+        self.pages = vma.end - vma.start
+
+    def __len__(self) -> int:
+        return self.pages * PAGE_SIZE
+
+    @property
+    def mapped(self) -> bool:
+        """Not unmapped, and the process lives."""
+        return self in self.process.mappings
+
+    def __getitem__(self, where: int | slice) -> int | bytes:
+        start, stop = self._range(where)
+        data = bytearray()
+        while start < stop:
+            content, first = self._access(start // PAGE_SIZE, write=False)
+            end = min(stop, (start // PAGE_SIZE + 1) * PAGE_SIZE)
+            first += start % PAGE_SIZE
+            data += content[first : first + end - start]
+            start = end
+        return data[0] if isinstance(where, int) else bytes(data)
+
+    def __setitem__(self, where: int | slice, value: int | bytes | bytearray | memoryview) -> None:
+        start, stop = self._range(where)
+        data = bytes((value,)) if isinstance(value, int) else bytes(value)
+        if len(data) != stop - start:
+            raise ValueError(f"value has {len(data)} bytes, the range {stop - start}")
+        done = 0
+        while done < len(data):
+            page, offset = divmod(start + done, PAGE_SIZE)
+            content, first = self._access(page, write=True)
+            part = data[done : done + PAGE_SIZE - offset]
+            content[first + offset : first + offset + len(part)] = part
+            done += len(part)
+
+    def touch(self, page: int, write: bool = False) -> None:
+        """Access one page (its number in the mapping) as a load or store would, without changing it."""
+        if not 0 <= page < self.pages:
+            raise IndexError(f"page={page!r}: the mapping has pages 0 to {self.pages - 1}")
+        self._access(page, write)
+
+    def write_page(self, page: int, data: bytes) -> None:
+        """Replace the whole content of one page."""
+        self[page * PAGE_SIZE : (page + 1) * PAGE_SIZE] = data
+
+    def read_page(self, page: int) -> bytes:
+        """The whole content of one page."""
+        return bytes(self[page * PAGE_SIZE : (page + 1) * PAGE_SIZE])
+
+    def where(self) -> display.PageMap:
+        """Where each page is: unmapped, zeropage, resident, swapcache, zero, zswap or swapfile.  Touches nothing."""
+        system, mm = self.process.kernel.system, self.process.mm
+        places = [api.page_location(system, mm, addr) for addr in range(self.vma.start, self.vma.end)]
+        return display.PageMap(self.process.name, places)
+
+    def munmap(self) -> None:
+        """Unmap it; its memory and swap entries are dropped."""
+        if not self.mapped:
+            raise OSError(errno.EINVAL, "munmap: already unmapped")
+        self.process.kernel._run("munmap", self.process.name, api.do_munmap, self.process.mm, self.vma)
+        self.process.mappings.remove(self)
+
+    def _range(self, where: int | slice) -> tuple[int, int]:
+        """First byte and end of an index or a slice without step; checks that the mapping is usable."""
+        if not self.mapped:
+            raise OSError(errno.EFAULT, "access to memory that is not mapped")
+        if isinstance(where, int):
+            if not -len(self) <= where < len(self):
+                raise IndexError(f"byte {where} of a mapping of {len(self)} bytes")
+            return where % len(self), where % len(self) + 1
+        start, stop, step = where.indices(len(self))
+        if step != 1:
+            raise ValueError(f"slice step {step}: only 1 is possible")
+        return start, max(start, stop)
+
+    def _access(self, page: int, write: bool) -> tuple[bytearray, int]:
+        kernel = self.process.kernel
+        kernel.system.cpu = self.process.cpu
+        content = api.access_page(kernel.system, self.process.mm, self.vma.start + page, write)
+        if kernel.system.config.debug:
+            api.check(kernel.system)
+        return content
+
+    def __repr__(self) -> str:
+        return f"<Mapping of {self.process.name}: {self.pages} pages>"
+
+    def _repr_html_(self) -> str:
+        return self.where()._repr_html_()
+
+
+class _KernelPickler(pickle.Pickler):
+    """Pickles a kernel between operations: no lock is held, so a lock is replaced by a new one."""
+
+    def reducer_override(self, obj: object) -> Any:
+        if isinstance(obj, _LOCK_TYPES):
+            return (threading.Lock if isinstance(obj, _LOCK_TYPES[0]) else threading.RLock), ()
+        return NotImplemented
+
+
+def parse_limit(value: int | str | None, name: str) -> int | None:
+    """A limit in pages (rounded down) from a size; None or "max": no limit."""
+    if value is None or value == "max":
+        return None
+    return parse_size(value, name) // PAGE_SIZE
+
+
+def to_bytes(pages: int | None) -> int | None:
+    """Pages as bytes; None stays None."""
+    return None if pages is None else pages * PAGE_SIZE
+
+
+def check_range(name: str, value: object, low: int, high: int) -> None:
+    """ValueError unless ``value`` is an int in [low, high]."""
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise ValueError(f"{name}={value!r}: expected an int from {low} to {high}")
+
+
+def check_choice(name: str, value: object, legal: Iterable[object]) -> None:
+    """ValueError unless ``value`` is one of the legal ones."""
+    choices = list(legal)
+    if value not in choices:
+        raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, choices))}")
+
+
+def raise_errno(result: int, what: str) -> None:
+    """Turn a negative errno into an OSError."""
+    if result < 0:
+        raise OSError(-result, f"{what}: {errno.errorcode[-result]}")

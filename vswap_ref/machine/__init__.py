@@ -1,0 +1,46 @@
+"""What a kernel stands on: locks, RCU, per-CPU references, XArray, bitmaps, clock, devices, codecs, counters.
+
+Nothing here knows anything of swap.  All state is in the objects; there is none in the modules.
+"""
+
+from .bitmap import Bitmap
+from .blockdev import BlockDevice, DeviceStats, Disk, Pmem, Ssd, SwapFile, Zram
+from .clock import Clock
+from .codecs import Codec, get_codec
+from .counters import COST, MEMCG_STAT, VMSTAT, ZSWAP_DEBUGFS, Counters
+from .faults import Faults
+from .locks import LockdepError, Locks
+from .percpu import PercpuRef
+from .rcu import Rcu
+from .units import PAGE_SHIFT, PAGE_SIZE, format_size, parse_pages, parse_size
+from .xarray import XArray
+
+__all__ = [
+    "COST",
+    "MEMCG_STAT",
+    "PAGE_SHIFT",
+    "PAGE_SIZE",
+    "VMSTAT",
+    "ZSWAP_DEBUGFS",
+    "Bitmap",
+    "BlockDevice",
+    "Clock",
+    "Codec",
+    "Counters",
+    "DeviceStats",
+    "Disk",
+    "Faults",
+    "LockdepError",
+    "Locks",
+    "PercpuRef",
+    "Pmem",
+    "Rcu",
+    "Ssd",
+    "SwapFile",
+    "XArray",
+    "Zram",
+    "format_size",
+    "get_codec",
+    "parse_pages",
+    "parse_size",
+]

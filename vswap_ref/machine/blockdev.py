@@ -1,0 +1,230 @@
+"""Block devices that keep what is written to them, and tell how long that takes on the virtual clock.
+
+The latencies are round figures of common hardware (each class names its own); they order the devices and make
+asynchronous writes end in a sensible sequence.  They are no measurements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from errno import EINVAL, EIO
+
+from .codecs import get_codec
+from .units import PAGE_SIZE, format_size, parse_pages
+
+ZERO_PAGE = bytes(PAGE_SIZE)
+
+
+@dataclass(slots=True)
+class DeviceStats:
+    """What a device has done: requests of one page each."""
+
+    reads: int = 0
+    writes: int = 0
+    discards: int = 0
+
+
+class BlockDevice:
+    """A device of ``size`` bytes (int or "64M"; a multiple of 4096, at least two pages).
+
+    ``contentless`` devices keep no data: for studies of metadata on devices larger than memory.
+    """
+
+    kind = "device"
+    rotational = False
+    synchronous = False
+    stable_writes = False
+    can_discard = False
+    is_block = True
+    read_latency_ns = 0
+    write_latency_ns = 0
+    page_transfer_ns = 0
+
+    def __init__(self, size: int | str, name: str | None = None, contentless: bool = False) -> None:
+        self.pages = parse_pages(size, "size", least=2)
+        self.name = name or f"/dev/{self.kind}"
+        self.contentless = contentless
+        self.stats = DeviceStats()
+        self._content: dict[int, bytes] = {}
+        self._failing: dict[str, tuple[frozenset[int] | None, int]] = {}
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.pages * PAGE_SIZE
+
+    @property
+    def fill(self) -> int:
+        """Bytes of storage that written pages take."""
+        return len(self._content) * PAGE_SIZE
+
+    def read(self, page: int) -> bytes:
+        """Content of a page; zeros if it was never written.  OSError(EIO) if made to fail."""
+        self._check(page, "read")
+        self.stats.reads += 1
+        if self.contentless:
+            raise OSError(EIO, f"{self.name} keeps no content")
+        return self._content.get(page, ZERO_PAGE)
+
+    def write(self, page: int, data: bytes | bytearray) -> None:
+        """Write a page.  OSError(EIO) if made to fail."""
+        self._check(page, "write")
+        self.stats.writes += 1
+        if not self.contentless:
+            self._content[page] = bytes(data)
+
+    def discard(self, page: int, nr: int) -> None:
+        """Forget the content of ``nr`` pages."""
+        self.stats.discards += 1
+        for index in range(page, page + nr):
+            self._content.pop(index, None)
+
+    def slot_free_notify(self, page: int) -> None:
+        """A swap slot was freed; only a device that compresses in memory cares."""
+
+    def read_ns(self, page: int, nr: int) -> int:
+        """Virtual time to read ``nr`` pages from ``page`` on."""
+        return self.read_latency_ns + nr * self.page_transfer_ns
+
+    def write_ns(self, page: int, nr: int) -> int:
+        """Virtual time to write ``nr`` pages from ``page`` on."""
+        return self.write_latency_ns + nr * self.page_transfer_ns
+
+    def fail_reads(self, pages: Iterable[int] | None = None, times: int = 1) -> None:
+        """Let the next ``times`` reads (of these pages; None: of any) fail with EIO."""
+        self._failing["read"] = (None if pages is None else frozenset(pages), times)
+
+    def fail_writes(self, pages: Iterable[int] | None = None, times: int = 1) -> None:
+        """Let the next ``times`` writes (of these pages; None: of any) fail with EIO."""
+        self._failing["write"] = (None if pages is None else frozenset(pages), times)
+
+    def _check(self, page: int, request: str) -> None:
+        if not 0 <= page < self.pages:
+            raise OSError(EINVAL, f"page {page} is outside of {self.name} ({self.pages} pages)")
+        if request in self._failing:
+            pages, times = self._failing[request]
+            if times > 0 and (pages is None or page in pages):
+                self._failing[request] = (pages, times - 1)
+                raise OSError(EIO, f"{request} error on page {page} of {self.name}")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({format_size(self.size)}, {self.name!r})"
+
+
+class Disk(BlockDevice):
+    """A rotating disk: 8 ms for a random access, less for a near one, then 100 MB/s."""
+
+    kind = "disk"
+    rotational = True
+    page_transfer_ns = 40_000
+    full_seek_ns = 8_000_000
+
+    def __init__(self, size: int | str, name: str | None = None, contentless: bool = False) -> None:
+        super().__init__(size, name, contentless)
+        self._head = 0
+
+    def read_ns(self, page: int, nr: int) -> int:
+        """Seek from where the head is, then transfer."""
+        return self._seek_ns(page, nr) + nr * self.page_transfer_ns
+
+    write_ns = read_ns
+
+    def _seek_ns(self, page: int, nr: int) -> int:
+        distance, self._head = abs(page - self._head), page + nr
+        return 0 if distance == 0 else self.full_seek_ns // 4 + self.full_seek_ns * 3 // 4 * distance // self.pages
+
+
+class Ssd(BlockDevice):
+    """A flash drive: 80 us to read, 20 us to write (into its cache), 2 GB/s."""
+
+    kind = "ssd"
+    can_discard = True
+    read_latency_ns = 80_000
+    write_latency_ns = 20_000
+    page_transfer_ns = 2_000
+
+
+class Pmem(BlockDevice):
+    """Persistent memory: synchronous, 1 us a page."""
+
+    kind = "pmem"
+    synchronous = True
+    page_transfer_ns = 1_000
+
+
+class Zram(BlockDevice):
+    """A compressed RAM disk: synchronous, 2 us to compress and 1 us to decompress a page; frees what swap frees."""
+
+    kind = "zram"
+    synchronous = True
+    stable_writes = True
+    read_latency_ns = 1_000
+    write_latency_ns = 2_000
+
+    def __init__(self, size: int | str, name: str | None = None, contentless: bool = False, codec: str = "lz4") -> None:
+        super().__init__(size, name, contentless)
+        self.codec = get_codec(codec)
+
+    @property
+    def fill(self) -> int:
+        """Bytes of compressed objects."""
+        return sum(map(len, self._content.values()))
+
+    def read(self, page: int) -> bytes:
+        """Decompress a page."""
+        packed = super().read(page)
+        return packed if len(packed) == PAGE_SIZE else self.codec.decompress(packed)
+
+    def write(self, page: int, data: bytes | bytearray) -> None:
+        """Compress a page; one that does not shrink is kept as it is."""
+        packed = self.codec.compress(bytes(data))
+        super().write(page, packed if len(packed) < PAGE_SIZE else data)
+
+    def slot_free_notify(self, page: int) -> None:
+        """Free the compressed copy."""
+        self._content.pop(page, None)
+
+
+class SwapFile(BlockDevice):
+    """A swap file on another device: its speed, but no slots for large folios.
+
+    ``on`` is the device below; the file occupies its first pages.
+    """
+
+    kind = "swapfile"
+    is_block = False
+
+    def __init__(self, size: int | str, on: BlockDevice, name: str | None = None) -> None:
+        super().__init__(size, name or f"/swapfile-on-{on.kind}", on.contentless)
+        if self.pages > on.pages:
+            raise ValueError(f"size={size!r}: larger than the device below ({format_size(on.size)})")
+        self.on = on
+        self.rotational = on.rotational
+        self.synchronous = on.synchronous
+        self.stable_writes = on.stable_writes
+
+    @property
+    def fill(self) -> int:
+        """Bytes in use on the device below."""
+        return self.on.fill
+
+    def read(self, page: int) -> bytes:
+        """Read from the device below."""
+        self._check(page, "read")
+        self.stats.reads += 1
+        return self.on.read(page)
+
+    def write(self, page: int, data: bytes | bytearray) -> None:
+        """Write to the device below."""
+        self._check(page, "write")
+        self.stats.writes += 1
+        self.on.write(page, data)
+
+    def read_ns(self, page: int, nr: int) -> int:
+        """As the device below."""
+        return self.on.read_ns(page, nr)
+
+    def write_ns(self, page: int, nr: int) -> int:
+        """As the device below."""
+        return self.on.write_ns(page, nr)

@@ -1,0 +1,125 @@
+"""Event counters with the kernel's names."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from html import escape
+
+VMSTAT = (
+    "nr_anon_pages",
+    "nr_inactive_anon",
+    "nr_active_anon",
+    "nr_file_pages",
+    "nr_swapcached",
+    "nr_zswapped",
+    "pgalloc_normal",
+    "pgfree",
+    "pgfault",
+    "pgmajfault",
+    "pgreuse",
+    "pgactivate",
+    "pgdeactivate",
+    "pgrotated",
+    "pgscan_anon",
+    "pgsteal_anon",
+    "pgscan_direct",
+    "pgsteal_direct",
+    "pgscan_kswapd",
+    "pgsteal_kswapd",
+    "allocstall_normal",
+    "nr_vmscan_write",
+    "pswpin",
+    "pswpout",
+    "swpin_zero",
+    "swpout_zero",
+    "zswpin",
+    "zswpout",
+    "zswpwb",
+    "swap_ra",
+    "swap_ra_hit",
+    "workingset_refault_anon",
+    "workingset_activate_anon",
+    "workingset_restore_anon",
+    "thp_fault_alloc",
+    "thp_fault_fallback",
+    "thp_split_page",
+    "thp_swpout",
+    "thp_swpout_fallback",
+    "oom_kill",
+)
+"""The lines of /proc/vmstat that swap moves.  Events count pages unless the kernel counts folios (thp_*)."""
+
+MEMCG_STAT = (
+    "anon",
+    "swapcached",
+    "zswap",
+    "zswapped",
+    "pgfault",
+    "pgmajfault",
+    "pgscan",
+    "pgsteal",
+    "pswpin",
+    "pswpout",
+    "swpin_zero",
+    "swpout_zero",
+    "zswpin",
+    "zswpout",
+    "zswpwb",
+    "workingset_refault_anon",
+    "workingset_activate_anon",
+    "workingset_restore_anon",
+)
+"""The lines of a cgroup's memory.stat that swap moves."""
+
+ZSWAP_DEBUGFS = (
+    "pool_limit_hit",
+    "reject_reclaim_fail",
+    "reject_alloc_fail",
+    "reject_kmemcache_fail",
+    "reject_compress_fail",
+    "reject_compress_poor",
+    "decompress_fail",
+    "written_back_pages",
+)
+"""Files of debugfs zswap/ that count events."""
+
+COST = ("ci_lock",)
+"""Primitive operations: ``ci_lock`` acquisitions of physical cluster locks."""
+
+
+class Counters(dict[str, int]):
+    """Counters with a fixed set of names, in order; an unknown name is a KeyError that suggests one.
+
+    It is a plain dict underneath, so that ``counters[name] += n`` is as fast as Python allows.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        super().__init__(dict.fromkeys(names, 0))
+
+    def __missing__(self, name: str) -> int:
+        close = difflib.get_close_matches(str(name), self, 1)
+        raise KeyError(f"no counter {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+
+    def __reduce__(self) -> tuple[type[Counters], tuple[list[str]], None, None, object]:
+        return Counters, (list(self),), None, None, iter(self.items())
+
+    def snapshot(self) -> dict[str, int]:
+        """All values now."""
+        return dict(self)
+
+    def since(self, before: dict[str, int]) -> dict[str, int]:
+        """What has changed since a snapshot."""
+        return {name: value - before[name] for name, value in self.items() if value != before[name]}
+
+    def text(self) -> str:
+        """One "name value" line each, as in /proc/vmstat."""
+        return "".join(f"{name} {value}\n" for name, value in self.items())
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{escape(name)}</td><td style='text-align:right'>{value:,}</td></tr>"
+            for name, value in self.items()
+            if value
+        )
+        return f"<table><thead><tr><th>counter</th><th>value</th></tr></thead><tbody>{rows}</tbody></table>"

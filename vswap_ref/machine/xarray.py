@@ -1,0 +1,143 @@
+"""The kernel's XArray: a sparse array of objects that is a tree of 64-way nodes.
+
+Values live in a dict, so that a look-up is fast; beside it the nodes that the kernel's tree would have are counted
+exactly, level by level, because their bytes and their failing allocations are what users of the tree pay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+from .faults import Faults
+
+T = TypeVar("T")
+XA_CHUNK_SHIFT = 6
+XA_NODE_BYTES = 576
+
+
+class XArray(Generic[T]):
+    """Index (>= 0) -> object.  Without nodes for a lone entry at index 0, like the kernel's.
+
+    ``faults`` and ``site`` name the fault-injection site that a new node asks; if it fails, ``store`` raises
+    MemoryError and nothing has changed.
+    """
+
+    __slots__ = ("_children", "_faults", "_height", "_site", "_values")
+
+    def __init__(self, faults: Faults | None = None, site: str = "xa_node") -> None:
+        self._values: dict[int, T] = {}
+        self._children: dict[tuple[int, int], int] = {}
+        self._height = 0
+        self._faults = faults
+        self._site = site
+
+    def load(self, index: int) -> T | None:
+        """The object at an index, or None."""
+        return self._values.get(index)
+
+    def store(self, index: int, value: T) -> T | None:
+        """Put an object at an index; returns the one it replaces."""
+        old = self._values.get(index)
+        if old is None:
+            self._insert(index)
+        self._values[index] = value
+        return old
+
+    def erase(self, index: int) -> T | None:
+        """Remove and return the object at an index, or None."""
+        old = self._values.pop(index, None)
+        if old is not None:
+            self._remove(index)
+        return old
+
+    def cmpxchg(self, index: int, expected: T | None, value: T | None) -> T | None:
+        """Replace the object if it is ``expected``; returns what was there."""
+        old = self._values.get(index)
+        if old is expected:
+            if value is None:
+                self.erase(index)
+            else:
+                self.store(index, value)
+        return old
+
+    def alloc(self, value: T, low: int, high: int) -> int:
+        """Store at the lowest free index in [low, high]; OverflowError (-EBUSY) if there is none."""
+        for index in range(low, high + 1):
+            if index not in self._values:
+                self.store(index, value)
+                return index
+        raise OverflowError(f"no free index in [{low}, {high}]")
+
+    def items(self) -> Iterator[tuple[int, T]]:
+        """(index, object) in order of index."""
+        for index in sorted(self._values):
+            yield index, self._values[index]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(sorted(self._values))
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    @property
+    def empty(self) -> bool:
+        """No object at all (xa_empty)."""
+        return not self._values
+
+    @property
+    def nodes(self) -> int:
+        """64-way nodes that the tree has."""
+        return len(self._children)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of these nodes, 576 each."""
+        return XA_NODE_BYTES * len(self._children)
+
+    def _insert(self, index: int) -> None:
+        """Count the nodes on the way to a new index; a tree too low for it first grows upward."""
+        height = max(self._height, levels_for(index))
+        spine = [(level, 0) for level in range(self._height + 1, height + 1)] if self._values else []
+        path = [(level, index >> XA_CHUNK_SHIFT * level) for level in range(1, height + 1)]
+        if self._faults is not None:
+            fresh = {node for node in (*spine, *path) if node not in self._children}
+            if any(self._faults.should_fail(self._site) for _ in fresh):
+                raise MemoryError("no memory for an XArray node")
+        self._height = height
+        self._children.update(dict.fromkeys(spine, 1))
+        for node in path:
+            count = self._children.get(node, 0)
+            self._children[node] = count + 1
+            if count:
+                break
+
+    def _remove(self, index: int) -> None:
+        """Count off the nodes that lost their last child, then shrink the tree from the top."""
+        for level in range(1, self._height + 1):
+            node = (level, index >> XA_CHUNK_SHIFT * level)
+            self._children[node] -= 1
+            if self._children[node]:
+                break
+            del self._children[node]
+        self._shrink()
+
+    def _shrink(self) -> None:
+        """A top node whose only child is the first one goes away; so does the last node of a lone index 0."""
+        if not self._values:
+            self._height = 0
+            return
+        while self._height:
+            top = (self._height, 0)
+            first_only = self._children[top] == 1 and (
+                (self._height - 1, 0) in self._children if self._height > 1 else 0 in self._values
+            )
+            if not first_only:
+                return
+            del self._children[top]
+            self._height -= 1
+
+
+def levels_for(index: int) -> int:
+    """Height of a tree that reaches ``index``: 0 for index 0, one level for each 6 bits."""
+    return -(-index.bit_length() // XA_CHUNK_SHIFT)

@@ -1,0 +1,92 @@
+# Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
+"""What a processor does on every access: translate, fault if it must, set the young and dirty bits."""
+
+from __future__ import annotations
+
+from errno import EIO
+
+from vswap_ref.machine import PAGE_SIZE
+
+from .fault import handle_mm_fault
+from .pagetable import PTE_TABLE_MASK, PTE_TABLE_SHIFT, ptep_get
+from .reclaim import run_deferred_work
+from .state import Mm, System
+from .swap_cache import swap_cache_get_folio
+from .swap_device import swp_swap_info
+from .types import (
+    PTE_DIRTY,
+    PTE_PRESENT,
+    PTE_SHIFT,
+    PTE_WRITE,
+    PTE_YOUNG,
+    VM_FAULT_OOM,
+    VM_FAULT_SIGBUS,
+    is_swap_pte,
+    pte_to_swp_entry,
+    swp_offset,
+)
+from .zswap_pool import swap_zswap_tree
+
+MAX_FAULT_RETRIES = 8
+
+
+class OutOfMemory(MemoryError):
+    """No page could be freed for this access: the kernel would call the OOM killer.  Nothing is lost."""
+
+
+def access_page(s: System, mm: Mm, addr: int, write: bool) -> tuple[bytearray, int]:
+    """Access the page at page number ``addr``: (content of its folio, where the page begins in it).
+
+    Raises OutOfMemory, or OSError(EIO) if the page cannot be read back.
+    """
+    need = PTE_PRESENT | PTE_WRITE if write else PTE_PRESENT
+    for _ in range(MAX_FAULT_RETRIES):
+        table = mm.pgd.get(addr >> PTE_TABLE_SHIFT)
+        if table is not None:
+            index = addr & PTE_TABLE_MASK
+            pte = table[index]
+            if pte & need == need:
+                table[index] = pte | (PTE_YOUNG | PTE_DIRTY if write else PTE_YOUNG)
+                folio = s.memory.mem_map[pte >> PTE_SHIFT]
+                assert folio is not None
+                return folio.data, ((pte >> PTE_SHIFT) - folio.pfn) * PAGE_SIZE
+        fault(s, mm, addr, write)
+    raise OutOfMemory(f"page {addr:#x} was reclaimed again before it could be used, {MAX_FAULT_RETRIES} times")
+
+
+def fault(s: System, mm: Mm, addr: int, write: bool) -> None:
+    """Take a page fault and turn its failure into an exception."""
+    if s.io.inflight or s.zswap.shrink_queued:
+        run_deferred_work(s)
+    ret = handle_mm_fault(s, mm, addr, write)
+    if ret & VM_FAULT_OOM:
+        s.vmstat["oom_kill"] += 1
+        raise OutOfMemory(
+            f"no memory for page {addr:#x} of cgroup {mm.memcg.name or '/'!r}: memory and swap are at their limits"
+        )
+    if ret & VM_FAULT_SIGBUS:
+        raise OSError(EIO, f"page {addr:#x} cannot be read back from swap")
+
+
+def page_location(s: System, mm: Mm, addr: int) -> str:
+    """Where a page's content is: unmapped, zeropage, resident, swapcache, zero, zswap or swapfile."""
+    pte = ptep_get(mm, addr)
+    if not pte:
+        return "unmapped"
+    if not is_swap_pte(pte):
+        folio = s.memory.mem_map[pte >> PTE_SHIFT]
+        assert folio is not None
+        if pte >> PTE_SHIFT == 0:
+            return "zeropage"
+        return "swapcache" if folio.swapcache else "resident"
+    entry = pte_to_swp_entry(pte)
+    folio = swap_cache_get_folio(s, entry)
+    if folio is not None:
+        folio.refcount -= 1
+        return "swapcache"
+    zeromap = swp_swap_info(s, entry).zeromap
+    if zeromap is not None and zeromap.test(swp_offset(entry)):
+        return "zero"
+    if swap_zswap_tree(s, entry).load(swp_offset(entry)) is not None:
+        return "zswap"
+    return "swapfile"

@@ -1,0 +1,136 @@
+# Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
+"""Whole address spaces: fork, unmap, exit.
+
+Kernel homes: mm/memory.c (copy_page_range, zap_pte_range), kernel/fork.c, mm/mmap.c.
+"""
+
+from __future__ import annotations
+
+from errno import ENOMEM
+
+from .folio import folio_put
+from .pagetable import PTE_TABLE_MASK, PTE_TABLE_SHIFT, pte_alloc, swap_pte_batch, table_ranges
+from .rmap import folio_remove_rmap
+from .slot_reclaim import free_swap_and_cache_nr, free_swap_cache
+from .state import Memcg, Mm, System, Vma
+from .swap_continuation import add_swap_count_continuation
+from .swap_map import swap_duplicate
+from .types import PTE_PRESENT, PTE_SHIFT, PTE_SWP_EXCLUSIVE, PTE_WRITE, Pte, pte_to_swp_entry
+
+
+def mm_alloc(s: System, memcg: Memcg) -> Mm:
+    """A new, empty address space whose memory is charged to ``memcg``."""
+    mm = Mm(memcg, s.locks.spinlock("ptl"))
+    s.mms[mm] = None
+    return mm
+
+
+def dup_mm(s: System, parent: Mm) -> Mm | None:
+    """A copy-on-write copy of an address space (fork); None without memory, then nothing has changed."""
+    child = mm_alloc(s, parent.memcg)
+    child.next_addr = parent.next_addr
+    for vma in parent.vmas:
+        copy = Vma(child, vma.start, vma.end, vma.anon_vma, locked=vma.locked)
+        child.vmas.append(copy)
+        vma.anon_vma.vmas.append(copy)
+        if copy_page_range(s, child, parent, vma):
+            exit_mmap(s, child)
+            return None
+    return child
+
+
+def copy_page_range(s: System, child: Mm, parent: Mm, vma: Vma) -> int:
+    """Copy a mapping's page-table entries into the child.  Returns 0 or -ENOMEM."""
+    for table, start, end in table_ranges(parent, vma.start, vma.end):
+        copy = pte_alloc(s, child, start)
+        if copy is None:
+            return -ENOMEM
+        for index in range(start & PTE_TABLE_MASK, (start & PTE_TABLE_MASK) + end - start):
+            pte = table[index]
+            if not pte:
+                continue
+            if pte & PTE_PRESENT:
+                copy_present_pte(s, child, table, copy, index)
+            elif copy_nonpresent_pte(s, child, parent, table, copy, index):
+                return -ENOMEM
+    return 0
+
+
+def copy_present_pte(s: System, child: Mm, table: list[int], copy: list[int], index: int) -> None:
+    """Share a present page: write-protected in both, exclusive in neither."""
+    pte = table[index] & ~PTE_WRITE
+    folio = s.memory.mem_map[pte >> PTE_SHIFT] if pte >> PTE_SHIFT else None
+    if folio is not None:
+        folio.refcount += 1
+        folio.mapcount += 1
+        folio.exclusive &= ~(1 << ((pte >> PTE_SHIFT) - folio.pfn))
+        child.anonpages += 1
+    table[index] = copy[index] = pte
+
+
+def copy_nonpresent_pte(s: System, child: Mm, parent: Mm, table: list[int], copy: list[int], index: int) -> int:
+    """One more user of a slot; exclusive in neither.  Returns 0 or -ENOMEM."""
+    entry = pte_to_swp_entry(Pte(table[index]))
+    while swap_duplicate(s, entry):
+        if add_swap_count_continuation(s, entry):
+            return -ENOMEM
+    s.swap.mmlist[parent] = None
+    s.swap.mmlist[child] = None
+    table[index] &= ~PTE_SWP_EXCLUSIVE
+    copy[index] = table[index]
+    child.swapents += 1
+    return 0
+
+
+def zap_pte_range(s: System, mm: Mm, start: int, end: int) -> None:
+    """Drop all pages and swap entries in [start, end)."""
+    for table, first, stop in table_ranges(mm, start, end):
+        with mm.ptl:
+            index = first & PTE_TABLE_MASK
+            last = index + stop - first
+            while index < last:
+                index += zap_one_batch(s, mm, table, index, last - index)
+
+
+def zap_one_batch(s: System, mm: Mm, table: list[int], index: int, max_nr: int) -> int:
+    """Drop one present page, or one batch of swap entries.  Returns PTEs dealt with."""
+    pte = table[index]
+    if not pte:
+        return 1
+    if pte & PTE_PRESENT:
+        table[index] = 0
+        zap_present_pte(s, mm, pte)
+        return 1
+    nr = swap_pte_batch(s, table, index, max_nr)
+    mm.swapents -= nr
+    free_swap_and_cache_nr(s, pte_to_swp_entry(Pte(pte)), nr)
+    table[index : index + nr] = [0] * nr
+    return nr
+
+
+def zap_present_pte(s: System, mm: Mm, pte: int) -> None:
+    """Unmap a present page; a cached one gives up its slot if nobody else wants it."""
+    folio = s.memory.mem_map[pte >> PTE_SHIFT] if pte >> PTE_SHIFT else None
+    if folio is None:
+        return
+    folio_remove_rmap(s, folio)
+    mm.anonpages -= 1
+    free_swap_cache(s, folio)
+    folio_put(s, folio)
+
+
+def do_munmap(s: System, mm: Mm, vma: Vma) -> None:
+    """Remove a mapping with everything in it."""
+    zap_pte_range(s, mm, vma.start, vma.end)
+    for key in range(vma.start >> PTE_TABLE_SHIFT, (vma.end - 1 >> PTE_TABLE_SHIFT) + 1):
+        mm.pgd.pop(key, None)
+    mm.vmas.remove(vma)
+    vma.anon_vma.vmas.remove(vma)
+
+
+def exit_mmap(s: System, mm: Mm) -> None:
+    """The process ends: drop its whole address space."""
+    for vma in list(mm.vmas):
+        do_munmap(s, mm, vma)
+    s.swap.mmlist.pop(mm, None)
+    s.mms.pop(mm, None)

@@ -1,0 +1,53 @@
+# Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
+"""Everything that the face of the kernel calls: one list, the same names at every stage."""
+
+from __future__ import annotations
+
+from .access import OutOfMemory, access_page, page_location
+from .address_space import do_munmap, dup_mm, exit_mmap, mm_alloc
+from .boot import boot, mem_cgroup_alloc
+from .check import InvariantError, check
+from .ledger import memory_ledger
+from .madvise import madvise_pageout, madvise_willneed
+from .pagetable import mmap_region
+from .reclaim import do_try_to_free_pages, run_deferred_work
+from .state import Config, Memcg, Mm, System, Vma
+from .swap_io import swap_io_wait_one
+from .swapoff import swapoff
+from .swapon import swapon
+from .views import cluster_map, meminfo, memory_stat, proc_swaps, refresh_vmstat
+from .zswap_pool import zswap_enable
+
+__all__ = [
+    "Config",
+    "InvariantError",
+    "Memcg",
+    "Mm",
+    "OutOfMemory",
+    "System",
+    "Vma",
+    "access_page",
+    "boot",
+    "check",
+    "cluster_map",
+    "do_munmap",
+    "do_try_to_free_pages",
+    "dup_mm",
+    "exit_mmap",
+    "madvise_pageout",
+    "madvise_willneed",
+    "mem_cgroup_alloc",
+    "meminfo",
+    "memory_ledger",
+    "memory_stat",
+    "mm_alloc",
+    "mmap_region",
+    "page_location",
+    "proc_swaps",
+    "refresh_vmstat",
+    "run_deferred_work",
+    "swap_io_wait_one",
+    "swapoff",
+    "swapon",
+    "zswap_enable",
+]

@@ -1,0 +1,82 @@
+# Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
+"""Booting a kernel: every subsystem's state, and the calls that go up, in one place."""
+
+from __future__ import annotations
+
+from vswap_ref.machine import COST, MEMCG_STAT, PAGE_SIZE, VMSTAT, ZSWAP_DEBUGFS, Clock, Counters, Faults, Locks, Rcu
+
+from .folio import setup_per_zone_wmarks
+from .reclaim import try_to_free_mem_cgroup_pages, try_to_free_pages
+from .state import (
+    Config,
+    Folio,
+    Hooks,
+    IoState,
+    Memcg,
+    MemcgState,
+    Memory,
+    PercpuSwapCluster,
+    SwapState,
+    System,
+    ZswapState,
+)
+
+FAULT_SITES = {
+    "folio_alloc": "a page frame (alloc_pages)",
+    "pte_alloc": "a page table",
+    "vzalloc": "a per-slot array at swapon",
+    "kvzalloc_zeromap": "the zero bitmap at swapon",
+    "kvcalloc_cluster_info": "the cluster headers at swapon",
+    "kvzalloc_zswap_trees": "zswap's trees at swapon",
+    "swap_table_alloc": "the swap table of a cluster",
+    "swap_continuation_alloc": "a count continuation page",
+    "xa_node": "a node of a zswap tree",
+    "zs_malloc": "an object in the compressed pool",
+    "zswap_entry_cache_alloc": "a zswap entry",
+}
+
+
+def mem_cgroup_alloc(s: MemcgState | None, name: str, parent: Memcg | None, memcg_id: int) -> Memcg:
+    """A new online cgroup."""
+    memcg = Memcg(memcg_id, name, parent, Counters(MEMCG_STAT))
+    if s is not None:
+        s.by_id[memcg_id] = memcg
+    if parent is not None:
+        parent.children.append(memcg)
+    return memcg
+
+
+def boot(config: Config, ram_bytes: int, locks: str) -> System:
+    """A running kernel without swap devices."""
+    lock_kinds = Locks(locks)
+    root = mem_cgroup_alloc(None, "", None, 1)
+    faults = Faults()
+    for site, doc in FAULT_SITES.items():
+        faults.declare(site, doc)
+    memory = Memory(ram_bytes // PAGE_SIZE)
+    memory.mem_map[0] = zero_page()
+    setup_per_zone_wmarks(memory)
+    return System(
+        config=config,
+        clock=Clock(),
+        locks=lock_kinds,
+        rcu=Rcu(locks),
+        faults=faults,
+        vmstat=Counters(VMSTAT),
+        cost=Counters(COST),
+        memory=memory,
+        memcg=MemcgState(root, {1: root}, config.memcg is not None),
+        swap=SwapState(
+            lock_kinds.spinlock("swap_lock"),
+            lock_kinds.spinlock("swap_avail_lock"),
+            [PercpuSwapCluster(lock_kinds.local_lock("percpu_swap_cluster")) for _ in range(config.cpus)],
+        ),
+        zswap=ZswapState(Counters(ZSWAP_DEBUGFS)),
+        io=IoState(),
+        hooks=Hooks(try_to_free_mem_cgroup_pages, try_to_free_pages),
+    )
+
+
+def zero_page() -> Folio:
+    """The shared page of zeros, page frame 0."""
+    return Folio(0, 0, bytearray(PAGE_SIZE), uptodate=True)

@@ -1,0 +1,231 @@
+# Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
+"""The invariants of the swap subsystem, asserted over all structures.
+
+``check`` walks everything and raises ``InvariantError`` naming the invariant and the state that breaks it.  It is
+called between operations, when no lock is held.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from vswap_ref.machine import PAGE_SIZE
+
+from .memcg import memcg_ancestors
+from .state import Folio, SwapInfo, System
+from .swap_continuation import swp_swapcount
+from .swap_device import swap_usage_in_pages
+from .swap_table import swap_table_get
+from .types import (
+    CLUSTER_FLAG_FRAG,
+    CLUSTER_FLAG_FREE,
+    CLUSTER_FLAG_FULL,
+    CLUSTER_FLAG_NONFULL,
+    PTE_PRESENT,
+    PTE_SHIFT,
+    SWAP_HAS_CACHE,
+    SWAP_MAP_BAD,
+    SWAP_USAGE_OFFLIST_BIT,
+    SWAPFILE_CLUSTER,
+    SwpEntry,
+    swp_entry,
+    swp_offset,
+    swp_tb_is_folio,
+    swp_tb_pfn,
+)
+
+
+class InvariantError(AssertionError):
+    """An invariant does not hold; the message names it and shows the structure."""
+
+
+def check(s: System) -> None:
+    """Assert every invariant; silent if all hold."""
+    references = swap_pte_references(s)
+    for si in s.swap.info:
+        if si.bdev is not None:
+            check_device_counters(s, si)
+            check_clusters(si)
+            check_slots(s, si, references)
+    check_totals(s)
+    check_folios(s)
+    check_mms(s)
+    check_zswap(s)
+    check_memcgs(s)
+    check_no_lock_held(s)
+
+
+def expect(holds: bool, invariant: str, **state: object) -> None:
+    """Raise InvariantError unless ``holds``."""
+    if not holds:
+        shown = ", ".join(f"{name}={value!r}" for name, value in state.items())
+        raise InvariantError(f"{invariant}: {shown}")
+
+
+def swap_pte_references(s: System) -> Counter[int]:
+    """How many swap PTEs name each entry."""
+    references: Counter[int] = Counter()
+    for mm in s.mms:
+        for table in mm.pgd.values():
+            references.update(pte >> PTE_SHIFT for pte in table if pte and not pte & PTE_PRESENT)
+    return references
+
+
+def check_device_counters(s: System, si: SwapInfo) -> None:
+    """In-use counter and available list."""
+    used = si.max - si.swap_map.count(0) - si.swap_map.count(SWAP_MAP_BAD)
+    expect(swap_usage_in_pages(si) == used, "inuse_pages counts used slots", counter=swap_usage_in_pages(si), used=used)
+    off_list = bool(si.inuse_pages & SWAP_USAGE_OFFLIST_BIT)
+    expect(off_list == (si not in s.swap.avail_head), "off-list bit = not on the available list", device=si.type)
+    expect(used < si.pages or off_list, "a full device is off the available list", device=si.type)
+
+
+def check_clusters(si: SwapInfo) -> None:
+    """Cluster counts, flags, list membership and tables."""
+    for ci in si.cluster_info:
+        first = ci.index * SWAPFILE_CLUSTER
+        end = min(first + SWAPFILE_CLUSTER, si.max)
+        used = end - first - si.swap_map.count(0, first, end) + first + SWAPFILE_CLUSTER - end
+        where = {"cluster": ci.index, "count": ci.count, "flags": ci.flags, "order": ci.order}
+        expect(ci.count == used, "cluster count = used slots", used=used, **where)
+        lists = {
+            CLUSTER_FLAG_FREE: si.free_clusters,
+            CLUSTER_FLAG_NONFULL: si.nonfull_clusters[ci.order],
+            CLUSTER_FLAG_FRAG: si.frag_clusters[ci.order],
+            CLUSTER_FLAG_FULL: si.full_clusters,
+        }
+        expected = lists.get(ci.flags, si.discard_clusters)
+        expect(ci.on_list is expected and ci in expected, "cluster is on the list that its flag names", **where)
+        expect((ci.flags == CLUSTER_FLAG_FREE) <= (ci.count == 0 and ci.table is None), "free cluster is bare", **where)
+        expect(ci.table is not None or ci.count == 0, "cluster in use has a table", **where)
+        expect((ci.flags == CLUSTER_FLAG_FULL) <= (ci.count == SWAPFILE_CLUSTER), "full cluster is full", **where)
+
+
+def check_slots(s: System, si: SwapInfo, references: Counter[int]) -> None:
+    """Byte, word, references and side tables of every slot."""
+    for offset in range(1, si.max):
+        byte = si.swap_map[offset]
+        entry = swp_entry(si.type, offset)
+        if not byte:
+            check_free_slot(s, si, entry, offset)
+            expect(references[entry] == 0, "no PTE names a free slot", entry=hex(entry))
+        elif byte != SWAP_MAP_BAD:
+            count = swp_swapcount(s, entry)
+            expect(
+                count == references[entry], "count = swap PTEs", entry=hex(entry), count=count, ptes=references[entry]
+            )
+            check_used_slot(s, si, entry, offset)
+
+
+def check_free_slot(s: System, si: SwapInfo, entry: SwpEntry, offset: int) -> None:
+    """A free slot has no zero bit, no word, no cgroup and no compressed copy."""
+    assert si.zeromap is not None
+    ids = s.swap.cgroup.get(si.type)
+    clean = not si.zeromap.test(offset) and swap_table_get(si, offset) == 0 and (ids is None or not ids[offset])
+    expect(clean, "free slot is clean", entry=hex(entry), word=swap_table_get(si, offset))
+    tree = s.zswap.trees[si.type][offset >> 14]
+    expect(tree.load(offset) is None, "free slot has no zswap entry", entry=hex(entry))
+
+
+def check_used_slot(s: System, si: SwapInfo, entry: SwpEntry, offset: int) -> None:
+    """A folio word and the cache flag go together, and the folio knows its slot."""
+    word = swap_table_get(si, offset)
+    cached = bool(si.swap_map[offset] & SWAP_HAS_CACHE)
+    expect(cached == swp_tb_is_folio(word), "cache flag = folio word", entry=hex(entry), word=word, cached=cached)
+    if cached:
+        folio = s.memory.mem_map[swp_tb_pfn(word)]
+        expect(folio is not None and folio.swapcache, "cached folio is flagged", entry=hex(entry), folio=folio)
+        assert folio is not None
+        covers = folio.swap <= entry < folio.swap + (1 << folio.order)
+        expect(covers, "cached folio covers the slot", entry=hex(entry), folio_swap=hex(folio.swap))
+
+
+def check_totals(s: System) -> None:
+    """Slots free in the system."""
+    active = s.swap.active_head
+    free = sum(si.pages - swap_usage_in_pages(si) for si in active)
+    expect(s.swap.nr_swap_pages == free, "nr_swap_pages = free slots", counter=s.swap.nr_swap_pages, free=free)
+    total = sum(si.pages for si in active)
+    expect(s.swap.total_swap_pages == total, "total_swap_pages", counter=s.swap.total_swap_pages, total=total)
+
+
+def all_folios(s: System) -> set[Folio]:
+    """Every folio that exists, the zero page excepted."""
+    return {folio for folio in s.memory.mem_map[1:] if folio is not None}
+
+
+def check_folios(s: System) -> None:
+    """References, locks, lists and the memory counter."""
+    folios = all_folios(s)
+    mapped: Counter[int] = Counter()
+    for mm in s.mms:
+        for table in mm.pgd.values():
+            mapped.update(pte >> PTE_SHIFT for pte in table if pte & PTE_PRESENT)
+    inflight = Counter(item[2].pfn for item in s.io.inflight)
+    for folio in folios:
+        pages = 1 << folio.order
+        maps = sum(mapped[folio.pfn + i] for i in range(pages))
+        state = {"pfn": folio.pfn, "refcount": folio.refcount, "mapcount": folio.mapcount, "maps": maps}
+        expect(not folio.locked, "no folio lock leaked", **state)
+        expect(folio.mapcount == maps, "mapcount = PTEs", **state)
+        cache = pages if folio.swapcache else 0
+        expect(folio.refcount == maps + cache + inflight[folio.pfn], "references are accounted for", **state)
+        expect(folio.lru, "folio is on a list", **state)
+    used = sum(1 << folio.order for folio in folios)
+    expect(s.memory.used == used, "memory.used = folios", counter=s.memory.used, used=used)
+    cached = sum(1 << folio.order for folio in folios if folio.swapcache)
+    expect(s.vmstat["nr_swapcached"] == cached, "nr_swapcached", counter=s.vmstat["nr_swapcached"], cached=cached)
+
+
+def check_mms(s: System) -> None:
+    """Per-process counters."""
+    for mm in s.mms:
+        ptes = [pte for table in mm.pgd.values() for pte in table if pte]
+        swapped = sum(not pte & PTE_PRESENT for pte in ptes)
+        present = sum(bool(pte & PTE_PRESENT and pte >> PTE_SHIFT) for pte in ptes)
+        expect(mm.swapents == swapped, "MM_SWAPENTS = swap PTEs", counter=mm.swapents, ptes=swapped)
+        expect(mm.anonpages == present, "MM_ANONPAGES = present PTEs", counter=mm.anonpages, ptes=present)
+
+
+def check_zswap(s: System) -> None:
+    """Trees, lists and counters name the same entries."""
+    stored = [(index, entry) for trees in s.zswap.trees.values() for tree in trees for index, entry in tree.items()]
+    listed = [entry for memcg in s.memcg.by_id.values() for entry in memcg.zswap_lru]
+    expect(len(stored) == s.zswap.stored_pages, "stored_pages = tree entries", counter=s.zswap.stored_pages)
+    expect({id(entry) for _, entry in stored} == {id(entry) for entry in listed}, "zswap lists = trees")
+    expect(all(index == swp_offset(e.swpentry) for index, e in stored), "zswap entry is at its offset")
+    pool = sum(-(-entry.length // 16) * 16 for _, entry in stored)
+    expect(s.zswap.pool_bytes == pool, "pool bytes = objects", counter=s.zswap.pool_bytes, objects=pool)
+
+
+def check_memcgs(s: System) -> None:
+    """Memory, swap and zswap usage of every cgroup add up."""
+    memory: Counter[int] = Counter()
+    swap: Counter[int] = Counter()
+    zswap: Counter[int] = Counter()
+    for folio in all_folios(s):
+        for memcg in memcg_ancestors(folio.memcg):
+            memory[memcg.id] += 1 << folio.order
+    for ids in s.swap.cgroup.values():
+        for memcg_id, nr in Counter(ids).items():
+            for memcg in memcg_ancestors(s.memcg.by_id.get(memcg_id)):
+                swap[memcg.id] += nr
+    for owner in s.memcg.by_id.values():
+        for entry in owner.zswap_lru:
+            for memcg in memcg_ancestors(entry.memcg):
+                zswap[memcg.id] += entry.length
+    for memcg in s.memcg.by_id.values():
+        if memcg.parent is None:
+            continue
+        pages = memory[memcg.id] + -(-zswap[memcg.id] // PAGE_SIZE)
+        state = {"cgroup": memcg.name, "memory": memcg.memory.usage, "swap": memcg.swap.usage}
+        expect(memcg.memory.usage == pages, "memory.current = folios + zswap", pages=pages, **state)
+        expect(memcg.swap.usage == swap[memcg.id], "swap.current = recorded slots", slots=swap[memcg.id], **state)
+        expect(memcg.zswap_bytes == zswap[memcg.id], "zswap.current = objects", objects=zswap[memcg.id], **state)
+
+
+def check_no_lock_held(s: System) -> None:
+    """No function returned with a lock."""
+    locked = [ci.index for si in s.swap.info for ci in si.cluster_info if ci.lock.locked()]
+    expect(not locked, "no cluster lock leaked", clusters=locked)
+    expect(not any(mm.ptl.locked() for mm in s.mms), "no page-table lock leaked")

@@ -1,0 +1,293 @@
+# Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
+"""Page faults on anonymous memory: first touch, swap-in, copy on write.
+
+Kernel home: mm/memory.c.  A fault handler returns VM_FAULT_* flags; 0 without a mapped page means: try again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from errno import EEXIST, ENOMEM
+
+from .folio import folio_alloc, folio_lock, folio_put, folio_trylock, folio_unlock
+from .lru import folio_add_lru
+from .memcg import mem_cgroup_charge, mem_cgroup_swap_full
+from .page_io import swap_read_folio
+from .pagetable import PTE_TABLE_MASK, find_vma, pte_alloc
+from .readahead import swap_update_readahead, swapin_readahead
+from .rmap import folio_add_anon_rmap, folio_remove_rmap
+from .slot_reclaim import folio_free_swap, free_swap_cache
+from .state import Folio, Mm, SwapInfo, System, Vma
+from .swap_cache import folio_matches_swap_entry, swap_cache_get_folio, swap_cache_get_shadow
+from .swap_device import get_swap_device, put_swap_device
+from .swap_map import __swap_count, swap_free_nr, swapcache_clear, swapcache_prepare
+from .swap_read import mem_cgroup_swapin_charge_folio
+from .types import (
+    PTE_DIRTY,
+    PTE_PRESENT,
+    PTE_SHIFT,
+    PTE_SOFT_DIRTY,
+    PTE_SWP_EXCLUSIVE,
+    PTE_UFFD_WP,
+    PTE_WRITE,
+    PTE_YOUNG,
+    SWP_STABLE_WRITES,
+    SWP_SYNCHRONOUS_IO,
+    VM_FAULT_MAJOR,
+    VM_FAULT_OOM,
+    VM_FAULT_SIGBUS,
+    Pte,
+    SwpEntry,
+    mk_pte,
+    pte_pfn,
+    pte_to_swp_entry,
+)
+from .workingset import workingset_refault
+
+ZERO_PFN = 0
+MINOR_FAULT_NS = 1_000
+"""Virtual time of a fault without I/O: an assumption, so that asynchronous writes can end while a program runs."""
+
+
+@dataclass(slots=True)
+class VmFault:
+    """One page fault (struct vm_fault): where, read or write, and the page-table entry seen at its start."""
+
+    mm: Mm
+    vma: Vma
+    addr: int
+    write: bool
+    table: list[int]
+    index: int
+    pte: Pte
+
+
+def handle_mm_fault(s: System, mm: Mm, addr: int, write: bool) -> int:
+    """Make the page at ``addr`` accessible.  SIGBUS outside of all mappings."""
+    s.vmstat["pgfault"] += 1
+    mm.memcg.stat["pgfault"] += 1
+    s.clock.advance(MINOR_FAULT_NS)
+    vma = find_vma(mm, addr)
+    if vma is None:
+        return VM_FAULT_SIGBUS
+    table = pte_alloc(s, mm, addr)
+    if table is None:
+        return VM_FAULT_OOM
+    index = addr & PTE_TABLE_MASK
+    vmf = VmFault(mm, vma, addr, write, table, index, Pte(table[index]))
+    if not vmf.pte:
+        return do_anonymous_page(s, vmf)
+    if not vmf.pte & PTE_PRESENT:
+        return do_swap_page(s, vmf)
+    if write and not vmf.pte & PTE_WRITE:
+        return do_wp_page(s, vmf)
+    return 0
+
+
+def new_anon_folio(s: System, mm: Mm) -> Folio | None:
+    """A zeroed, charged, uptodate folio for anonymous memory, or None."""
+    folio = folio_alloc(s)
+    if folio is None:
+        return None
+    if mem_cgroup_charge(s, folio, mm.memcg):
+        folio_put(s, folio)
+        return None
+    folio.swapbacked = True
+    folio.uptodate = True
+    return folio
+
+
+def do_anonymous_page(s: System, vmf: VmFault) -> int:
+    """First touch: a read maps the shared zero page, a write a new page."""
+    if not vmf.write:
+        vmf.table[vmf.index] = mk_pte(ZERO_PFN, PTE_YOUNG)
+        return 0
+    folio = new_anon_folio(s, vmf.mm)
+    if folio is None:
+        return VM_FAULT_OOM
+    map_new_anon_folio(s, vmf, folio)
+    return 0
+
+
+def map_new_anon_folio(s: System, vmf: VmFault, folio: Folio) -> None:
+    """Map a new exclusive folio writable and dirty; its reference becomes the mapping's."""
+    with vmf.mm.ptl:
+        folio_add_anon_rmap(s, folio, vmf.vma, vmf.addr, exclusive=True)
+        vmf.mm.anonpages += 1
+        vmf.table[vmf.index] = mk_pte(folio.pfn, PTE_WRITE | PTE_DIRTY | PTE_YOUNG)
+    folio_add_lru(s, folio)
+
+
+def do_swap_page(s: System, vmf: VmFault) -> int:
+    """The page is swapped out: bring it back and map it."""
+    entry = pte_to_swp_entry(vmf.pte)
+    si = get_swap_device(s, entry)
+    if si is None:
+        return 0
+    folio = swap_cache_get_folio(s, entry)
+    if folio is not None:
+        swap_update_readahead(s, folio, vmf.vma)
+        ret = map_swapped_in(s, vmf, si, entry, folio, bypass=False)
+    else:
+        ret = do_swap_page_major(s, vmf, si, entry)
+    put_swap_device(si)
+    return ret
+
+
+def do_swap_page_major(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry) -> int:
+    """Not in the cache: a synchronous device and a single user bypass it, everything else reads ahead."""
+    bypass = bool(si.flags & SWP_SYNCHRONOUS_IO) and __swap_count(s, entry) == 1
+    if bypass:
+        folio, err = swapin_bypass(s, vmf, entry)
+        if err == -EEXIST:
+            return 0
+    else:
+        folio = swapin_readahead(s, entry, vmf.vma, vmf.addr)
+    if folio is None:
+        return VM_FAULT_OOM if vmf.table[vmf.index] == vmf.pte else 0
+    s.vmstat["pgmajfault"] += 1
+    vmf.mm.memcg.stat["pgmajfault"] += 1
+    return VM_FAULT_MAJOR | map_swapped_in(s, vmf, si, entry, folio, bypass)
+
+
+def swapin_bypass(s: System, vmf: VmFault, entry: SwpEntry) -> tuple[Folio | None, int]:
+    """Read a folio without the swap cache.
+
+    Only the slot's cache flag is taken: it keeps everybody else from swapping the entry in, and so from freeing and
+    reusing the slot meanwhile.  Returns the locked folio, or None with -ENOMEM or -EEXIST.
+    """
+    folio = folio_alloc(s)
+    if folio is None:
+        return None, -ENOMEM
+    if mem_cgroup_swapin_charge_folio(s, folio, vmf.mm.memcg, entry):
+        folio_put(s, folio)
+        return None, -ENOMEM
+    folio_lock(folio)
+    folio.swapbacked = True
+    if swapcache_prepare(s, entry, 1):
+        folio_unlock(folio)
+        folio_put(s, folio)
+        return None, -EEXIST
+    shadow = swap_cache_get_shadow(s, entry)
+    if shadow is not None:
+        workingset_refault(s, folio, shadow)
+    folio_add_lru(s, folio)
+    folio.swap = entry
+    swap_read_folio(s, folio)
+    folio.swap = SwpEntry(0)
+    return folio, 0
+
+
+def map_swapped_in(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry, folio: Folio, bypass: bool) -> int:
+    """Map a folio that has come back, if everything is still as it was when the fault began."""
+    folio_lock(folio)
+    ret = 0
+    pending_write = False
+    if bypass or folio_matches_swap_entry(folio, entry):
+        if not folio.uptodate:
+            ret = VM_FAULT_SIGBUS
+        elif vmf.table[vmf.index] == vmf.pte:
+            with vmf.mm.ptl:
+                map_swap_folio(s, vmf, si, entry, folio, bypass)
+            pending_write = vmf.write and not vmf.table[vmf.index] & PTE_WRITE
+            folio.refcount += 1
+    folio_unlock(folio)
+    if bypass:
+        swapcache_clear(s, si, entry, 1)
+    folio_put(s, folio)
+    if pending_write:
+        vmf.pte = Pte(vmf.table[vmf.index])
+        ret |= do_wp_page(s, vmf)
+    return ret
+
+
+def map_swap_folio(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry, folio: Folio, bypass: bool) -> None:
+    """Give the slot's reference of this PTE back and write a present PTE (page-table lock held)."""
+    exclusive = bypass or bool(vmf.pte & PTE_SWP_EXCLUSIVE)
+    if folio.writeback and si.flags & SWP_STABLE_WRITES:
+        exclusive = False
+    swap_free_nr(s, entry, 1)
+    if should_try_to_free_swap(s, folio, vmf):
+        folio_free_swap(s, folio)
+    flags = PTE_YOUNG | vmf.pte & (PTE_SOFT_DIRTY | PTE_UFFD_WP)
+    if exclusive or folio.refcount == 1:
+        exclusive = True
+        flags |= PTE_WRITE | PTE_DIRTY if vmf.write else PTE_WRITE
+    vmf.mm.anonpages += 1
+    vmf.mm.swapents -= 1
+    folio_add_anon_rmap(s, folio, vmf.vma, vmf.addr, exclusive)
+    vmf.table[vmf.index] = mk_pte(folio.pfn, flags)
+
+
+def should_try_to_free_swap(s: System, folio: Folio, vmf: VmFault) -> bool:
+    """A cached folio should give up its slot: swap is scarce, the memory is locked, or it is about to be written."""
+    if not folio.swapcache:
+        return False
+    if mem_cgroup_swap_full(s, folio) or vmf.vma.locked:
+        return True
+    return vmf.write and folio.refcount == 1 + (1 << folio.order)
+
+
+def do_wp_page(s: System, vmf: VmFault) -> int:
+    """Write to a page that is mapped read-only: take it over if nobody else has it, else copy."""
+    pfn = pte_pfn(vmf.pte)
+    if pfn == ZERO_PFN:
+        return wp_page_copy(s, vmf, None)
+    folio = s.memory.mem_map[pfn]
+    assert folio is not None
+    bit = 1 << (vmf.addr - folio.index)
+    if folio.exclusive & bit or wp_can_reuse_anon_folio(s, folio):
+        folio.exclusive |= bit
+        vmf.table[vmf.index] |= PTE_WRITE | PTE_DIRTY | PTE_YOUNG
+        s.vmstat["pgreuse"] += 1
+        return 0
+    return wp_page_copy(s, vmf, folio)
+
+
+def wp_can_reuse_anon_folio(s: System, folio: Folio) -> bool:
+    """Nobody but this mapping (and the swap cache, which is asked to let go) has a reference."""
+    if folio.order or folio.refcount > 1 + folio.swapcache:
+        return False
+    if not folio_trylock(folio):
+        return False
+    if folio.swapcache:
+        folio_free_swap(s, folio)
+    alone = folio.refcount == 1
+    folio_unlock(folio)
+    return alone
+
+
+def wp_page_copy(s: System, vmf: VmFault, old: Folio | None) -> int:
+    """Map a private copy of a shared folio (None: of the zero page)."""
+    if old is not None:
+        old.refcount += 1
+    new = new_anon_folio(s, vmf.mm)
+    if new is None or vmf.table[vmf.index] != vmf.pte:
+        unpin_copy_source(s, old)
+        if new is None:
+            return VM_FAULT_OOM
+        folio_put(s, new)
+        return 0
+    if old is not None:
+        first = (vmf.addr - old.index) * len(new.data)
+        new.data[:] = old.data[first : first + len(new.data)]
+        folio_remove_rmap(s, old)
+        vmf.mm.anonpages -= 1
+        old.refcount -= 1
+    map_new_anon_folio(s, vmf, new)
+    if old is not None:
+        free_swap_cache(s, old)
+    unpin_copy_source(s, old)
+    return 0
+
+
+def unpin_copy_source(s: System, old: Folio | None) -> None:
+    """Drop the reference that kept the source of a copy in place."""
+    if old is not None:
+        folio_put(s, old)
+
+
+def pte_folio(s: System, pte: int) -> Folio | None:
+    """The folio of a present PTE; None for the shared zero page."""
+    pfn = pte >> PTE_SHIFT
+    return s.memory.mem_map[pfn] if pfn != ZERO_PFN else None

@@ -1,0 +1,132 @@
+# Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
+"""Folios: allocation, references, the folio lock.
+
+Kernel homes: mm/page_alloc.c, include/linux/mm.h, mm/filemap.c (lock and writeback bits).
+"""
+
+from __future__ import annotations
+
+from vswap_ref.machine import PAGE_SIZE
+
+from .lru import lruvec_del_folio
+from .memcg import mem_cgroup_uncharge
+from .state import Folio, Memory, System
+from .zswap_pool import zswap_total_pages
+
+
+def setup_per_zone_wmarks(memory: Memory) -> None:
+    """Watermarks from the size of memory: min 1/256 of it, low and high 1/4 and 1/2 above (pages)."""
+    memory.min_wmark = max(4, memory.ram_pages // 256)
+    memory.low_wmark = memory.min_wmark * 5 // 4
+    memory.high_wmark = memory.min_wmark * 3 // 2
+
+
+def nr_free_pages(s: System) -> int:
+    """Free page frames; page tables and the kernel's own structures are not counted."""
+    return s.memory.ram_pages - s.memory.used - zswap_total_pages(s)
+
+
+def folio_alloc(s: System, order: int = 0, reclaim: bool = True) -> Folio | None:
+    """A zeroed, uncharged folio with one reference, or None.
+
+    Below the low watermark it reclaims first (if ``reclaim``; reclaim itself may use the reserve below it).
+    """
+    if s.faults.should_fail("folio_alloc"):
+        return None
+    memory = s.memory
+    nr = 1 << order
+    if reclaim and nr_free_pages(s) - nr < memory.low_wmark:
+        free = s.hooks.try_to_free_pages(s, nr)
+        if free - nr < memory.min_wmark:
+            return None
+    if nr_free_pages(s) < nr:
+        return None
+    return prep_new_folio(s, order)
+
+
+def prep_new_folio(s: System, order: int) -> Folio:
+    """Take page frames off the free list and make a folio of them."""
+    memory = s.memory
+    nr = 1 << order
+    memory.used += nr
+    free = memory.free_pfns.get(order)
+    pfn = free.pop() if free else len(memory.mem_map)
+    folio = Folio(pfn, order, bytearray(nr * PAGE_SIZE))
+    if pfn == len(memory.mem_map):
+        memory.mem_map.extend([folio] * nr)
+    else:
+        memory.mem_map[pfn : pfn + nr] = [folio] * nr
+    s.vmstat["pgalloc_normal"] += nr
+    return folio
+
+
+def folio_get(folio: Folio, nr: int = 1) -> None:
+    """Take ``nr`` more references; the caller already has one."""
+    folio.refcount += nr
+
+
+def folio_try_get(folio: Folio) -> bool:
+    """Take a reference unless the folio is being freed or frozen."""
+    if folio.refcount <= 0:
+        return False
+    folio.refcount += 1
+    return True
+
+
+def folio_put(s: System, folio: Folio, nr: int = 1) -> None:
+    """Drop references; the last one frees the folio."""
+    folio.refcount -= nr
+    if folio.refcount == 0:
+        folio_free(s, folio)
+
+
+def folio_free(s: System, folio: Folio) -> None:
+    """Return a folio without references to the free list."""
+    assert not folio.swapcache
+    assert folio.mapcount == folio.refcount == 0
+    if folio.lru:
+        lruvec_del_folio(s, folio)
+    mem_cgroup_uncharge(folio)
+    memory = s.memory
+    nr = 1 << folio.order
+    memory.used -= nr
+    memory.mem_map[folio.pfn : folio.pfn + nr] = [None] * nr
+    memory.free_pfns.setdefault(folio.order, []).append(folio.pfn)
+    s.vmstat["pgfree"] += nr
+
+
+def folio_ref_freeze(folio: Folio, expected: int) -> bool:
+    """Take all references at once if exactly ``expected`` exist: no lookup can get one any more."""
+    if folio.refcount != expected:
+        return False
+    folio.refcount = 0
+    return True
+
+
+def folio_ref_unfreeze(folio: Folio, count: int) -> None:
+    """Give a frozen folio its references back."""
+    folio.refcount = count
+
+
+def folio_lock(folio: Folio) -> None:
+    """Lock a folio.  One task runs at a time, so a locked folio here is a leaked lock."""
+    assert not folio.locked, "folio lock leaked"
+    folio.locked = True
+
+
+def folio_trylock(folio: Folio) -> bool:
+    """Lock a folio if it is free."""
+    if folio.locked:
+        return False
+    folio.locked = True
+    return True
+
+
+def folio_unlock(folio: Folio) -> None:
+    """Unlock a folio."""
+    folio.locked = False
+
+
+def folio_mark_dirty(folio: Folio) -> None:
+    """The only good copy of the content is in memory."""
+    folio.dirty = True

@@ -1,0 +1,79 @@
+# Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
+"""The active and inactive lists of anonymous folios, one pair for each memory cgroup.
+
+Kernel homes: mm/swap.c, include/linux/mm_inline.h.  The first element of a list is the coldest: reclaim takes it first.
+"""
+
+from __future__ import annotations
+
+from .state import Folio, Lruvec, System
+from .workingset import workingset_activation
+
+
+def folio_lruvec(s: System, folio: Folio) -> Lruvec:
+    """The lists this folio belongs on."""
+    return (folio.memcg or s.memcg.root).lruvec
+
+
+def lruvec_add_folio(s: System, folio: Folio) -> None:
+    """Put a folio at the hot end of the list that its active flag names."""
+    lruvec = (folio.memcg or s.memcg.root).lruvec
+    folio.lru = True
+    if folio.active:
+        lruvec.active[folio] = None
+        lruvec.nr_active += 1 << folio.order
+    else:
+        lruvec.inactive[folio] = None
+        lruvec.nr_inactive += 1 << folio.order
+
+
+def lruvec_del_folio(s: System, folio: Folio) -> None:
+    """Take a folio off its list."""
+    lruvec = (folio.memcg or s.memcg.root).lruvec
+    folio.lru = False
+    if folio.active:
+        del lruvec.active[folio]
+        lruvec.nr_active -= 1 << folio.order
+    else:
+        del lruvec.inactive[folio]
+        lruvec.nr_inactive -= 1 << folio.order
+
+
+def folio_isolate_lru(s: System, folio: Folio) -> bool:
+    """Take a folio off its list for the caller, who gets a reference; False if it is on none."""
+    if not folio.lru:
+        return False
+    lruvec_del_folio(s, folio)
+    folio.refcount += 1
+    return True
+
+
+def folio_add_lru(s: System, folio: Folio) -> None:
+    """Put a new folio on the lists (at once: the kernel's per-CPU batches are left out)."""
+    lruvec_add_folio(s, folio)
+
+
+def folio_activate(s: System, folio: Folio) -> None:
+    """Move a folio to the active list."""
+    if folio.lru and not folio.active:
+        lruvec_del_folio(s, folio)
+        folio.active = True
+        lruvec_add_folio(s, folio)
+        s.vmstat["pgactivate"] += 1 << folio.order
+
+
+def folio_mark_accessed(s: System, folio: Folio) -> None:
+    """Second touch activates: unreferenced -> referenced -> active."""
+    if not folio.referenced:
+        folio.referenced = True
+    elif not folio.active:
+        folio_activate(s, folio)
+        folio.referenced = False
+        workingset_activation(s, folio)
+
+
+def folio_rotate_reclaimable(s: System, folio: Folio) -> None:
+    """A write for reclaim has ended: move the folio to the cold end, it is next to go."""
+    if folio.lru and not folio.active and not folio.locked and not folio.dirty:
+        (folio.memcg or s.memcg.root).lruvec.inactive.move_to_end(folio, last=False)
+        s.vmstat["pgrotated"] += 1 << folio.order

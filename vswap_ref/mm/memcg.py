@@ -1,0 +1,210 @@
+# Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
+"""Memory cgroups, version 2: memory, swap and zswap limits, hierarchical.
+
+Kernel home: mm/memcontrol.c.  Usage counts pages; the root is never limited and never charged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from errno import ENOMEM
+
+from vswap_ref.machine import PAGE_SIZE
+
+from .state import Folio, Memcg, PageCounter, System, ZswapEntry
+from .swap_cgroup import swap_cgroup_clear, swap_cgroup_record
+from .swap_device import vm_swap_full
+from .types import SwpEntry
+
+MAX_RECLAIM_RETRIES = 16
+SWAP_CLUSTER_MAX = 32
+
+
+def memcg_is_root(memcg: Memcg) -> bool:
+    """True for the root cgroup."""
+    return memcg.parent is None
+
+
+def memcg_ancestors(memcg: Memcg | None) -> Iterator[Memcg]:
+    """The cgroup and its ancestors, without the root."""
+    while memcg is not None and memcg.parent is not None:
+        yield memcg
+        memcg = memcg.parent
+
+
+def memcg_subtree(memcg: Memcg) -> Iterator[Memcg]:
+    """The cgroup and its online descendants, parents first (mem_cgroup_iter)."""
+    yield memcg
+    for child in memcg.children:
+        yield from memcg_subtree(child)
+
+
+def memcg_event(memcg: Memcg, name: str) -> None:
+    """Count an event of memory.events or memory.swap.events."""
+    memcg.events[name] = memcg.events.get(name, 0) + 1
+
+
+def page_counter_try_charge(memcg: Memcg, counter: str, nr: int) -> Memcg | None:
+    """Charge ``nr`` pages to ``counter`` ("memory" or "swap") along the hierarchy.
+
+    Returns None, or the cgroup whose limit forbids it; then nothing is charged.
+    """
+    for ancestor in memcg_ancestors(memcg):
+        pages: PageCounter = getattr(ancestor, counter)
+        if pages.max is not None and pages.usage + nr > pages.max:
+            return ancestor
+    for ancestor in memcg_ancestors(memcg):
+        getattr(ancestor, counter).usage += nr
+    return None
+
+
+def page_counter_uncharge(memcg: Memcg, counter: str, nr: int) -> None:
+    """Give ``nr`` pages back along the hierarchy."""
+    for ancestor in memcg_ancestors(memcg):
+        getattr(ancestor, counter).usage -= nr
+
+
+def try_charge_memcg(s: System, memcg: Memcg, nr: int) -> int:
+    """Charge memory, reclaiming from the cgroup that is at its limit.
+
+    Returns 0, or -ENOMEM after 16 fruitless rounds of reclaim.  May sleep.
+    """
+    retries = MAX_RECLAIM_RETRIES
+    while retries:
+        over = page_counter_try_charge(memcg, "memory", nr)
+        if over is None:
+            return 0
+        memcg_event(over, "max")
+        target = max(nr, SWAP_CLUSTER_MAX)
+        if not s.hooks.try_to_free_mem_cgroup_pages(s, over, target):
+            retries -= 1
+    memcg_event(memcg, "oom")
+    return -ENOMEM
+
+
+def mem_cgroup_charge(s: System, folio: Folio, memcg: Memcg) -> int:
+    """Charge a new folio to a cgroup.  Returns 0 or -ENOMEM."""
+    if memcg.parent is not None:
+        err = try_charge_memcg(s, memcg, 1 << folio.order)
+        if err:
+            return err
+    folio.memcg = memcg
+    return 0
+
+
+def mem_cgroup_uncharge(folio: Folio) -> None:
+    """Take a folio that is being freed off its cgroup."""
+    memcg = folio.memcg
+    if memcg is not None:
+        if memcg.parent is not None:
+            page_counter_uncharge(memcg, "memory", 1 << folio.order)
+        folio.memcg = None
+
+
+def mem_cgroup_id_get_online(memcg: Memcg, nr: int) -> Memcg:
+    """Take ``nr`` id references on the cgroup or its nearest ancestor whose id is still alive."""
+    while memcg.parent is not None and memcg.id_refs == 0:
+        memcg = memcg.parent
+    memcg.id_refs += nr
+    return memcg
+
+
+def mem_cgroup_id_put_many(s: System, memcg: Memcg, nr: int) -> None:
+    """Drop ``nr`` id references; the id is free again after the last one."""
+    memcg.id_refs -= nr
+    assert memcg.id_refs >= 0
+    if memcg.id_refs == 0:
+        del s.memcg.by_id[memcg.id]
+
+
+def mem_cgroup_try_charge_swap(s: System, folio: Folio, entry: SwpEntry) -> int:
+    """Charge the folio's slots to its cgroup's swap limit and record the cgroup's id for each slot.
+
+    Called with entry 0 when no slot was found, so that the event is counted.  Returns 0 or -ENOMEM.
+    """
+    memcg = folio.memcg
+    if memcg is None or not s.memcg.enabled:
+        return 0
+    if not entry:
+        memcg_event(memcg, "swap.fail")
+        return 0
+    nr = 1 << folio.order
+    memcg = mem_cgroup_id_get_online(memcg, nr)
+    if memcg.parent is not None and page_counter_try_charge(memcg, "swap", nr) is not None:
+        memcg_event(memcg, "swap.max")
+        memcg_event(memcg, "swap.fail")
+        mem_cgroup_id_put_many(s, memcg, nr)
+        return -ENOMEM
+    memcg.nr_swap += nr
+    swap_cgroup_record(s, memcg.id, entry, nr)
+    return 0
+
+
+def mem_cgroup_uncharge_swap(s: System, entry: SwpEntry, nr: int) -> None:
+    """Uncharge ``nr`` slots from the cgroup recorded for them and clear the record."""
+    memcg_id = swap_cgroup_clear(s, entry, nr)
+    memcg = s.memcg.by_id.get(memcg_id)
+    if memcg is None:
+        return
+    if memcg.parent is not None:
+        page_counter_uncharge(memcg, "swap", nr)
+    memcg.nr_swap -= nr
+    mem_cgroup_id_put_many(s, memcg, nr)
+
+
+def mem_cgroup_get_nr_swap_pages(s: System, memcg: Memcg) -> int:
+    """How many slots the cgroup may still take: free slots of the system, less where swap.max says so."""
+    nr = s.swap.nr_swap_pages
+    for ancestor in memcg_ancestors(memcg):
+        if ancestor.swap.max is not None:
+            nr = min(nr, ancestor.swap.max - ancestor.swap.usage)
+    return nr
+
+
+def mem_cgroup_swap_full(s: System, folio: Folio) -> bool:
+    """Swap is scarce for this folio's cgroup: half of the system's swap or of some ancestor's limit is used."""
+    if vm_swap_full(s):
+        return True
+    return any(
+        ancestor.swap.max is not None and ancestor.swap.usage * 2 >= ancestor.swap.max
+        for ancestor in memcg_ancestors(folio.memcg)
+    )
+
+
+def obj_cgroup_may_zswap(memcg: Memcg | None) -> bool:
+    """True if no ancestor is at its zswap limit (pages of compressed bytes); reserves nothing."""
+    for ancestor in memcg_ancestors(memcg):
+        if ancestor.zswap_max is None:
+            continue
+        if ancestor.zswap_max == 0 or ancestor.zswap_bytes >= ancestor.zswap_max * PAGE_SIZE:
+            return False
+    return True
+
+
+def obj_cgroup_charge_zswap(entry: ZswapEntry) -> None:
+    """Charge the entry's compressed bytes to its cgroup as kernel memory."""
+    if entry.memcg is not None:
+        entry.memcg.stat["zswapped"] += 1
+        charge_zswap_bytes(entry.memcg, entry.length)
+
+
+def obj_cgroup_uncharge_zswap(entry: ZswapEntry) -> None:
+    """Exact opposite of obj_cgroup_charge_zswap."""
+    if entry.memcg is not None:
+        entry.memcg.stat["zswapped"] -= 1
+        charge_zswap_bytes(entry.memcg, -entry.length)
+
+
+def charge_zswap_bytes(memcg: Memcg, nr_bytes: int) -> None:
+    """Add bytes to the cgroup and its ancestors; whole pages of them count as memory."""
+    for ancestor in memcg_ancestors(memcg):
+        before = -(-ancestor.zswap_bytes // PAGE_SIZE)
+        ancestor.zswap_bytes += nr_bytes
+        ancestor.memory.usage += -(-ancestor.zswap_bytes // PAGE_SIZE) - before
+
+
+def mem_cgroup_zswap_writeback_enabled(s: System, memcg: Memcg | None) -> bool:
+    """zswap may write back to disk for this cgroup: memory.zswap.writeback is 1 in it and in all ancestors."""
+    if not s.zswap.enabled:
+        return True
+    return all(ancestor.zswap_writeback for ancestor in memcg_ancestors(memcg))

@@ -1,0 +1,101 @@
+# Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
+"""Where a folio's content goes, and where it comes from: zero bit, zswap or device, in this order.
+
+Kernel home: mm/page_io.c.
+"""
+
+from __future__ import annotations
+
+from errno import ENOENT
+
+from .folio import folio_mark_dirty, folio_unlock
+from .memcg import mem_cgroup_zswap_writeback_enabled
+from .slot_reclaim import folio_free_swap
+from .state import Folio, System
+from .swap_device import swp_swap_info
+from .swap_io import __swap_writepage, swap_read_folio_bdev
+from .types import AOP_WRITEPAGE_ACTIVATE, SWP_OFFSET_MASK
+from .zswap import zswap_load, zswap_store
+from .zswap_writeback import zswap_folio_swapin
+
+ZERO_WORD = bytes(8)
+
+
+def is_folio_zero_filled(folio: Folio) -> bool:
+    """Every byte is 0.  The last word is looked at first: most non-zero pages do not end in zeros."""
+    data = folio.data
+    return data[-8:] == ZERO_WORD and data == bytes(len(data))
+
+
+def swap_zeromap_folio_set(s: System, folio: Folio) -> None:
+    """Mark all slots of the folio as zero-filled."""
+    si = swp_swap_info(s, folio.swap)
+    assert si.zeromap is not None
+    nr = 1 << folio.order
+    si.zeromap.set_range(folio.swap & SWP_OFFSET_MASK, nr)
+    s.vmstat["swpout_zero"] += nr
+    if folio.memcg is not None:
+        folio.memcg.stat["swpout_zero"] += nr
+
+
+def swap_zeromap_folio_clear(s: System, folio: Folio) -> None:
+    """An older zero version of the slots must not win over what is written now."""
+    si = swp_swap_info(s, folio.swap)
+    assert si.zeromap is not None
+    si.zeromap.clear_range(folio.swap & SWP_OFFSET_MASK, 1 << folio.order)
+
+
+def swap_writeout(s: System, folio: Folio) -> int:
+    """Put the content of a locked, cached, unmapped folio somewhere.
+
+    Returns 0 with the folio unlocked: nothing was needed, it is a zero page, zswap took it, or it is under writeback.
+    Returns AOP_WRITEPAGE_ACTIVATE with the folio still locked if it has to stay in memory.
+    """
+    if folio_free_swap(s, folio):
+        folio_unlock(folio)
+        return 0
+    if is_folio_zero_filled(folio):
+        swap_zeromap_folio_set(s, folio)
+        folio_unlock(folio)
+        return 0
+    swap_zeromap_folio_clear(s, folio)
+    if zswap_store(s, folio):
+        folio_unlock(folio)
+        return 0
+    if not mem_cgroup_zswap_writeback_enabled(s, folio.memcg):
+        folio_mark_dirty(folio)
+        return AOP_WRITEPAGE_ACTIVATE
+    __swap_writepage(s, folio)
+    return 0
+
+
+def swap_read_folio_zeromap(s: System, folio: Folio) -> bool:
+    """Serve a zero page from its bit; True if the folio was dealt with (and unlocked).
+
+    A large folio whose slots differ is left not up to date: the fault gets SIGBUS.
+    """
+    si = swp_swap_info(s, folio.swap)
+    assert si.zeromap is not None
+    offset, nr = folio.swap & SWP_OFFSET_MASK, 1 << folio.order
+    if not si.zeromap.all_equal(offset, nr):
+        folio_unlock(folio)
+        return True
+    if not si.zeromap.test(offset):
+        return False
+    s.vmstat["swpin_zero"] += nr
+    if folio.memcg is not None:
+        folio.memcg.stat["swpin_zero"] += nr
+    folio.data[:] = bytes(len(folio.data))
+    folio.uptodate = True
+    folio_unlock(folio)
+    return True
+
+
+def swap_read_folio(s: System, folio: Folio) -> None:
+    """Fill a locked, not uptodate folio from its slots and unlock it; still not uptodate means an error."""
+    if swap_read_folio_zeromap(s, folio):
+        return
+    if zswap_load(s, folio) != -ENOENT:
+        return
+    zswap_folio_swapin(s, folio)
+    swap_read_folio_bdev(s, folio)

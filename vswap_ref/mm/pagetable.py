@@ -1,0 +1,87 @@
+# Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
+"""Page tables and address spaces.
+
+Kernel homes: mm/memory.c, mm/mmap.c, arch page tables.  One flat level of 512-entry tables per process; addresses are
+page numbers.  Batches and the swapoff walk are bounded by these tables as in the kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .state import AnonVma, Mm, System, Vma
+from .swap_cgroup import lookup_swap_cgroup_id
+from .types import PTE_SHIFT, PTRS_PER_PTE, Pte, SwpEntry, pte_move_swp_offset
+
+PTE_TABLE_SHIFT = 9
+PTE_TABLE_MASK = PTRS_PER_PTE - 1
+
+
+def pte_offset_map(mm: Mm, addr: int) -> list[int] | None:
+    """The page table that covers an address, or None."""
+    return mm.pgd.get(addr >> PTE_TABLE_SHIFT)
+
+
+def pte_alloc(s: System, mm: Mm, addr: int) -> list[int] | None:
+    """The page table that covers an address, made if missing; None without memory."""
+    table = mm.pgd.get(addr >> PTE_TABLE_SHIFT)
+    if table is None:
+        if s.faults.should_fail("pte_alloc"):
+            return None
+        table = [0] * PTRS_PER_PTE
+        mm.pgd[addr >> PTE_TABLE_SHIFT] = table
+    return table
+
+
+def ptep_get(mm: Mm, addr: int) -> Pte:
+    """The page-table entry of an address; 0 if there is no table."""
+    table = mm.pgd.get(addr >> PTE_TABLE_SHIFT)
+    return Pte(table[addr & PTE_TABLE_MASK]) if table is not None else Pte(0)
+
+
+def set_pte(mm: Mm, addr: int, pte: Pte) -> None:
+    """Write the page-table entry of an address whose table exists."""
+    mm.pgd[addr >> PTE_TABLE_SHIFT][addr & PTE_TABLE_MASK] = pte
+
+
+def table_ranges(mm: Mm, start: int, end: int) -> Iterator[tuple[list[int], int, int]]:
+    """The page tables that exist in [start, end): (table, first address, end address) of each part."""
+    while start < end:
+        stop = min(end, (start | PTE_TABLE_MASK) + 1)
+        table = mm.pgd.get(start >> PTE_TABLE_SHIFT)
+        if table is not None:
+            yield table, start, stop
+        start = stop
+
+
+def swap_pte_batch(s: System, table: list[int], index: int, max_nr: int) -> int:
+    """How many PTEs from ``index`` on are one run of swap PTEs: next slot, same flags, same cgroup (1..max_nr)."""
+    pte = Pte(table[index])
+    memcg_id = lookup_swap_cgroup_id(s, SwpEntry(pte >> PTE_SHIFT))
+    nr = 1
+    while nr < max_nr:
+        expected = pte_move_swp_offset(pte, nr)
+        if table[index + nr] != expected:
+            break
+        if lookup_swap_cgroup_id(s, SwpEntry(expected >> PTE_SHIFT)) != memcg_id:
+            break
+        nr += 1
+    return nr
+
+
+def mmap_region(mm: Mm, nr_pages: int) -> Vma:
+    """Map anonymous memory of ``nr_pages`` pages at the next free address, aligned to a page table."""
+    start = mm.next_addr
+    mm.next_addr = (start + nr_pages + PTE_TABLE_MASK) & ~PTE_TABLE_MASK
+    vma = Vma(mm, start, start + nr_pages, AnonVma())
+    vma.anon_vma.vmas.append(vma)
+    mm.vmas.append(vma)
+    return vma
+
+
+def find_vma(mm: Mm, addr: int) -> Vma | None:
+    """The mapping that contains an address."""
+    for vma in mm.vmas:
+        if vma.start <= addr < vma.end:
+            return vma
+    return None

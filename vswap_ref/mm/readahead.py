@@ -1,0 +1,143 @@
+# Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
+"""Swap-in with readahead: around the slot on a rotating disk, around the address otherwise.
+
+Kernel home: mm/swap_state.c.  The window grows with the hits on pages read ahead before.
+"""
+
+from __future__ import annotations
+
+from .folio import folio_put
+from .page_io import swap_read_folio
+from .pagetable import PTE_TABLE_MASK, PTE_TABLE_SHIFT
+from .state import Folio, Memcg, SwapInfo, System, Vma
+from .swap_device import get_swap_device, put_swap_device, swp_swap_info
+from .swap_read import __read_swap_cache_async
+from .types import SWP_OFFSET_MASK, Pte, SwpEntry, is_swap_pte, pte_to_swp_entry, swp_entry, swp_type
+
+SWAP_RA_ORDER_CEILING = 5
+SWAP_RA_HITS_MAX = 63
+
+
+def __swapin_nr_pages(prev: int, cur: int, hits: int, max_pages: int, prev_win: int) -> int:
+    """Size of the next window in pages, from the hits since the last one.
+
+    Without hits: two pages if ``cur`` is next to ``prev``, else one.  Never less than half the window before.
+    """
+    pages = hits + 2
+    if pages == 2:
+        if abs(cur - prev) != 1:
+            pages = 1
+    else:
+        pages = max(4, 1 << (pages - 1).bit_length())
+    return max(min(pages, max_pages), prev_win // 2)
+
+
+def swapin_nr_pages(s: System, offset: int) -> int:
+    """The window of cluster readahead; its state is global."""
+    swap = s.swap
+    max_pages = 1 << s.config.page_cluster
+    if max_pages <= 1:
+        return 1
+    hits, swap.readahead_hits = swap.readahead_hits, 0
+    pages = __swapin_nr_pages(swap.readahead_prev_offset, offset, hits, max_pages, swap.readahead_last_pages)
+    if not hits:
+        swap.readahead_prev_offset = offset
+    swap.readahead_last_pages = pages
+    return pages
+
+
+def read_ahead_one(s: System, entry: SwpEntry, memcg: Memcg, target: bool) -> None:
+    """Bring one slot of the window into the cache and start its read; mark it unless it is the target."""
+    folio, allocated = __read_swap_cache_async(s, entry, memcg)
+    if folio is None:
+        return
+    if allocated:
+        if not target:
+            folio.readahead = True
+            s.vmstat["swap_ra"] += 1
+        swap_read_folio(s, folio)
+    folio_put(s, folio)
+
+
+def read_swap_cache_async(s: System, entry: SwpEntry, memcg: Memcg) -> Folio | None:
+    """A folio for the entry with its read started, with a reference; None if that is impossible."""
+    si = get_swap_device(s, entry)
+    if si is None:
+        return None
+    folio, allocated = __read_swap_cache_async(s, entry, memcg)
+    if folio is not None and allocated:
+        swap_read_folio(s, folio)
+    put_swap_device(si)
+    return folio
+
+
+def swap_cluster_readahead(s: System, entry: SwpEntry, memcg: Memcg) -> Folio | None:
+    """Read the aligned block of slots around the entry: neighbours on the device, whoever they belong to."""
+    si = swp_swap_info(s, entry)
+    offset = entry & SWP_OFFSET_MASK
+    mask = swapin_nr_pages(s, offset) - 1
+    if mask:
+        for i in range(max(1, offset & ~mask), min(offset | mask, si.max - 1) + 1):
+            read_ahead_one(s, swp_entry(si.type, i), memcg, target=i == offset)
+    return read_swap_cache_async(s, entry, memcg)
+
+
+def swap_vma_ra_win(s: System, vma: Vma, addr: int) -> tuple[int, int]:
+    """The window [start, end) of addresses around a fault: onward, backward or centred, by the fault before."""
+    max_win = 1 << min(s.config.page_cluster, SWAP_RA_ORDER_CEILING)
+    if max_win == 1:
+        return addr, addr + 1
+    prev, hits, prev_win = vma.ra_addr, vma.ra_hits, vma.ra_win
+    win = __swapin_nr_pages(prev, addr, hits, max_win, prev_win)
+    vma.ra_addr, vma.ra_win, vma.ra_hits = addr, win, 0
+    if addr == prev + 1:
+        start = addr
+    elif prev == addr + 1:
+        start = addr - win + 1
+    else:
+        start = addr - (win - 1) // 2
+    table_start = addr & ~PTE_TABLE_MASK
+    return max(start, vma.start, table_start), min(start + win, vma.end, table_start + PTE_TABLE_MASK + 1)
+
+
+def swap_vma_readahead(s: System, entry: SwpEntry, vma: Vma, addr: int) -> Folio | None:
+    """Read the swapped-out pages around the faulting address, wherever their slots are."""
+    start, end = swap_vma_ra_win(s, vma, addr)
+    if end - start > 1:
+        table = vma.mm.pgd[addr >> PTE_TABLE_SHIFT]
+        for i in range(start, end):
+            pte = Pte(table[i & PTE_TABLE_MASK])
+            if is_swap_pte(pte):
+                vma_read_ahead_one(s, pte_to_swp_entry(pte), entry, vma)
+    return read_swap_cache_async(s, entry, vma.mm.memcg)
+
+
+def vma_read_ahead_one(s: System, entry: SwpEntry, target: SwpEntry, vma: Vma) -> None:
+    """One PTE of the window.  The caller's pin covers only the target's device; another one is pinned here."""
+    other: SwapInfo | None = None
+    if swp_type(entry) != swp_type(target):
+        other = get_swap_device(s, entry)
+        if other is None:
+            return
+    read_ahead_one(s, entry, vma.mm.memcg, target=entry == target)
+    if other is not None:
+        put_swap_device(other)
+
+
+def swapin_readahead(s: System, entry: SwpEntry, vma: Vma, addr: int) -> Folio | None:
+    """Swap an entry in together with what will probably be wanted next; the folio has a reference."""
+    if s.swap.nr_rotate_swap:
+        return swap_cluster_readahead(s, entry, vma.mm.memcg)
+    return swap_vma_readahead(s, entry, vma, addr)
+
+
+def swap_update_readahead(s: System, folio: Folio, vma: Vma) -> None:
+    """A fault found the folio in the cache: if it was read ahead, the guess was right."""
+    if not folio.readahead:
+        return
+    folio.readahead = False
+    s.vmstat["swap_ra_hit"] += 1
+    if s.swap.nr_rotate_swap:
+        s.swap.readahead_hits += 1
+    else:
+        vma.ra_hits = min(vma.ra_hits + 1, SWAP_RA_HITS_MAX)

@@ -1,0 +1,294 @@
+# Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
+"""Reclaim: choosing cold anonymous folios, unmapping them, writing them out, freeing them.
+
+Kernel home: mm/vmscan.c.  Only anonymous memory exists here; there are two lists per cgroup and no kswapd thread:
+its work is done by whoever finds free memory below the low watermark.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from .folio import (
+    folio_free,
+    folio_lock,
+    folio_mark_dirty,
+    folio_put,
+    folio_ref_freeze,
+    folio_ref_unfreeze,
+    folio_trylock,
+    folio_unlock,
+    nr_free_pages,
+)
+from .lru import folio_isolate_lru, lruvec_add_folio
+from .memcg import SWAP_CLUSTER_MAX, mem_cgroup_get_nr_swap_pages, mem_cgroup_swap_full, memcg_subtree
+from .page_io import swap_writeout
+from .rmap import folio_referenced, try_to_unmap
+from .slot_reclaim import folio_free_swap
+from .state import Folio, Lruvec, Memcg, System
+from .swap_alloc import folio_alloc_swap, swap_reclaim_work
+from .swap_cache import __swap_cache_del_folio
+from .swap_device import swap_cluster_lock, swap_cluster_unlock, swp_swap_info
+from .swap_io import swap_io_poll, swap_io_wait_one
+from .swap_map import put_swap_folio
+from .types import AOP_WRITEPAGE_ACTIVATE, SWP_OFFSET_MASK
+from .workingset import workingset_eviction
+from .zswap_writeback import shrink_worker, zswap_shrinker_count, zswap_shrinker_scan
+
+DEF_PRIORITY = 12
+DIRECT = "direct"
+KSWAPD = "kswapd"
+KEEP = "keep"
+ACTIVATE = "activate"
+FREED = "freed"
+
+
+def shrink_folio_list(s: System, folios: Iterable[Folio], ignore_references: bool) -> int:
+    """Try to free isolated folios; those that stay go back on their lists.  Returns pages freed."""
+    freed = 0
+    for folio in folios:
+        nr = 1 << folio.order
+        if not folio_trylock(folio):
+            putback_folio(s, folio)
+            continue
+        verdict = shrink_folio(s, folio, ignore_references)
+        if verdict == FREED:
+            freed += nr
+            continue
+        if verdict == ACTIVATE:
+            activate_locked(s, folio)
+        if folio.locked:
+            folio_unlock(folio)
+        putback_folio(s, folio)
+    return freed
+
+
+def putback_folio(s: System, folio: Folio) -> None:
+    """Return an isolated folio to its list and drop the isolation's reference."""
+    if folio.refcount > 1:
+        lruvec_add_folio(s, folio)
+    folio_put(s, folio)
+
+
+def activate_locked(s: System, folio: Folio) -> None:
+    """The folio stays: make it active, and let go of its slot if swap is scarce."""
+    if folio.swapcache and mem_cgroup_swap_full(s, folio):
+        folio_free_swap(s, folio)
+    if not folio.active:
+        folio.active = True
+        s.vmstat["pgactivate"] += 1 << folio.order
+
+
+def shrink_folio(s: System, folio: Folio, ignore_references: bool) -> str:
+    """Reclaim one locked folio: references, slot, unmap, write out, free.  Returns KEEP, ACTIVATE or FREED."""
+    if folio.writeback:
+        folio.reclaim = True
+        return KEEP
+    if not ignore_references:
+        verdict = folio_check_references(s, folio)
+        if verdict:
+            return verdict
+    if not folio.swapcache:
+        if folio_alloc_swap(s, folio):
+            return ACTIVATE
+        folio_mark_dirty(folio)
+    if folio.mapcount:
+        try_to_unmap(s, folio)
+        if folio.mapcount:
+            return ACTIVATE
+    if folio.dirty:
+        verdict = pageout(s, folio)
+        if verdict:
+            return verdict
+    return FREED if __remove_mapping(s, folio) else KEEP
+
+
+def folio_check_references(s: System, folio: Folio) -> str:
+    """Was it used since the last look?  Used twice: activate.  Once: keep it for another round."""
+    if not folio_referenced(folio):
+        return ""
+    if folio.referenced:
+        return ACTIVATE
+    folio.referenced = True
+    return KEEP if folio.mapcount == 1 else ACTIVATE
+
+
+def pageout(s: System, folio: Folio) -> str:
+    """Write a dirty folio out.  Returns "" if it can be freed at once, else KEEP or ACTIVATE."""
+    if folio.refcount != 1 + (1 << folio.order):
+        return KEEP
+    folio.dirty = False
+    folio.reclaim = True
+    s.vmstat["nr_vmscan_write"] += 1 << folio.order
+    if swap_writeout(s, folio) == AOP_WRITEPAGE_ACTIVATE:
+        folio.reclaim = False
+        return ACTIVATE
+    if folio.writeback:
+        return KEEP
+    folio.reclaim = False
+    if folio.dirty:
+        return KEEP
+    folio_lock(folio)
+    return ""
+
+
+def __remove_mapping(s: System, folio: Folio) -> bool:
+    """Take a clean, unmapped folio out of the swap cache, leaving a shadow, and free it; False if somebody uses it."""
+    entry = folio.swap
+    si = swp_swap_info(s, entry)
+    expected = 1 + (1 << folio.order)
+    ci = swap_cluster_lock(s, si, entry & SWP_OFFSET_MASK)
+    if not folio_ref_freeze(folio, expected):
+        swap_cluster_unlock(ci)
+        return False
+    if folio.dirty:
+        folio_ref_unfreeze(folio, expected)
+        swap_cluster_unlock(ci)
+        return False
+    shadow = workingset_eviction(s, folio)
+    __swap_cache_del_folio(s, si, folio, entry, shadow)
+    swap_cluster_unlock(ci)
+    put_swap_folio(s, folio, entry)
+    folio_unlock(folio)
+    folio_free(s, folio)
+    return True
+
+
+def isolate_lru_folios(s: System, lru: OrderedDict[Folio, None], nr_to_scan: int) -> list[Folio]:
+    """Take up to ``nr_to_scan`` pages' worth of the coldest folios off a list."""
+    taken: list[Folio] = []
+    while lru and nr_to_scan > 0:
+        folio = next(iter(lru))
+        folio_isolate_lru(s, folio)
+        taken.append(folio)
+        nr_to_scan -= 1 << folio.order
+    return taken
+
+
+def shrink_inactive_list(s: System, memcg: Memcg, nr_to_scan: int, who: str) -> int:
+    """Reclaim from the cold end of the inactive list.  Returns pages freed."""
+    folios = isolate_lru_folios(s, memcg.lruvec.inactive, nr_to_scan)
+    scanned = sum(1 << folio.order for folio in folios)
+    freed = shrink_folio_list(s, folios, ignore_references=False)
+    count_scan(s, memcg, who, scanned, freed)
+    return freed
+
+
+def count_scan(s: System, memcg: Memcg, who: str, scanned: int, freed: int) -> None:
+    """Count pages looked at and freed."""
+    for name, nr in (("pgscan", scanned), ("pgsteal", freed)):
+        s.vmstat[f"{name}_anon"] += nr
+        s.vmstat[f"{name}_{who}"] += nr
+        memcg.stat[name] += nr
+
+
+def shrink_active_list(s: System, memcg: Memcg, nr_to_scan: int) -> None:
+    """Move cold active folios to the inactive list (anonymous folios get no second turn there)."""
+    for folio in isolate_lru_folios(s, memcg.lruvec.active, nr_to_scan):
+        folio_referenced(folio)
+        folio.active = False
+        folio.workingset = True
+        s.vmstat["pgdeactivate"] += 1 << folio.order
+        putback_folio(s, folio)
+
+
+def inactive_is_low(lruvec: Lruvec) -> bool:
+    """The inactive list should hold a share that falls with memory: 1:1 below 1 GiB, then sqrt(10 * GiB):1."""
+    gib = (lruvec.nr_inactive + lruvec.nr_active) >> 18
+    ratio = int((10 * gib) ** 0.5) if gib else 1
+    return lruvec.nr_inactive * ratio < lruvec.nr_active
+
+
+def shrink_lruvec(s: System, memcg: Memcg, priority: int, nr_to_reclaim: int, who: str) -> int:
+    """Scan this cgroup's lists in proportion to their length at a priority.  Returns pages freed."""
+    lruvec = memcg.lruvec
+    if not can_reclaim_anon_pages(s, memcg):
+        return 0
+    inactive = scan_share(s, lruvec.nr_inactive, priority)
+    active = scan_share(s, lruvec.nr_active, priority) if inactive_is_low(lruvec) else 0
+    freed = 0
+    while inactive > 0 or active > 0:
+        if active > 0:
+            shrink_active_list(s, memcg, min(active, SWAP_CLUSTER_MAX))
+            active -= SWAP_CLUSTER_MAX
+        if inactive > 0:
+            freed += shrink_inactive_list(s, memcg, min(inactive, SWAP_CLUSTER_MAX), who)
+            inactive -= SWAP_CLUSTER_MAX
+        if freed >= nr_to_reclaim and priority != DEF_PRIORITY:
+            break
+    if inactive_is_low(lruvec):
+        shrink_active_list(s, memcg, SWAP_CLUSTER_MAX)
+    return freed
+
+
+def scan_share(s: System, size: int, priority: int) -> int:
+    """Pages of a list to scan at a priority: its share of the scan pressure by swappiness; everything at priority 0."""
+    scan = size >> priority
+    return scan * s.config.swappiness // 200 if priority else scan
+
+
+def can_reclaim_anon_pages(s: System, memcg: Memcg) -> bool:
+    """There is room in swap for this cgroup: with no free slot even zswap cannot be used."""
+    return s.swap.nr_swap_pages > 0 and mem_cgroup_get_nr_swap_pages(s, memcg) > 0
+
+
+def shrink_node(s: System, target: Memcg, priority: int, nr_to_reclaim: int, who: str) -> int:
+    """Scan the target cgroup and its descendants once, and the zswap shrinker.  Returns pages freed."""
+    freed = 0
+    for memcg in memcg_subtree(target):
+        freed += shrink_lruvec(s, memcg, priority, nr_to_reclaim, who)
+        to_scan = zswap_shrinker_count(s, memcg) >> priority
+        if to_scan:
+            zswap_shrinker_scan(s, memcg, to_scan)
+    return freed
+
+
+def do_try_to_free_pages(s: System, target: Memcg, nr_to_reclaim: int, who: str) -> int:
+    """Scan harder and harder until enough pages are free.  Returns pages freed.
+
+    If a round frees nothing while writes are in flight it waits for one (reclaim_throttle).
+    """
+    freed = 0
+    for priority in range(DEF_PRIORITY, -1, -1):
+        round_freed = shrink_node(s, target, priority, nr_to_reclaim, who)
+        freed += round_freed
+        if freed >= nr_to_reclaim:
+            break
+        if not round_freed and priority < DEF_PRIORITY - 2:
+            swap_io_wait_one(s)
+    run_deferred_work(s)
+    return freed
+
+
+def run_deferred_work(s: System) -> None:
+    """What work queues and interrupts do beside the program: write completions, zswap's shrink worker, slot reclaim."""
+    swap_io_poll(s)
+    if s.swap.reclaim_work:
+        swap_reclaim_work(s)
+    if s.zswap.shrink_queued:
+        shrink_worker(s)
+
+
+def try_to_free_mem_cgroup_pages(s: System, memcg: Memcg, nr_pages: int) -> int:
+    """Reclaim from a cgroup that is at its limit.  Returns pages freed."""
+    return do_try_to_free_pages(s, memcg, nr_pages, DIRECT)
+
+
+def try_to_free_pages(s: System, nr_pages: int) -> int:
+    """Free memory is below the low watermark: reclaim up to the high one.  Returns the free pages after that."""
+    memory = s.memory
+    who = KSWAPD if nr_free_pages(s) > memory.min_wmark else DIRECT
+    if who == DIRECT:
+        s.vmstat["allocstall_normal"] += 1
+    want = memory.high_wmark + nr_pages - nr_free_pages(s)
+    do_try_to_free_pages(s, s.memcg.root, max(want, SWAP_CLUSTER_MAX), who)
+    return nr_free_pages(s)
+
+
+def reclaim_pages(s: System, folios: Iterable[Folio]) -> int:
+    """Swap these folios out whatever their age (MADV_PAGEOUT).  Returns pages freed."""
+    taken = [folio for folio in folios if folio_isolate_lru(s, folio)]
+    freed = shrink_folio_list(s, taken, ignore_references=True)
+    run_deferred_work(s)
+    return freed

@@ -1,0 +1,111 @@
+# Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
+"""From a folio to the page-table entries that map it.
+
+Kernel home: mm/rmap.c.  A family of forked processes shares one list of VMAs; a folio is mapped at the same address
+in each of them, or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .folio import folio_mark_dirty
+from .pagetable import PTE_TABLE_MASK, PTE_TABLE_SHIFT
+from .state import Folio, Mm, System, Vma
+from .swap_map import swap_duplicate
+from .types import (
+    PTE_DIRTY,
+    PTE_PRESENT,
+    PTE_SHIFT,
+    PTE_SOFT_DIRTY,
+    PTE_SWP_EXCLUSIVE,
+    PTE_UFFD_WP,
+    PTE_YOUNG,
+    swp_entry_add,
+    swp_entry_to_pte,
+)
+
+
+def folio_add_anon_rmap(s: System, folio: Folio, vma: Vma, addr: int, exclusive: bool) -> None:
+    """One more PTE maps the page at ``addr``."""
+    if folio.mapcount == 0:
+        folio.anon_vma = vma.anon_vma
+        folio.index = addr - folio_page_index(folio, addr)
+        count_anon_mapped(s, folio, 1 << folio.order)
+    folio.mapcount += 1
+    if exclusive:
+        folio.exclusive |= 1 << (addr - folio.index)
+
+
+def folio_page_index(folio: Folio, addr: int) -> int:
+    """Which page of a naturally aligned folio an address is."""
+    return addr & ((1 << folio.order) - 1)
+
+
+def folio_remove_rmap(s: System, folio: Folio) -> None:
+    """One PTE less maps the folio."""
+    folio.mapcount -= 1
+    if folio.mapcount == 0:
+        count_anon_mapped(s, folio, -(1 << folio.order))
+
+
+def count_anon_mapped(s: System, folio: Folio, nr: int) -> None:
+    """Count anonymous pages that become mapped (nr > 0) or unmapped."""
+    s.vmstat["nr_anon_pages"] += nr
+    if folio.memcg is not None:
+        folio.memcg.stat["anon"] += nr
+
+
+def rmap_walk(folio: Folio) -> Iterator[tuple[Vma, list[int], int, int]]:
+    """Every PTE that maps the folio: (vma, page table, index in it, page of the folio)."""
+    if folio.anon_vma is None:
+        return
+    for vma in folio.anon_vma.vmas:
+        for page in range(1 << folio.order):
+            addr = folio.index + page
+            table = vma.mm.pgd.get(addr >> PTE_TABLE_SHIFT)
+            if table is None or not vma.start <= addr < vma.end:
+                continue
+            pte = table[addr & PTE_TABLE_MASK]
+            if pte & PTE_PRESENT and pte >> PTE_SHIFT == folio.pfn + page:
+                yield vma, table, addr & PTE_TABLE_MASK, page
+
+
+def folio_referenced(folio: Folio) -> int:
+    """How many PTEs were used since the last look; clears their young bits."""
+    referenced = 0
+    for _, table, index, _ in rmap_walk(folio):
+        if table[index] & PTE_YOUNG:
+            table[index] &= ~PTE_YOUNG
+            referenced += 1
+    return referenced
+
+
+def try_to_unmap(s: System, folio: Folio) -> None:
+    """Replace every PTE of a locked, cached folio by a swap PTE.  Check ``mapcount`` for success."""
+    for vma, table, index, page in rmap_walk(folio):
+        with vma.mm.ptl:
+            if not try_to_unmap_one(s, folio, vma.mm, table, index, page):
+                return
+
+
+def try_to_unmap_one(s: System, folio: Folio, mm: Mm, table: list[int], index: int, page: int) -> bool:
+    """One PTE becomes a swap PTE and one more user of its slot.  False if the count cannot grow."""
+    pte = table[index]
+    entry = swp_entry_add(folio.swap, page)
+    if swap_duplicate(s, entry):
+        return False
+    if pte & PTE_DIRTY:
+        folio_mark_dirty(folio)
+    flags = pte & (PTE_SOFT_DIRTY | PTE_UFFD_WP)
+    bit = 1 << page
+    if folio.exclusive & bit:
+        folio.exclusive &= ~bit
+        flags |= PTE_SWP_EXCLUSIVE
+    s.swap.mmlist[mm] = None
+    mm.anonpages -= 1
+    mm.swapents += 1
+    table[index] = swp_entry_to_pte(entry, flags)
+    folio_remove_rmap(s, folio)
+    folio.refcount -= 1
+    return True

@@ -1,0 +1,319 @@
+# Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
+"""All state of the modelled kernel: one small slotted dataclass per subsystem, collected in ``System``.
+
+Behaviour is plain functions in the other modules; they take the ``System`` first.  The fields of a structure carry the
+names of the kernel structure that its docstring names.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from vswap_ref.machine import Bitmap, BlockDevice, Clock, Codec, Counters, Faults, Locks, PercpuRef, Rcu, XArray
+
+from .types import NO_ENTRY, SwpEntry
+
+
+@dataclass(slots=True, eq=False)
+class Vma:
+    """A range of anonymous virtual memory (struct vm_area_struct); addresses count pages."""
+
+    mm: Mm
+    start: int
+    end: int
+    anon_vma: AnonVma
+    ra_addr: int = 0
+    ra_win: int = 0
+    ra_hits: int = 4
+    locked: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class AnonVma:
+    """The VMAs in which a family of forked processes may map the same anonymous page (struct anon_vma)."""
+
+    vmas: list[Vma] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class Mm:
+    """An address space (struct mm_struct): page tables of 512 entries, VMAs, and the two counters swap needs."""
+
+    memcg: Memcg
+    ptl: Any
+    pgd: dict[int, list[int]] = field(default_factory=dict)
+    vmas: list[Vma] = field(default_factory=list)
+    anonpages: int = 0
+    swapents: int = 0
+    next_addr: int = 0x7F000
+
+
+@dataclass(slots=True, eq=False)
+class Folio:
+    """A unit of memory of 2**order pages (struct folio) with its content.
+
+    ``refcount`` counts one reference per page for the swap cache, one per mapping, one for the LRU isolation or any
+    other user.  ``exclusive`` is a bit set over the pages: mapped by one process only (PG_anon_exclusive).
+    """
+
+    pfn: int
+    order: int
+    data: bytearray
+    refcount: int = 1
+    mapcount: int = 0
+    locked: bool = False
+    uptodate: bool = False
+    dirty: bool = False
+    swapbacked: bool = False
+    swapcache: bool = False
+    writeback: bool = False
+    reclaim: bool = False
+    lru: bool = False
+    active: bool = False
+    referenced: bool = False
+    workingset: bool = False
+    readahead: bool = False
+    exclusive: int = 0
+    swap: SwpEntry = NO_ENTRY
+    index: int = 0
+    anon_vma: AnonVma | None = None
+    memcg: Memcg | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Lruvec:
+    """The two lists of anonymous folios of a memory cgroup (struct lruvec); the first element is the coldest."""
+
+    inactive: OrderedDict[Folio, None] = field(default_factory=OrderedDict)
+    active: OrderedDict[Folio, None] = field(default_factory=OrderedDict)
+    nr_inactive: int = 0
+    nr_active: int = 0
+    nonresident_age: int = 0
+    nr_disk_swapins: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class PageCounter:
+    """A hierarchical usage counter with a limit (struct page_counter), in pages; ``max`` None = unlimited."""
+
+    usage: int = 0
+    max: int | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Memcg:
+    """A memory cgroup (struct mem_cgroup): limits, usage, statistics and its LRU lists."""
+
+    id: int
+    name: str
+    parent: Memcg | None
+    stat: Counters
+    memory: PageCounter = field(default_factory=PageCounter)
+    swap: PageCounter = field(default_factory=PageCounter)
+    zswap_max: int | None = None
+    zswap_writeback: bool = True
+    zswap_bytes: int = 0
+    kmem_bytes: int = 0
+    nr_swap: int = 0
+    id_refs: int = 1
+    online: bool = True
+    lruvec: Lruvec = field(default_factory=Lruvec)
+    zswap_lru: OrderedDict[ZswapEntry, None] = field(default_factory=OrderedDict)
+    events: dict[str, int] = field(default_factory=dict)
+    children: list[Memcg] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class MemcgState:
+    """All memory cgroups: by id (an id lives as long as it is referenced), and the root (id 1)."""
+
+    root: Memcg
+    by_id: dict[int, Memcg]
+    enabled: bool = True
+
+
+@dataclass(slots=True, eq=False)
+class Memory:
+    """Physical memory: every page frame's folio, the free frames, the watermarks (pages)."""
+
+    ram_pages: int
+    mem_map: list[Folio | None] = field(default_factory=lambda: [None])
+    free_pfns: dict[int, list[int]] = field(default_factory=dict)
+    used: int = 0
+    min_wmark: int = 0
+    low_wmark: int = 0
+    high_wmark: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class SwapClusterInfo:
+    """512 neighbouring slots of a device (struct swap_cluster_info, 32 bytes).
+
+    ``lock`` protects count, flags, order, the table words and the cluster's part of the swap map.
+    """
+
+    index: int
+    lock: Any
+    count: int = 0
+    flags: int = 0
+    order: int = 0
+    table: array[int] | None = None
+    on_list: ClusterList | None = None
+
+
+ClusterList = OrderedDict[SwapClusterInfo, None]
+"""A list of clusters, oldest first."""
+
+
+@dataclass(slots=True, eq=False)
+class SwapInfo:
+    """A swap device (struct swap_info_struct).  ``max`` counts slot 0, the header; ``pages`` are the usable slots."""
+
+    type: int
+    lock: Any
+    cont_lock: Any
+    global_cluster_lock: Any
+    users: PercpuRef
+    bdev: BlockDevice | None = None
+    flags: int = 0
+    prio: int = -1
+    max: int = 0
+    pages: int = 0
+    inuse_pages: int = 1 << 30
+    swap_map: bytearray = field(default_factory=bytearray)
+    zeromap: Bitmap | None = None
+    cluster_info: list[SwapClusterInfo] = field(default_factory=list)
+    free_clusters: ClusterList = field(default_factory=OrderedDict)
+    full_clusters: ClusterList = field(default_factory=OrderedDict)
+    discard_clusters: ClusterList = field(default_factory=OrderedDict)
+    nonfull_clusters: list[ClusterList] = field(default_factory=lambda: [OrderedDict() for _ in range(10)])
+    frag_clusters: list[ClusterList] = field(default_factory=lambda: [OrderedDict() for _ in range(10)])
+    global_next: list[int] | None = None
+    continuation: dict[int, list[bytearray]] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class PercpuSwapCluster:
+    """A CPU's allocation hint: device and next slot to try, per order (struct percpu_swap_cluster)."""
+
+    lock: Any
+    si: list[SwapInfo | None] = field(default_factory=lambda: [None] * 10)
+    offset: list[int] = field(default_factory=lambda: [0] * 10)
+
+
+@dataclass(slots=True, eq=False)
+class SwapState:
+    """The swap subsystem's globals: devices, the two priority lists, the totals (slots), readahead hits."""
+
+    swap_lock: Any
+    avail_lock: Any
+    percpu: list[PercpuSwapCluster]
+    info: list[SwapInfo] = field(default_factory=list)
+    active_head: list[SwapInfo] = field(default_factory=list)
+    avail_head: list[SwapInfo] = field(default_factory=list)
+    nr_swap_pages: int = 0
+    total_swap_pages: int = 0
+    nr_rotate_swap: int = 0
+    cgroup: dict[int, array[int]] = field(default_factory=dict)
+    mmlist: dict[Mm, None] = field(default_factory=dict)
+    readahead_hits: int = 0
+    readahead_prev_offset: int = 0
+    readahead_last_pages: int = 0
+    ptes_visited: int = 0
+    reclaim_work: dict[SwapInfo, None] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class ZswapPool:
+    """One compressor and its memory pool (struct zswap_pool on zsmalloc); ``bytes`` are the stored objects' sizes."""
+
+    codec: Codec
+    bytes: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class ZswapEntry:
+    """One page in zswap (struct zswap_entry, 56 bytes); ``length`` 4096 = stored as it is."""
+
+    swpentry: SwpEntry
+    length: int
+    pool: ZswapPool
+    object: bytes
+    memcg: Memcg | None
+    referenced: bool = True
+
+
+@dataclass(slots=True, eq=False)
+class ZswapState:
+    """zswap's parameters, pools, one array of trees per device (2**14 slots a tree) and debugfs counters."""
+
+    debugfs: Counters
+    enabled: bool = False
+    ever_enabled: bool = False
+    max_pool_percent: int = 20
+    accept_threshold_percent: int = 90
+    shrinker_enabled: bool = False
+    pool: ZswapPool | None = None
+    trees: dict[int, list[XArray[ZswapEntry]]] = field(default_factory=dict)
+    reached_full: bool = False
+    shrink_queued: bool = False
+    stored_pages: int = 0
+    stored_incompressible: int = 0
+    pool_bytes: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class IoState:
+    """Writes in flight as (completion time, sequence number, folio, error), earliest first; per-device busy-until."""
+
+    inflight: list[tuple[int, int, Folio, bool]] = field(default_factory=list)
+    sequence: int = 0
+    busy_until: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Config:
+    """What is chosen at boot."""
+
+    cpus: int = 2
+    swappiness: int = 60
+    page_cluster: int = 3
+    memcg: str | None = "v2"
+    debug: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Hooks:
+    """Calls to a higher floor, registered at boot; one field per kernel call site.
+
+    try_to_free_mem_cgroup_pages: try_charge_memcg (mm/memcontrol.c) reclaims when a cgroup is at its limit.
+    try_to_free_pages: __alloc_pages_slowpath (mm/page_alloc.c) reclaims when free memory is short.
+    """
+
+    try_to_free_mem_cgroup_pages: Callable[[System, Memcg, int], int]
+    try_to_free_pages: Callable[[System, int], int]
+
+
+@dataclass(slots=True, eq=False)
+class System:
+    """One running kernel: the first argument of every function in this package."""
+
+    config: Config
+    clock: Clock
+    locks: Locks
+    rcu: Rcu
+    faults: Faults
+    vmstat: Counters
+    cost: Counters
+    memory: Memory
+    memcg: MemcgState
+    swap: SwapState
+    zswap: ZswapState
+    io: IoState
+    hooks: Hooks
+    mms: dict[Mm, None] = field(default_factory=dict)
+    cpu: int = 0

@@ -1,0 +1,56 @@
+# Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
+"""Which cgroup each slot is charged to: two bytes a slot, for the whole device.
+
+Kernel home: mm/swap_cgroup.c.  Id 0 means no record.
+"""
+
+from __future__ import annotations
+
+from array import array
+from errno import ENOMEM
+
+from .state import System
+from .types import SwpEntry, swp_offset, swp_type
+
+
+def swap_cgroup_swapon(s: System, type_: int, max_pages: int) -> int:
+    """Allocate the id array of a device.  Returns 0 or -ENOMEM; nothing if cgroups are disabled."""
+    if not s.memcg.enabled:
+        return 0
+    if s.faults.should_fail("vzalloc"):
+        return -ENOMEM
+    s.swap.cgroup[type_] = array("H", bytes(2 * (max_pages + max_pages % 2)))
+    return 0
+
+
+def swap_cgroup_swapoff(s: System, type_: int) -> None:
+    """Detach and free the id array of a device."""
+    s.swap.cgroup.pop(type_, None)
+
+
+def swap_cgroup_record(s: System, memcg_id: int, entry: SwpEntry, nr: int) -> None:
+    """Record the id for ``nr`` slots that had none."""
+    ids = s.swap.cgroup[swp_type(entry)]
+    first = swp_offset(entry)
+    for offset in range(first, first + nr):
+        assert ids[offset] == 0
+        ids[offset] = memcg_id
+
+
+def swap_cgroup_clear(s: System, entry: SwpEntry, nr: int) -> int:
+    """Clear the record of ``nr`` slots, all of one cgroup, and return its id (0 if there was none)."""
+    ids = s.swap.cgroup.get(swp_type(entry))
+    if ids is None:
+        return 0
+    first = swp_offset(entry)
+    memcg_id = ids[first]
+    for offset in range(first, first + nr):
+        assert ids[offset] == memcg_id
+        ids[offset] = 0
+    return memcg_id
+
+
+def lookup_swap_cgroup_id(s: System, entry: SwpEntry) -> int:
+    """The id recorded for a slot, or 0."""
+    ids = s.swap.cgroup.get(swp_type(entry))
+    return ids[swp_offset(entry)] if ids is not None else 0

@@ -1,0 +1,156 @@
+# Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
+"""Swap devices: finding and pinning one, the list of devices with room, how many slots are in use.
+
+Kernel home: mm/swapfile.c.  A device that is full leaves the available list; SWAP_USAGE_OFFLIST_BIT in its use
+counter says so.
+"""
+
+from __future__ import annotations
+
+from .state import SwapClusterInfo, SwapInfo, System
+from .types import (
+    CLUSTER_SHIFT,
+    SWAP_USAGE_COUNTER_MASK,
+    SWAP_USAGE_OFFLIST_BIT,
+    SWP_OFFSET_MASK,
+    SWP_TYPE_SHIFT,
+    SWP_USED,
+    SWP_WRITEOK,
+    SwpEntry,
+    swp_offset,
+    swp_type,
+)
+
+
+def vm_swap_full(s: System) -> bool:
+    """More than half of all swap is used: cached slots are worth reclaiming."""
+    return s.swap.nr_swap_pages * 2 < s.swap.total_swap_pages
+
+
+def swap_type_to_info(s: System, type_: int) -> SwapInfo | None:
+    """The device with this number, or None."""
+    return s.swap.info[type_] if 0 <= type_ < len(s.swap.info) else None
+
+
+def swp_swap_info(s: System, entry: SwpEntry) -> SwapInfo:
+    """The device of a valid entry."""
+    return s.swap.info[entry >> SWP_TYPE_SHIFT]
+
+
+def _swap_info_get(s: System, entry: SwpEntry) -> SwapInfo | None:
+    """The device of an entry that is in use, or None for a bad entry (the kernel logs it)."""
+    if not entry:
+        return None
+    si = swap_type_to_info(s, swp_type(entry))
+    if si is None or not si.flags & SWP_USED:
+        return None
+    offset = swp_offset(entry)
+    if offset >= si.max or not si.swap_map[offset]:
+        return None
+    return si
+
+
+def get_swap_device(s: System, entry: SwpEntry) -> SwapInfo | None:
+    """Pin the device of an entry against swapoff.
+
+    Returns None for entry 0, an unknown device, an offset beyond its end, or while swapoff runs.
+    """
+    if not entry:
+        return None
+    si = swap_type_to_info(s, entry >> SWP_TYPE_SHIFT)
+    if si is None or not si.users.tryget():
+        return None
+    if entry & SWP_OFFSET_MASK >= si.max:
+        si.users.put()
+        return None
+    return si
+
+
+def put_swap_device(si: SwapInfo) -> None:
+    """Undo get_swap_device."""
+    si.users.put()
+
+
+def swap_cluster_lock(s: System, si: SwapInfo, offset: int) -> SwapClusterInfo:
+    """Lock the cluster of a slot and return it."""
+    ci = si.cluster_info[offset >> CLUSTER_SHIFT]
+    ci.lock.acquire()
+    s.cost["ci_lock"] += 1
+    return ci
+
+
+def swap_cluster_unlock(ci: SwapClusterInfo) -> None:
+    """Unlock a cluster."""
+    ci.lock.release()
+
+
+def swap_usage_in_pages(si: SwapInfo) -> int:
+    """Slots in use."""
+    return si.inuse_pages & SWAP_USAGE_COUNTER_MASK
+
+
+def plist_add(devices: list[SwapInfo], si: SwapInfo) -> None:
+    """Insert a device behind those of equal priority; higher priorities come first."""
+    place = 0
+    while place < len(devices) and devices[place].prio >= si.prio:
+        place += 1
+    devices.insert(place, si)
+
+
+def plist_requeue(devices: list[SwapInfo], si: SwapInfo) -> None:
+    """Move a device behind its equals: that is how equal devices take turns."""
+    if len(devices) > 1:
+        devices.remove(si)
+        plist_add(devices, si)
+
+
+def del_from_avail_list(s: System, si: SwapInfo, swapoff: bool) -> None:
+    """Take a device that is full, or that swapoff is after, off the available list."""
+    with s.swap.avail_lock:
+        if swapoff:
+            si.flags &= ~SWP_WRITEOK
+            si.inuse_pages |= SWAP_USAGE_OFFLIST_BIT
+        elif si.inuse_pages == si.pages:
+            si.inuse_pages |= SWAP_USAGE_OFFLIST_BIT
+        else:
+            return
+        if si in s.swap.avail_head:
+            s.swap.avail_head.remove(si)
+
+
+def add_to_avail_list(s: System, si: SwapInfo, swapon: bool) -> None:
+    """Put a device that has room (again) on the available list."""
+    with s.swap.avail_lock:
+        if swapon:
+            si.flags |= SWP_WRITEOK
+        elif not si.flags & SWP_WRITEOK:
+            return
+        if not si.inuse_pages & SWAP_USAGE_OFFLIST_BIT:
+            return
+        if swap_usage_in_pages(si) == si.pages:
+            return
+        si.inuse_pages &= ~SWAP_USAGE_OFFLIST_BIT
+        plist_add(s.swap.avail_head, si)
+
+
+def swap_usage_add(s: System, si: SwapInfo, nr: int) -> bool:
+    """Count ``nr`` slots as used; True if the device has just become full."""
+    si.inuse_pages += nr
+    if si.inuse_pages == si.pages:
+        del_from_avail_list(s, si, swapoff=False)
+        return True
+    return False
+
+
+def swap_usage_sub(s: System, si: SwapInfo, nr: int) -> None:
+    """Count ``nr`` slots as free."""
+    si.inuse_pages -= nr
+    if si.inuse_pages & SWAP_USAGE_OFFLIST_BIT:
+        add_to_avail_list(s, si, swapon=False)
+
+
+def swap_range_alloc(s: System, si: SwapInfo, nr: int) -> bool:
+    """Account for ``nr`` new slots.  True if cached slots of full clusters should be reclaimed in the background."""
+    full = swap_usage_add(s, si, nr)
+    s.swap.nr_swap_pages -= nr
+    return full and vm_swap_full(s)

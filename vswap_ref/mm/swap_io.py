@@ -1,0 +1,127 @@
+# Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
+"""Moving pages between memory and a device.
+
+Kernel homes: mm/page_io.c (below swap_writeout and swap_read_folio), block layer.  Reads, and writes to a
+synchronous device, wait.  Other writes are in flight until the virtual clock reaches their completion time.
+"""
+
+from __future__ import annotations
+
+import heapq
+
+from vswap_ref.machine import PAGE_SIZE, BlockDevice
+
+from .folio import folio_mark_dirty, folio_put, folio_unlock
+from .lru import folio_rotate_reclaimable
+from .state import Folio, SwapInfo, System
+from .swap_device import swp_swap_info
+from .types import SWP_SYNCHRONOUS_IO, swp_offset
+
+
+def swap_folio_sector(folio: Folio) -> int:
+    """First 512-byte sector of the folio's place on its device (one extent: the whole device)."""
+    return swp_offset(folio.swap) * (PAGE_SIZE // 512)
+
+
+def swap_device_of(s: System, folio: Folio) -> tuple[SwapInfo, BlockDevice]:
+    """The swap device of a folio with a slot."""
+    si = swp_swap_info(s, folio.swap)
+    assert si.bdev is not None
+    return si, si.bdev
+
+
+def count_swpout_vm_event(s: System, folio: Folio) -> None:
+    """Count a folio that goes to a device."""
+    nr = 1 << folio.order
+    if folio.order == 9:
+        s.vmstat["thp_swpout"] += 1
+    s.vmstat["pswpout"] += nr
+    if folio.memcg is not None:
+        folio.memcg.stat["pswpout"] += nr
+
+
+def bdev_write_folio(bdev: BlockDevice, folio: Folio) -> bool:
+    """Hand the folio's pages to the device.  False on an I/O error."""
+    offset = swp_offset(folio.swap)
+    try:
+        for i in range(1 << folio.order):
+            bdev.write(offset + i, folio.data[i * PAGE_SIZE : (i + 1) * PAGE_SIZE])
+    except OSError:
+        return False
+    return True
+
+
+def __swap_writepage(s: System, folio: Folio) -> None:
+    """Write a locked folio to its own slot; unlocks it.
+
+    The folio is under writeback until the write ends; an error marks it dirty again.
+    """
+    si, bdev = swap_device_of(s, folio)
+    count_swpout_vm_event(s, folio)
+    nr = 1 << folio.order
+    failed = not bdev_write_folio(bdev, folio)
+    folio.writeback = True
+    folio_unlock(folio)
+    duration = bdev.write_ns(swp_offset(folio.swap), nr)
+    if si.flags & SWP_SYNCHRONOUS_IO:
+        s.clock.advance(duration)
+        end_swap_bio_write(s, folio, failed)
+        return
+    folio.refcount += 1
+    done = max(s.clock.ns, s.io.busy_until.get(si.type, 0)) + duration
+    s.io.busy_until[si.type] = done
+    s.io.sequence += 1
+    heapq.heappush(s.io.inflight, (done, s.io.sequence, folio, failed))
+
+
+def end_swap_bio_write(s: System, folio: Folio, failed: bool) -> None:
+    """A write has ended (completion of the bio): end writeback, and move the folio where reclaim finds it next."""
+    if failed:
+        folio_mark_dirty(folio)
+        folio.reclaim = False
+    folio.writeback = False
+    if folio.reclaim:
+        folio.reclaim = False
+        folio_rotate_reclaimable(s, folio)
+
+
+def swap_io_poll(s: System) -> None:
+    """Complete the writes that have ended by now."""
+    inflight = s.io.inflight
+    while inflight and inflight[0][0] <= s.clock.ns:
+        _, _, folio, failed = heapq.heappop(inflight)
+        end_swap_bio_write(s, folio, failed)
+        folio_put(s, folio)
+
+
+def swap_io_wait_one(s: System) -> bool:
+    """Sleep until the next write ends.  False if none is in flight."""
+    if not s.io.inflight:
+        return False
+    s.clock.advance(max(0, s.io.inflight[0][0] - s.clock.ns))
+    swap_io_poll(s)
+    return True
+
+
+def folio_wait_writeback(s: System, folio: Folio) -> None:
+    """Sleep until the folio is no longer under writeback."""
+    while folio.writeback:
+        assert swap_io_wait_one(s), "writeback without a write in flight"
+
+
+def swap_read_folio_bdev(s: System, folio: Folio) -> None:
+    """Read a locked folio from its slot and unlock it; it is up to date unless the device failed."""
+    _, bdev = swap_device_of(s, folio)
+    offset = swp_offset(folio.swap)
+    nr = 1 << folio.order
+    s.vmstat["pswpin"] += nr
+    if folio.memcg is not None:
+        folio.memcg.stat["pswpin"] += nr
+    try:
+        for i in range(nr):
+            folio.data[i * PAGE_SIZE : (i + 1) * PAGE_SIZE] = bdev.read(offset + i)
+        folio.uptodate = True
+    except OSError:
+        folio.uptodate = False
+    s.clock.advance(bdev.read_ns(offset, nr))
+    folio_unlock(folio)

@@ -1,0 +1,268 @@
+# Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
+"""The swap map: one byte a slot counts its users and says whether the swap cache holds it.
+
+Kernel home: mm/swapfile.c.  All changes happen under the cluster's lock.  A slot is free exactly when its byte is 0;
+the function that makes it 0 also gives back everything that hangs on the slot.
+"""
+
+from __future__ import annotations
+
+from errno import EEXIST, EINVAL, ENOENT, ENOMEM
+
+from .cluster import free_cluster, partial_free_cluster
+from .memcg import mem_cgroup_uncharge_swap
+from .state import Folio, SwapClusterInfo, SwapInfo, System
+from .swap_continuation import add_swap_count_continuation, swap_count_continued
+from .swap_device import (
+    _swap_info_get,
+    swap_cluster_lock,
+    swap_cluster_unlock,
+    swap_type_to_info,
+    swap_usage_sub,
+    swp_swap_info,
+)
+from .swap_table import __swap_cache_clear_shadow
+from .types import (
+    CLUSTER_MASK,
+    COUNT_CONTINUED,
+    SWAP_HAS_CACHE,
+    SWAP_MAP_BAD,
+    SWAP_MAP_MAX,
+    SWAP_MAP_SHMEM,
+    SWAPFILE_CLUSTER,
+    SWP_OFFSET_MASK,
+    SwpEntry,
+    swap_count,
+    swp_entry,
+    swp_offset,
+    swp_type,
+)
+from .zswap_pool import zswap_invalidate
+
+
+def swap_duplicate_check(si: SwapInfo, offset: int, usage: int, nr: int) -> int:
+    """First pass of __swap_duplicate: may ``usage`` be added to all slots?  0 or the first slot's error."""
+    for byte in si.swap_map[offset : offset + nr]:
+        count = swap_count(byte)
+        if count == SWAP_MAP_BAD or not byte:
+            return -ENOENT
+        if usage == SWAP_HAS_CACHE:
+            if byte & SWAP_HAS_CACHE:
+                return -EEXIST
+        elif count & ~COUNT_CONTINUED > SWAP_MAP_MAX:
+            return -EINVAL
+    return 0
+
+
+def swap_duplicate_one(s: System, si: SwapInfo, offset: int, usage: int) -> int:
+    """Second pass of __swap_duplicate for one slot: 0, or -ENOMEM if the count needs a continuation page."""
+    byte = si.swap_map[offset]
+    count = swap_count(byte)
+    has_cache = byte & SWAP_HAS_CACHE
+    if usage == SWAP_HAS_CACHE:
+        has_cache = SWAP_HAS_CACHE
+    elif count & ~COUNT_CONTINUED < SWAP_MAP_MAX:
+        count += usage
+    elif swap_count_continued(si, offset, count):
+        count = COUNT_CONTINUED
+    else:
+        return -ENOMEM
+    si.swap_map[offset] = count | has_cache
+    return 0
+
+
+def __swap_duplicate(s: System, entry: SwpEntry, usage: int, nr: int) -> int:
+    """Add a user to ``nr`` slots of one cluster: 1 (a PTE), SWAP_HAS_CACHE or SWAP_MAP_SHMEM.
+
+    Returns 0, -EINVAL (bad device; shmem slot), -ENOENT (free or bad slot), -EEXIST (already cached) or -ENOMEM
+    (continuation needed).  On an error nothing has changed.
+    """
+    si = swap_type_to_info(s, swp_type(entry))
+    if si is None:
+        return -EINVAL
+    offset = swp_offset(entry)
+    ci = swap_cluster_lock(s, si, offset)
+    err = swap_duplicate_check(si, offset, usage, nr)
+    if not err:
+        for i in range(offset, offset + nr):
+            err = swap_duplicate_one(s, si, i, usage)
+            if err:
+                break
+    swap_cluster_unlock(ci)
+    return err
+
+
+def swap_duplicate(s: System, entry: SwpEntry) -> int:
+    """One more PTE refers to the slot.  Returns 0 or -ENOMEM; a bad entry reads as success, as in the kernel."""
+    while __swap_duplicate(s, entry, 1, 1) == -ENOMEM:
+        err = add_swap_count_continuation(s, entry)
+        if err:
+            return err
+    return 0
+
+
+def swap_shmem_alloc(s: System, entry: SwpEntry, nr: int) -> None:
+    """The slots belong to shmem: one owner, never duplicated."""
+    __swap_duplicate(s, entry, SWAP_MAP_SHMEM, nr)
+
+
+def swapcache_prepare(s: System, entry: SwpEntry, nr: int) -> int:
+    """Claim the cache flag of ``nr`` slots: the gate through which exactly one task swaps an entry in.
+
+    Returns 0, -EEXIST (somebody else is at it) or -ENOENT (the entry was freed).
+    """
+    return __swap_duplicate(s, entry, SWAP_HAS_CACHE, nr)
+
+
+def swapcache_clear(s: System, si: SwapInfo, entry: SwpEntry, nr: int) -> None:
+    """Undo swapcache_prepare."""
+    swap_entries_put_cache(s, si, entry, nr)
+
+
+def swap_range_free(s: System, si: SwapInfo, offset: int, nr: int) -> None:
+    """Give back all that hangs on slots whose bytes are 0 (cluster locked).
+
+    Order as in the kernel: zero bits and zswap, device notification, shadows, then the counters that let others see
+    the slots as free.
+    """
+    zeromap, bdev = si.zeromap, si.bdev
+    assert zeromap is not None
+    assert bdev is not None
+    for i in range(offset, offset + nr):
+        zeromap.clear(i)
+        zswap_invalidate(s, swp_entry(si.type, i))
+    for i in range(offset, offset + nr):
+        bdev.slot_free_notify(i)
+    __swap_cache_clear_shadow(si, offset, nr)
+    s.swap.nr_swap_pages += nr
+    swap_usage_sub(s, si, nr)
+
+
+def swap_entries_free(s: System, si: SwapInfo, ci: SwapClusterInfo, offset: int, nr: int) -> None:
+    """Free slots of one cluster and one cgroup that have lost their last user (cluster locked)."""
+    ci.count -= nr
+    si.swap_map[offset : offset + nr] = bytes(nr)
+    mem_cgroup_uncharge_swap(s, swp_entry(si.type, offset), nr)
+    swap_range_free(s, si, offset, nr)
+    if ci.count == 0:
+        free_cluster(s, si, ci)
+    else:
+        partial_free_cluster(si, ci)
+
+
+def swap_entry_put_locked(s: System, si: SwapInfo, ci: SwapClusterInfo, offset: int, usage: int) -> int:
+    """Take one user (1 or SWAP_HAS_CACHE) off a slot and return the new byte; frees the slot at 0."""
+    byte = si.swap_map[offset]
+    has_cache = byte & SWAP_HAS_CACHE
+    count = swap_count(byte)
+    if usage == SWAP_HAS_CACHE:
+        assert has_cache
+        has_cache = 0
+    elif count == SWAP_MAP_SHMEM:
+        count = 0
+    elif count == COUNT_CONTINUED:
+        more = swap_count_continued(si, offset, count)
+        count = SWAP_MAP_MAX | COUNT_CONTINUED if more else SWAP_MAP_MAX
+    else:
+        count -= 1
+    byte = count | has_cache
+    if byte:
+        si.swap_map[offset] = byte
+    else:
+        swap_entries_free(s, si, ci, offset, 1)
+    return byte
+
+
+def swap_entries_put_cache(s: System, si: SwapInfo, entry: SwpEntry, nr: int) -> None:
+    """Clear the cache flag of ``nr`` slots; slots without other users are freed, all at once if they can be."""
+    offset = swp_offset(entry)
+    ci = swap_cluster_lock(s, si, offset)
+    if si.swap_map.count(SWAP_HAS_CACHE, offset, offset + nr) == nr:
+        swap_entries_free(s, si, ci, offset, nr)
+    else:
+        for i in range(offset, offset + nr):
+            swap_entry_put_locked(s, si, ci, i, SWAP_HAS_CACHE)
+    swap_cluster_unlock(ci)
+
+
+def swap_is_last_map(si: SwapInfo, offset: int, nr: int) -> bool:
+    """All ``nr`` slots have the same byte and one user left (or shmem)."""
+    byte = si.swap_map[offset]
+    if swap_count(byte) not in (1, SWAP_MAP_SHMEM):
+        return False
+    return si.swap_map.count(byte, offset, offset + nr) == nr
+
+
+def swap_entries_put_map(s: System, si: SwapInfo, offset: int, nr: int) -> bool:
+    """Take one PTE off ``nr`` slots of one cluster.  True if some slot is now used by the swap cache only."""
+    ci = swap_cluster_lock(s, si, offset)
+    cache_only = False
+    if nr > 1 and swap_is_last_map(si, offset, nr):
+        cache_only = bool(si.swap_map[offset] & SWAP_HAS_CACHE)
+        if cache_only:
+            si.swap_map[offset : offset + nr] = bytes((SWAP_HAS_CACHE,)) * nr
+        else:
+            swap_entries_free(s, si, ci, offset, nr)
+    else:
+        for i in range(offset, offset + nr):
+            if swap_entry_put_locked(s, si, ci, i, 1) == SWAP_HAS_CACHE:
+                cache_only = True
+    swap_cluster_unlock(ci)
+    return cache_only
+
+
+def swap_entries_put_map_nr(s: System, si: SwapInfo, offset: int, nr: int) -> bool:
+    """swap_entries_put_map for a range that may span clusters."""
+    cache_only = False
+    while nr:
+        here = min(nr, SWAPFILE_CLUSTER - (offset & CLUSTER_MASK))
+        cache_only |= swap_entries_put_map(s, si, offset, here)
+        offset += here
+        nr -= here
+    return cache_only
+
+
+def swap_free_nr(s: System, entry: SwpEntry, nr: int) -> None:
+    """Take one PTE off each of ``nr`` slots; a bad entry is ignored (the kernel logs it)."""
+    si = _swap_info_get(s, entry)
+    if si is not None:
+        swap_entries_put_map_nr(s, si, entry & SWP_OFFSET_MASK, nr)
+
+
+def swap_free(s: System, entry: SwpEntry) -> None:
+    """Take one PTE off a slot."""
+    swap_free_nr(s, entry, 1)
+
+
+def put_swap_folio(s: System, folio: Folio, entry: SwpEntry) -> None:
+    """The folio leaves the swap cache, or never got there: clear the cache flags, free what nobody uses."""
+    si = _swap_info_get(s, entry)
+    if si is not None:
+        swap_entries_put_cache(s, si, entry, 1 << folio.order)
+
+
+def __swap_count(s: System, entry: SwpEntry) -> int:
+    """The count in the slot's byte without the cache flag, read without lock; inexact if continued."""
+    return swap_count(swp_swap_info(s, entry).swap_map[swp_offset(entry)])
+
+
+def swap_entry_swapped(s: System, si: SwapInfo, entry: SwpEntry) -> bool:
+    """Some PTE refers to the slot (true for a bad slot as well)."""
+    offset = swp_offset(entry)
+    ci = swap_cluster_lock(s, si, offset)
+    count = swap_count(si.swap_map[offset])
+    swap_cluster_unlock(ci)
+    return count != 0
+
+
+def folio_swapped(s: System, folio: Folio) -> bool:
+    """Some PTE refers to one of the cached folio's slots."""
+    si = swp_swap_info(s, folio.swap)
+    offset = swp_offset(folio.swap)
+    ci = swap_cluster_lock(s, si, offset)
+    if folio.order == 0:
+        swapped = swap_count(si.swap_map[offset]) != 0
+    else:
+        swapped = any(map(swap_count, si.swap_map[offset : offset + (1 << folio.order)]))
+    swap_cluster_unlock(ci)
+    return swapped

@@ -1,0 +1,59 @@
+# Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
+"""Bringing a folio for an entry into the swap cache, without reading it.
+
+Kernel home: mm/swap_state.c (__read_swap_cache_async).
+"""
+
+from __future__ import annotations
+
+from .folio import folio_alloc, folio_lock, folio_put, folio_unlock
+from .lru import folio_add_lru
+from .memcg import mem_cgroup_charge
+from .state import Folio, Memcg, System
+from .swap_cache import swap_cache_add_folio, swap_cache_get_folio
+from .swap_cgroup import lookup_swap_cgroup_id
+from .swap_device import swp_swap_info
+from .swap_map import put_swap_folio, swap_entry_swapped, swapcache_prepare
+from .types import SwpEntry
+from .workingset import workingset_refault
+
+
+def mem_cgroup_swapin_charge_folio(s: System, folio: Folio, memcg: Memcg, entry: SwpEntry) -> int:
+    """Charge a folio that is swapped in to the cgroup recorded for its entry, or else to ``memcg``."""
+    owner = s.memcg.by_id.get(lookup_swap_cgroup_id(s, entry))
+    if owner is None or not owner.online:
+        owner = memcg
+    return mem_cgroup_charge(s, folio, owner)
+
+
+def __read_swap_cache_async(
+    s: System, entry: SwpEntry, memcg: Memcg, reclaim: bool = True
+) -> tuple[Folio | None, bool]:
+    """A folio for the entry, in the swap cache: (folio with a reference, newly allocated?).
+
+    A new folio is locked and not up to date; the caller must start the read, which unlocks it.  None: nobody refers
+    to the entry any more, another task is bringing it in, or memory is short.  The device must be pinned.
+    """
+    folio = swap_cache_get_folio(s, entry)
+    if folio is not None:
+        return folio, False
+    if not swap_entry_swapped(s, swp_swap_info(s, entry), entry):
+        return None, False
+    folio = folio_alloc(s, 0, reclaim)
+    if folio is None:
+        return None, False
+    if swapcache_prepare(s, entry, 1):
+        folio_put(s, folio)
+        return swap_cache_get_folio(s, entry), False
+    folio_lock(folio)
+    folio.swapbacked = True
+    if mem_cgroup_swapin_charge_folio(s, folio, memcg, entry):
+        put_swap_folio(s, folio, entry)
+        folio_unlock(folio)
+        folio_put(s, folio)
+        return None, False
+    shadow = swap_cache_add_folio(s, folio, entry)
+    if shadow is not None:
+        workingset_refault(s, folio, shadow)
+    folio_add_lru(s, folio)
+    return folio, True

@@ -1,0 +1,44 @@
+# Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
+"""The swap table: one word a slot says which folio is cached for it, or what shadow an evicted folio left.
+
+Kernel home: mm/swap_table.h.  A table belongs to a cluster in use.  Writing needs the cluster's lock, reading only
+RCU.
+"""
+
+from __future__ import annotations
+
+from array import array
+
+from .state import SwapInfo
+from .types import CLUSTER_MASK, CLUSTER_SHIFT
+
+
+def swap_table_get(si: SwapInfo, offset: int) -> int:
+    """Read a slot's word without lock; 0 if the cluster has no table."""
+    table = si.cluster_info[offset >> CLUSTER_SHIFT].table
+    return table[offset & CLUSTER_MASK] if table is not None else 0
+
+
+def __swap_table_xchg(si: SwapInfo, offset: int, word: int) -> int:
+    """Exchange a slot's word (cluster locked, table present)."""
+    table = si.cluster_info[offset >> CLUSTER_SHIFT].table
+    assert table is not None
+    index = offset & CLUSTER_MASK
+    old = table[index]
+    table[index] = word
+    return old
+
+
+def __swap_table_fill(si: SwapInfo, offset: int, nr: int, word: int) -> None:
+    """Set the words of ``nr`` slots of one cluster (cluster locked)."""
+    table = si.cluster_info[offset >> CLUSTER_SHIFT].table
+    assert table is not None
+    index = offset & CLUSTER_MASK
+    table[index : index + nr] = array("Q", [word]) * nr
+
+
+def __swap_cache_clear_shadow(si: SwapInfo, offset: int, nr: int) -> None:
+    """Forget the shadows of slots that are being freed; none may hold a folio."""
+    for i in range(offset, offset + nr):
+        word = __swap_table_xchg(si, i, 0)
+        assert word == 0 or word & 1

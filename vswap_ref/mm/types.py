@@ -1,0 +1,171 @@
+# Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
+"""Entries, words and page-table entries: every encoding of the swap subsystem, as integers.
+
+Raw arithmetic on these integers happens here and nowhere else.  Kernel homes: include/linux/swapops.h,
+mm/swap_table.h, include/linux/swap.h, arch page-table headers (a page-table entry is reduced to what swap reads).
+"""
+
+from __future__ import annotations
+
+from typing import NewType
+
+SwpEntry = NewType("SwpEntry", int)
+"""A swap entry: type (device number) from bit 58 on, offset (slot number) below.  0 = no entry."""
+NO_ENTRY = SwpEntry(0)
+Pte = NewType("Pte", int)
+"""A page-table entry: flags in the low 8 bits; above them a page frame number or a swap entry.  0 = empty."""
+Shadow = NewType("Shadow", int)
+"""What is left of an evicted folio (workingset_eviction): always odd, so that a table word can hold it."""
+MAX_SWAPFILES = 24
+SWP_TYPE_SHIFT = 58
+SWP_OFFSET_MASK = (1 << SWP_TYPE_SHIFT) - 1
+SWAP_ENTRY_INVALID = 0
+PMD_ORDER = 9
+SWAPFILE_CLUSTER = 1 << PMD_ORDER
+SWAP_NR_ORDERS = PMD_ORDER + 1
+CLUSTER_SHIFT = PMD_ORDER
+CLUSTER_MASK = SWAPFILE_CLUSTER - 1
+
+
+def swp_entry(type_: int, offset: int) -> SwpEntry:
+    """Entry for slot ``offset`` of device ``type_``."""
+    return SwpEntry(type_ << SWP_TYPE_SHIFT | offset)
+
+
+def swp_type(entry: SwpEntry) -> int:
+    """Device number of an entry."""
+    return entry >> SWP_TYPE_SHIFT
+
+
+def swp_offset(entry: SwpEntry) -> int:
+    """Slot number of an entry on its device."""
+    return entry & SWP_OFFSET_MASK
+
+
+def swp_entry_add(entry: SwpEntry, delta: int) -> SwpEntry:
+    """The entry ``delta`` slots further on the same device."""
+    return SwpEntry(entry + delta)
+
+
+def swp_entry_align(entry: SwpEntry, nr_pages: int) -> SwpEntry:
+    """The entry rounded down to a multiple of ``nr_pages`` (a power of two)."""
+    return SwpEntry(entry & -nr_pages)
+
+
+# One byte per slot: the swap map (include/linux/swap.h).
+SWAP_MAP_MAX = 0x3E
+SWAP_MAP_BAD = 0x3F
+SWAP_HAS_CACHE = 0x40
+COUNT_CONTINUED = 0x80
+SWAP_MAP_SHMEM = 0xBF
+
+SWAP_CONT_MAX = 0x7F
+
+
+def swap_count(byte: int) -> int:
+    """A swap-map byte without its cache flag; COUNT_CONTINUED stays in."""
+    return byte & ~SWAP_HAS_CACHE
+
+
+# Device flags (struct swap_info_struct.flags).
+SWP_USED = 1 << 0
+SWP_WRITEOK = 1 << 1
+SWP_DISCARDABLE = 1 << 2
+SWP_SOLIDSTATE = 1 << 4
+SWP_CONTINUED = 1 << 5
+SWP_BLKDEV = 1 << 6
+SWP_PAGE_DISCARD = 1 << 10
+SWP_STABLE_WRITES = 1 << 11
+SWP_SYNCHRONOUS_IO = 1 << 12
+SWAP_USAGE_OFFLIST_BIT = 1 << 30
+SWAP_USAGE_COUNTER_MASK = SWAP_USAGE_OFFLIST_BIT - 1
+
+# State of a physical cluster (struct swap_cluster_info.flags): which list it is on.
+CLUSTER_FLAG_NONE = 0
+CLUSTER_FLAG_FREE = 1
+CLUSTER_FLAG_NONFULL = 2
+CLUSTER_FLAG_FRAG = 3
+CLUSTER_FLAG_FULL = 4
+CLUSTER_FLAG_DISCARD = 5
+CLUSTER_FLAG_USABLE = CLUSTER_FLAG_FRAG
+# When __try_to_reclaim_swap may take a folio out of the swap cache.
+TTRS_ANYWAY = 1
+TTRS_UNMAPPED = 2
+TTRS_FULL = 4
+AOP_WRITEPAGE_ACTIVATE = 0x80000
+"""Answer of swap_writeout: not written, keep the (still locked) folio in memory."""
+VM_FAULT_OOM = 0x1
+VM_FAULT_SIGBUS = 0x2
+
+VM_FAULT_MAJOR = 0x4
+VM_FAULT_RETRY = 0x400
+
+
+def swp_tb_folio(pfn: int) -> int:
+    """Swap-table word of a cached folio: even and not 0."""
+    return pfn << 1
+
+
+def swp_tb_is_folio(word: int) -> bool:
+    """True if the word names a folio."""
+    return word != 0 and not word & 1
+
+
+def swp_tb_is_shadow(word: int) -> bool:
+    """True if the word is a shadow."""
+    return word & 1 == 1
+
+
+def swp_tb_pfn(word: int) -> int:
+    """Page frame number in a folio word."""
+    return word >> 1
+
+
+# Page-table entries.
+PTE_PRESENT = 1 << 0
+PTE_WRITE = 1 << 1
+PTE_DIRTY = 1 << 2
+PTE_YOUNG = 1 << 3
+PTE_SWP_EXCLUSIVE = 1 << 4
+
+PTE_SOFT_DIRTY = 1 << 5
+PTE_UFFD_WP = 1 << 6
+PTE_SHIFT = 8
+PTE_FLAGS = (1 << PTE_SHIFT) - 1
+PTRS_PER_PTE = 512
+
+
+def mk_pte(pfn: int, flags: int) -> Pte:
+    """A present page-table entry."""
+    return Pte(pfn << PTE_SHIFT | PTE_PRESENT | flags)
+
+
+def pte_pfn(pte: Pte) -> int:
+    """Page frame number of a present page-table entry."""
+    return pte >> PTE_SHIFT
+
+
+def swp_entry_to_pte(entry: SwpEntry, flags: int) -> Pte:
+    """A swap PTE; ``flags`` from PTE_SWP_EXCLUSIVE, PTE_SOFT_DIRTY, PTE_UFFD_WP."""
+    return Pte(entry << PTE_SHIFT | flags)
+
+
+def pte_to_swp_entry(pte: Pte) -> SwpEntry:
+    """The entry of a swap PTE (softleaf_from_pte)."""
+    return SwpEntry(pte >> PTE_SHIFT)
+
+
+def is_swap_pte(pte: Pte) -> bool:
+    """True for a non-empty, non-present entry: the page is swapped out."""
+    return pte != 0 and not pte & PTE_PRESENT
+
+
+def pte_move_swp_offset(pte: Pte, delta: int) -> Pte:
+    """The swap PTE ``delta`` slots further with the same flags."""
+    return Pte(pte + (delta << PTE_SHIFT))
+
+
+def pte_same_as_swp(pte: Pte, swp_pte: Pte) -> bool:
+    """Equal but for soft-dirty and uffd-wp."""
+    ignored = PTE_SOFT_DIRTY | PTE_UFFD_WP
+    return pte & ~ignored == swp_pte & ~ignored

@@ -1,0 +1,96 @@
+# Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
+"""What /proc and the cgroup files show: plain tables, computed when somebody looks.
+
+Kernel homes: fs/proc/meminfo.c, mm/vmstat.c, mm/swapfile.c (/proc/swaps), mm/memcontrol.c (memory.stat).
+"""
+
+from __future__ import annotations
+
+from vswap_ref.machine import PAGE_SIZE
+
+from .folio import nr_free_pages
+from .state import Memcg, SwapInfo, System
+from .swap_device import swap_usage_in_pages
+from .types import SWAP_HAS_CACHE, SWAP_MAP_BAD, SWAPFILE_CLUSTER
+from .zswap_pool import zswap_total_pages
+
+
+def refresh_vmstat(s: System) -> None:
+    """Bring the gauges among the counters up to date; the others tick where things happen."""
+    lruvecs = [memcg.lruvec for memcg in s.memcg.by_id.values()]
+    s.vmstat["nr_inactive_anon"] = sum(lruvec.nr_inactive for lruvec in lruvecs)
+    s.vmstat["nr_active_anon"] = sum(lruvec.nr_active for lruvec in lruvecs)
+    s.vmstat["nr_zswapped"] = s.zswap.stored_pages
+
+
+def meminfo(s: System) -> dict[str, int]:
+    """The swap-related lines of /proc/meminfo, in bytes."""
+    pages = {
+        "MemTotal": s.memory.ram_pages,
+        "MemFree": nr_free_pages(s),
+        "SwapCached": s.vmstat["nr_swapcached"],
+        "AnonPages": s.vmstat["nr_anon_pages"],
+        "SwapTotal": s.swap.total_swap_pages,
+        "SwapFree": s.swap.nr_swap_pages,
+        "Zswap": zswap_total_pages(s),
+        "Zswapped": s.zswap.stored_pages,
+    }
+    return {name: nr * PAGE_SIZE for name, nr in pages.items()}
+
+
+def proc_swaps(s: System) -> list[dict[str, object]]:
+    """One row a device in use, as in /proc/swaps (sizes in bytes)."""
+    return [
+        {
+            "Filename": si.bdev.name,
+            "Type": "partition" if si.bdev.is_block else "file",
+            "Size": si.pages * PAGE_SIZE,
+            "Used": swap_usage_in_pages(si) * PAGE_SIZE,
+            "Priority": si.prio,
+            "number": si.type,
+        }
+        for si in s.swap.active_head
+        if si.bdev is not None
+    ]
+
+
+def memory_stat(s: System, memcg: Memcg) -> dict[str, int]:
+    """memory.stat of one cgroup (bytes for anon, swapcached, zswap and zswapped; events count pages)."""
+    stat = dict(memcg.stat)
+    for name in ("anon", "swapcached", "zswapped"):
+        stat[name] *= PAGE_SIZE
+    stat["zswap"] = memcg.zswap_bytes
+    return stat
+
+
+def slot_kind(byte: int, zero: bool, zswapped: bool) -> str:
+    """What a slot is used for, for display."""
+    if byte == 0:
+        return "free"
+    if byte == SWAP_MAP_BAD:
+        return "bad"
+    if byte & SWAP_HAS_CACHE:
+        return "cached"
+    if zero:
+        return "zero"
+    return "zswap" if zswapped else "disk"
+
+
+def cluster_map(s: System, type_: int) -> list[dict[str, object]]:
+    """One row a cluster of a device: list, order, use, and what each slot holds."""
+    si = s.swap.info[type_]
+    return [cluster_row(s, si, index) for index in range(len(si.cluster_info))]
+
+
+def cluster_row(s: System, si: SwapInfo, index: int) -> dict[str, object]:
+    """One cluster of a device, for display."""
+    ci = si.cluster_info[index]
+    first = index * SWAPFILE_CLUSTER
+    slots = range(first, min(first + SWAPFILE_CLUSTER, si.max))
+    kinds: list[str] = []
+    for offset in slots:
+        tree = s.zswap.trees[si.type][offset >> 14]
+        zero = si.zeromap is not None and si.zeromap.test(offset)
+        kinds.append(slot_kind(si.swap_map[offset], zero, tree.load(offset) is not None))
+    names = ("none", "free", "nonfull", "frag", "full", "discard")
+    return {"cluster": index, "list": names[ci.flags], "order": ci.order, "count": ci.count, "slots": kinds}

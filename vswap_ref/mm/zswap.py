@@ -1,0 +1,128 @@
+# Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
+"""zswap: storing folios compressed, and loading them back.
+
+Kernel home: mm/zswap.c (zswap_store, zswap_load).
+"""
+
+from __future__ import annotations
+
+from errno import EINVAL, EIO, ENOENT
+
+from vswap_ref.machine import PAGE_SIZE
+
+from .folio import folio_mark_dirty, folio_unlock
+from .memcg import obj_cgroup_charge_zswap, obj_cgroup_may_zswap
+from .state import Folio, Memcg, System, ZswapPool
+from .types import SwpEntry, swp_entry_add, swp_offset
+from .zswap_pool import (
+    swap_zswap_tree,
+    zs_free,
+    zswap_check_limits,
+    zswap_compress,
+    zswap_decompress,
+    zswap_entry_alloc,
+    zswap_entry_free,
+    zswap_invalidate,
+    zswap_lru_add,
+    zswap_never_enabled,
+)
+from .zswap_writeback import shrink_memcg
+
+
+def zswap_store(s: System, folio: Folio) -> bool:
+    """Store a locked, cached folio compressed, all pages or none.
+
+    If that fails, older compressed copies of its slots are dropped too: they are obsolete.
+    """
+    nr = 1 << folio.order
+    stored = zswap_may_store(s, folio) and zswap_store_pages(s, folio, nr)
+    if stored:
+        s.vmstat["zswpout"] += nr
+        if folio.memcg is not None:
+            folio.memcg.stat["zswpout"] += nr
+        return True
+    if s.zswap.enabled and s.zswap.reached_full:
+        s.zswap.shrink_queued = True
+    for i in range(nr):
+        zswap_invalidate(s, swp_entry_add(folio.swap, i))
+    return False
+
+
+def zswap_may_store(s: System, folio: Folio) -> bool:
+    """zswap is on, the cgroup is below its limit (one try to make room), the pool is not full."""
+    if not s.zswap.enabled:
+        return False
+    memcg = folio.memcg
+    if not obj_cgroup_may_zswap(memcg) and memcg is not None and shrink_memcg(s, memcg):
+        return False
+    return not zswap_check_limits(s) and s.zswap.pool is not None
+
+
+def zswap_store_pages(s: System, folio: Folio, nr: int) -> bool:
+    """Store page by page; stops at the first failure."""
+    pool = s.zswap.pool
+    assert pool is not None
+    for i in range(nr):
+        data = bytes(folio.data[i * PAGE_SIZE : (i + 1) * PAGE_SIZE])
+        if not zswap_store_page(s, swp_entry_add(folio.swap, i), data, folio.memcg, pool):
+            return False
+    return True
+
+
+def zswap_store_page(s: System, swpentry: SwpEntry, data: bytes, memcg: Memcg | None, pool: ZswapPool) -> bool:
+    """Compress a page and enter it in the tree in place of an older copy.
+
+    Putting it on the LRU comes last: only then can writeback find it.
+    """
+    packed = zswap_compress(s, data, memcg, pool)
+    if packed is None:
+        return False
+    entry = zswap_entry_alloc(s, swpentry, packed, memcg)
+    if entry is None:
+        return False
+    try:
+        old = swap_zswap_tree(s, swpentry).store(swp_offset(swpentry), entry)
+    except MemoryError:
+        s.zswap.debugfs["reject_alloc_fail"] += 1
+        zs_free(s, entry)
+        return False
+    if old is not None:
+        zswap_entry_free(s, old)
+    obj_cgroup_charge_zswap(entry)
+    s.zswap.stored_pages += 1
+    if entry.length == PAGE_SIZE:
+        s.zswap.stored_incompressible += 1
+    zswap_lru_add(s, entry)
+    return True
+
+
+def zswap_load(s: System, folio: Folio) -> int:
+    """Fill a locked folio from zswap.  Returns 0, -EIO, -EINVAL (both unlocked) or -ENOENT (still locked).
+
+    If the folio is in the swap cache the compressed copy is dropped and the folio is dirty: memory has the only copy.
+    """
+    if zswap_never_enabled(s):
+        return -ENOENT
+    if folio.order:
+        folio_unlock(folio)
+        return -EINVAL
+    offset = swp_offset(folio.swap)
+    tree = swap_zswap_tree(s, folio.swap)
+    entry = tree.load(offset)
+    if entry is None:
+        return -ENOENT
+    data = zswap_decompress(s, entry)
+    if data is None:
+        folio_unlock(folio)
+        return -EIO
+    folio.data[:] = data
+    folio.uptodate = True
+    s.vmstat["zswpin"] += 1
+    if entry.memcg is not None:
+        entry.memcg.stat["zswpin"] += 1
+    if folio.swapcache:
+        folio_mark_dirty(folio)
+        tree.erase(offset)
+        zswap_entry_free(s, entry)
+    folio_unlock(folio)
+    return 0

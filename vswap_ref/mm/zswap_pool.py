@@ -1,0 +1,177 @@
+# Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
+"""Compressed pages: the pool, its limits, the trees that find an entry, the list that ages it.
+
+Kernel homes: mm/zswap.c, mm/zsmalloc.c.  Objects are kept at their compressed size; the pool counts each as rounded
+up to 16 bytes.
+"""
+
+from __future__ import annotations
+
+from errno import EINVAL, ENOMEM
+
+from vswap_ref.machine import PAGE_SIZE, XArray, get_codec
+
+from .memcg import mem_cgroup_zswap_writeback_enabled, obj_cgroup_uncharge_zswap
+from .state import Memcg, System, ZswapEntry, ZswapPool
+from .types import SwpEntry, swp_offset, swp_type
+
+SWAP_ADDRESS_SPACE_SHIFT = 14
+SWAP_ADDRESS_SPACE_PAGES = 1 << SWAP_ADDRESS_SPACE_SHIFT
+ZSMALLOC_GRANULE = 16
+
+
+def zswap_total_pages(s: System) -> int:
+    """Pages that the compressed pools occupy."""
+    return -(-s.zswap.pool_bytes // PAGE_SIZE)
+
+
+def zswap_max_pages(s: System) -> int:
+    """The pool's limit, from max_pool_percent of RAM (pages)."""
+    return s.memory.ram_pages * s.zswap.max_pool_percent // 100
+
+
+def zswap_accept_thr_pages(s: System) -> int:
+    """After the limit was hit nothing is accepted until the pool is down to this (pages)."""
+    return zswap_max_pages(s) * s.zswap.accept_threshold_percent // 100
+
+
+def zswap_check_limits(s: System) -> bool:
+    """True if the pool is full; sticky until it is down to the accept threshold."""
+    z = s.zswap
+    total = zswap_total_pages(s)
+    if total >= zswap_max_pages(s):
+        z.debugfs["pool_limit_hit"] += 1
+        z.reached_full = True
+    elif z.reached_full and total <= zswap_accept_thr_pages(s):
+        z.reached_full = False
+    return z.reached_full
+
+
+def zswap_enable(s: System, compressor: str) -> None:
+    """Turn zswap on with a compressor: new stores go to a new pool, old entries stay in theirs."""
+    s.zswap.pool = ZswapPool(get_codec(compressor))
+    s.zswap.enabled = True
+    s.zswap.ever_enabled = True
+
+
+def zswap_never_enabled(s: System) -> bool:
+    """True until zswap is enabled for the first time; large swap-in depends on it."""
+    return not s.zswap.ever_enabled
+
+
+def zswap_swapon(s: System, type_: int, max_pages: int) -> int:
+    """Make the trees of a device, one per 16,384 slots.  Returns 0 or -ENOMEM."""
+    if s.faults.should_fail("kvzalloc_zswap_trees"):
+        return -ENOMEM
+    nr_trees = -(-max_pages // SWAP_ADDRESS_SPACE_PAGES)
+    s.zswap.trees[type_] = [XArray(s.faults, "xa_node") for _ in range(nr_trees)]
+    return 0
+
+
+def zswap_swapoff(s: System, type_: int) -> None:
+    """Free the trees of a device; they must be empty."""
+    trees = s.zswap.trees.pop(type_, [])
+    assert all(tree.empty for tree in trees)
+
+
+def swap_zswap_tree(s: System, entry: SwpEntry) -> XArray[ZswapEntry]:
+    """The tree of an entry; the index in it is the full slot offset."""
+    return s.zswap.trees[swp_type(entry)][swp_offset(entry) >> SWAP_ADDRESS_SPACE_SHIFT]
+
+
+def zs_object_size(length: int) -> int:
+    """Bytes that an object of ``length`` bytes takes in the pool."""
+    return -(-length // ZSMALLOC_GRANULE) * ZSMALLOC_GRANULE
+
+
+def zswap_compress(s: System, data: bytes, memcg: Memcg | None, pool: ZswapPool) -> bytes | None:
+    """Compress a page; None if it is rejected.
+
+    A page that does not get smaller is kept as it is, so that it stays in LRU order for writeback; if writeback is
+    disabled for its cgroup it is rejected instead.
+    """
+    debugfs = s.zswap.debugfs
+    packed = pool.codec.compress(data)
+    if len(packed) >= PAGE_SIZE:
+        if not mem_cgroup_zswap_writeback_enabled(s, memcg):
+            debugfs["reject_compress_poor"] += 1
+            return None
+        packed = data
+    if s.faults.should_fail("zs_malloc"):
+        debugfs["reject_alloc_fail"] += 1
+        return None
+    return packed
+
+
+def zswap_decompress(s: System, entry: ZswapEntry) -> bytes | None:
+    """The page's content, or None if the object does not decompress."""
+    if entry.length == PAGE_SIZE:
+        return entry.object
+    try:
+        return entry.pool.codec.decompress(entry.object)
+    except ValueError:
+        s.zswap.debugfs["decompress_fail"] += 1
+        return None
+
+
+def zswap_lru_add(s: System, entry: ZswapEntry) -> None:
+    """Put an entry at the tail of its cgroup's list; from here on writeback can find it."""
+    (entry.memcg or s.memcg.root).zswap_lru[entry] = None
+
+
+def zswap_lru_del(s: System, entry: ZswapEntry) -> None:
+    """Take an entry off its list."""
+    del (entry.memcg or s.memcg.root).zswap_lru[entry]
+
+
+def zswap_entry_alloc(s: System, entry: SwpEntry, packed: bytes, memcg: Memcg | None) -> ZswapEntry | None:
+    """A new entry owning a pool object; None without memory."""
+    pool = s.zswap.pool
+    if pool is None or s.faults.should_fail("zswap_entry_cache_alloc"):
+        s.zswap.debugfs["reject_kmemcache_fail"] += 1
+        return None
+    size = zs_object_size(len(packed))
+    pool.bytes += size
+    s.zswap.pool_bytes += size
+    return ZswapEntry(entry, len(packed), pool, packed, memcg)
+
+
+def zs_free(s: System, entry: ZswapEntry) -> None:
+    """Give the entry's object back to its pool."""
+    size = zs_object_size(entry.length)
+    entry.pool.bytes -= size
+    s.zswap.pool_bytes -= size
+
+
+def zswap_entry_free(s: System, entry: ZswapEntry) -> None:
+    """Free a stored entry: list, object, charge, counters."""
+    zswap_lru_del(s, entry)
+    zs_free(s, entry)
+    obj_cgroup_uncharge_zswap(entry)
+    s.zswap.stored_pages -= 1
+    if entry.length == PAGE_SIZE:
+        s.zswap.stored_incompressible -= 1
+
+
+def zswap_invalidate(s: System, entry: SwpEntry) -> None:
+    """The slot is free or its content obsolete: drop the compressed copy if there is one."""
+    tree = swap_zswap_tree(s, entry)
+    if tree.empty:
+        return
+    old = tree.erase(swp_offset(entry))
+    if old is not None:
+        zswap_entry_free(s, old)
+
+
+def zswap_set_param(s: System, name: str, value: int) -> int:
+    """Write a module parameter: max_pool_percent, accept_threshold_percent, shrinker_enabled, enabled.
+
+    Returns 0 or -EINVAL.
+    """
+    if name in ("max_pool_percent", "accept_threshold_percent"):
+        if not 0 <= value <= 100:
+            return -EINVAL
+    elif name not in ("shrinker_enabled", "enabled"):
+        return -EINVAL
+    setattr(s.zswap, name, value)
+    return 0

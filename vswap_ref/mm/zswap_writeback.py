@@ -1,0 +1,134 @@
+# Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
+"""zswap gives its coldest pages to the disk.
+
+Kernel home: mm/zswap.c (writeback, shrinker, shrink worker).  Every cgroup has a list of its entries, coldest first;
+an entry is written at the earliest on its second visit.
+"""
+
+from __future__ import annotations
+
+from errno import EAGAIN, EEXIST, EIO, ENOENT, ENOMEM
+
+from .folio import folio_put, folio_unlock
+from .memcg import MAX_RECLAIM_RETRIES, mem_cgroup_zswap_writeback_enabled, memcg_subtree
+from .state import Folio, Memcg, System, ZswapEntry
+from .swap_cache import swap_cache_del_folio
+from .swap_device import get_swap_device, put_swap_device
+from .swap_io import __swap_writepage
+from .swap_read import __read_swap_cache_async
+from .types import SwpEntry, swp_offset
+from .zswap_pool import swap_zswap_tree, zswap_accept_thr_pages, zswap_decompress, zswap_entry_free, zswap_total_pages
+
+
+def zswap_writeback_entry(s: System, entry: ZswapEntry, swpentry: SwpEntry) -> int:
+    """Decompress an entry into the swap cache and write it to the slot that it has owned all along.
+
+    Returns 0, -EEXIST (a swap-in is under way or done, or swapoff), -ENOMEM (no memory, or the entry is gone) or -EIO.
+    """
+    si = get_swap_device(s, swpentry)
+    if si is None:
+        return -EEXIST
+    folio, allocated = __read_swap_cache_async(s, swpentry, s.memcg.root, reclaim=False)
+    put_swap_device(si)
+    if folio is None:
+        return -ENOMEM
+    if not allocated:
+        folio_put(s, folio)
+        return -EEXIST
+    err = zswap_writeback_folio(s, entry, swpentry, folio)
+    if err:
+        swap_cache_del_folio(s, folio)
+        folio_unlock(folio)
+    folio_put(s, folio)
+    return err
+
+
+def zswap_writeback_folio(s: System, entry: ZswapEntry, swpentry: SwpEntry, folio: Folio) -> int:
+    """The part of zswap_writeback_entry that owns the locked, cached, empty folio."""
+    tree = swap_zswap_tree(s, swpentry)
+    if tree.load(swp_offset(swpentry)) is not entry:
+        return -ENOMEM
+    data = zswap_decompress(s, entry)
+    if data is None:
+        return -EIO
+    folio.data[:] = data
+    tree.erase(swp_offset(swpentry))
+    s.vmstat["zswpwb"] += 1
+    if entry.memcg is not None:
+        entry.memcg.stat["zswpwb"] += 1
+    zswap_entry_free(s, entry)
+    folio.uptodate = True
+    folio.reclaim = True
+    __swap_writepage(s, folio)
+    return 0
+
+
+def shrink_memcg_cb(s: System, entry: ZswapEntry, lru: dict[ZswapEntry, None]) -> int:
+    """Visit the coldest entry of a list: second chance, or write it back.  Returns 0, -EAGAIN or -EEXIST.
+
+    It is moved to the tail first: from then on it may vanish at any time.
+    """
+    del lru[entry]
+    lru[entry] = None
+    if entry.referenced:
+        entry.referenced = False
+        return -EAGAIN
+    err = zswap_writeback_entry(s, entry, entry.swpentry)
+    if err:
+        s.zswap.debugfs["reject_reclaim_fail"] += 1
+        return -EEXIST if err == -EEXIST else -EAGAIN
+    s.zswap.debugfs["written_back_pages"] += 1
+    return 0
+
+
+def shrink_memcg(s: System, memcg: Memcg) -> int:
+    """Visit one entry of the cgroup.  Returns 0 if it was written back, -ENOENT without candidates, else -EAGAIN."""
+    if not mem_cgroup_zswap_writeback_enabled(s, memcg) or not memcg.online or not memcg.zswap_lru:
+        return -ENOENT
+    coldest = next(iter(memcg.zswap_lru))
+    return 0 if shrink_memcg_cb(s, coldest, memcg.zswap_lru) == 0 else -EAGAIN
+
+
+def shrink_worker(s: System) -> None:
+    """Write back, cgroup by cgroup, until the pool is at the accept threshold.
+
+    Gives up after 16 failures: a full tour without candidates, or a candidate that was not written.
+    """
+    s.zswap.shrink_queued = False
+    failures = 0
+    while failures < MAX_RECLAIM_RETRIES and zswap_total_pages(s) > zswap_accept_thr_pages(s):
+        results = [shrink_memcg(s, memcg) for memcg in memcg_subtree(s.memcg.root)]
+        attempts = [err for err in results if err != -ENOENT]
+        failures += sum(err != 0 for err in attempts) if attempts else 1
+
+
+def zswap_shrinker_count(s: System, memcg: Memcg) -> int:
+    """How many entries the shrinker may take: list length less recent disk swap-ins, times the compression ratio."""
+    if not s.zswap.shrinker_enabled or not mem_cgroup_zswap_writeback_enabled(s, memcg):
+        return 0
+    length = len(memcg.zswap_lru)
+    if not length:
+        return 0
+    disk_swapins = memcg.lruvec.nr_disk_swapins
+    consumed = min(length, disk_swapins)
+    memcg.lruvec.nr_disk_swapins -= consumed
+    backing = sum(entry.length for entry in memcg.zswap_lru) // 4096
+    return (length - consumed) * backing // length
+
+
+def zswap_shrinker_scan(s: System, memcg: Memcg, nr_to_scan: int) -> int:
+    """Visit up to ``nr_to_scan`` entries; stops at a folio that is being swapped in.  Returns entries written."""
+    written = 0
+    for _ in range(min(nr_to_scan, len(memcg.zswap_lru))):
+        if not memcg.zswap_lru:
+            break
+        err = shrink_memcg_cb(s, next(iter(memcg.zswap_lru)), memcg.zswap_lru)
+        written += err == 0
+        if err == -EEXIST:
+            break
+    return written
+
+
+def zswap_folio_swapin(s: System, folio: Folio) -> None:
+    """A page had to come from disk: the shrinker will hold back."""
+    (folio.memcg or s.memcg.root).lruvec.nr_disk_swapins += 1

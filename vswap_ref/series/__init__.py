@@ -1,0 +1,47 @@
+"""The literate engine: notebooks that define a series of versions of one package.
+
+A text notebook (``notebooks/*.md``) mixes prose, experiments and *export cells*.  An export cell begins with
+``%%patch mm/x.py``; each top-level function, class or constant in it defines or replaces that name in that module,
+``del name`` removes it, ``--after name`` gives its place.  ``%patch --delete MODULE``, ``--move mm/a.py:name mm/b.py``
+and ``--rename old new`` list mechanical changes.  ``series.toml`` orders the notebooks into stages and the modules
+into floors.
+
+* ``weave`` turns the cells of a stage into ordinary modules.  Cells import the standard library, NumPy and
+  ``vswap_ref.machine`` only; imports between modules are written by ``weave``, which knows where every name lives.
+  An unknown name, a name defined twice, an import to a higher floor, or a circle is an error with notebook, cell, line.
+* ``stitch`` carries edits made in the woven package back into the cells that own the definitions.
+* ``at(k)`` loads any stage as real modules, beside all others.
+* In a running notebook ``%stage K NOTEBOOK`` loads stage K without this notebook's own cells.  Every ``%%patch`` cell
+  changes that live stage at once; ``live.Kernel`` boots it; ``%seal`` asserts that it equals the woven stage.
+* ``execute`` produces the paired ``.ipynb`` with outputs, deterministically, and only where something has changed.
+
+Modules, bottom to top: errors, notebook (cells), source (definitions), tree (what cells do), series (stages),
+weave, stitch, stages (importing), live, magics, execute, commands.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .errors import SeriesError
+from .stages import at
+
+if TYPE_CHECKING:
+    from .live import live
+
+__all__ = ["SeriesError", "at", "live", "load_ipython_extension"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "live":
+        from .live import live
+
+        return live
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Register the magics: ``%load_ext vswap_ref.series``."""
+    from .magics import load_ipython_extension as load
+
+    load(shell)
