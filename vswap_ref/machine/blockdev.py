@@ -37,6 +37,7 @@ class BlockDevice:
     stable_writes = False
     can_discard = False
     is_block = True
+    wants_free_notify = False
     read_latency_ns = 0
     write_latency_ns = 0
     page_transfer_ns = 0
@@ -159,6 +160,7 @@ class Zram(BlockDevice):
     kind = "zram"
     synchronous = True
     stable_writes = True
+    wants_free_notify = True
     read_latency_ns = 1_000
     write_latency_ns = 2_000
 

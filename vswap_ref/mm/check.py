@@ -11,7 +11,7 @@ from collections import Counter
 
 from vswap_ref.machine import PAGE_SIZE
 
-from .memcg import memcg_ancestors
+from .memcg import memcg_lineage
 from .state import Folio, SwapInfo, System
 from .swap_continuation import swp_swapcount
 from .swap_device import swap_usage_in_pages
@@ -204,15 +204,15 @@ def check_memcgs(s: System) -> None:
     swap: Counter[int] = Counter()
     zswap: Counter[int] = Counter()
     for folio in all_folios(s):
-        for memcg in memcg_ancestors(folio.memcg):
+        for memcg in memcg_lineage(folio.memcg):
             memory[memcg.id] += 1 << folio.order
     for ids in s.swap.cgroup.values():
         for memcg_id, nr in Counter(ids).items():
-            for memcg in memcg_ancestors(s.memcg.by_id.get(memcg_id)):
+            for memcg in memcg_lineage(s.memcg.by_id.get(memcg_id)):
                 swap[memcg.id] += nr
     for owner in s.memcg.by_id.values():
         for entry in owner.zswap_lru:
-            for memcg in memcg_ancestors(entry.memcg):
+            for memcg in memcg_lineage(entry.memcg):
                 zswap[memcg.id] += entry.length
     for memcg in s.memcg.by_id.values():
         if memcg.parent is None:

@@ -20,16 +20,9 @@ MAX_RECLAIM_RETRIES = 16
 SWAP_CLUSTER_MAX = 32
 
 
-def memcg_is_root(memcg: Memcg) -> bool:
-    """True for the root cgroup."""
-    return memcg.parent is None
-
-
-def memcg_ancestors(memcg: Memcg | None) -> Iterator[Memcg]:
-    """The cgroup and its ancestors, without the root."""
-    while memcg is not None and memcg.parent is not None:
-        yield memcg
-        memcg = memcg.parent
+def memcg_lineage(memcg: Memcg | None) -> tuple[Memcg, ...]:
+    """The cgroup and its ancestors, without the root; empty for None."""
+    return memcg.lineage if memcg is not None else ()
 
 
 def memcg_subtree(memcg: Memcg) -> Iterator[Memcg]:
@@ -49,18 +42,18 @@ def page_counter_try_charge(memcg: Memcg, counter: str, nr: int) -> Memcg | None
 
     Returns None, or the cgroup whose limit forbids it; then nothing is charged.
     """
-    for ancestor in memcg_ancestors(memcg):
-        pages: PageCounter = getattr(ancestor, counter)
+    counters: list[PageCounter] = [getattr(ancestor, counter) for ancestor in memcg.lineage]
+    for ancestor, pages in zip(memcg.lineage, counters, strict=True):
         if pages.max is not None and pages.usage + nr > pages.max:
             return ancestor
-    for ancestor in memcg_ancestors(memcg):
-        getattr(ancestor, counter).usage += nr
+    for pages in counters:
+        pages.usage += nr
     return None
 
 
 def page_counter_uncharge(memcg: Memcg, counter: str, nr: int) -> None:
     """Give ``nr`` pages back along the hierarchy."""
-    for ancestor in memcg_ancestors(memcg):
+    for ancestor in memcg.lineage:
         getattr(ancestor, counter).usage -= nr
 
 
@@ -155,7 +148,7 @@ def mem_cgroup_uncharge_swap(s: System, entry: SwpEntry, nr: int) -> None:
 def mem_cgroup_get_nr_swap_pages(s: System, memcg: Memcg) -> int:
     """How many slots the cgroup may still take: free slots of the system, less where swap.max says so."""
     nr = s.swap.nr_swap_pages
-    for ancestor in memcg_ancestors(memcg):
+    for ancestor in memcg_lineage(memcg):
         if ancestor.swap.max is not None:
             nr = min(nr, ancestor.swap.max - ancestor.swap.usage)
     return nr
@@ -167,13 +160,13 @@ def mem_cgroup_swap_full(s: System, folio: Folio) -> bool:
         return True
     return any(
         ancestor.swap.max is not None and ancestor.swap.usage * 2 >= ancestor.swap.max
-        for ancestor in memcg_ancestors(folio.memcg)
+        for ancestor in memcg_lineage(folio.memcg)
     )
 
 
 def obj_cgroup_may_zswap(memcg: Memcg | None) -> bool:
     """True if no ancestor is at its zswap limit (pages of compressed bytes); reserves nothing."""
-    for ancestor in memcg_ancestors(memcg):
+    for ancestor in memcg_lineage(memcg):
         if ancestor.zswap_max is None:
             continue
         if ancestor.zswap_max == 0 or ancestor.zswap_bytes >= ancestor.zswap_max * PAGE_SIZE:
@@ -197,7 +190,7 @@ def obj_cgroup_uncharge_zswap(entry: ZswapEntry) -> None:
 
 def charge_zswap_bytes(memcg: Memcg, nr_bytes: int) -> None:
     """Add bytes to the cgroup and its ancestors; whole pages of them count as memory."""
-    for ancestor in memcg_ancestors(memcg):
+    for ancestor in memcg_lineage(memcg):
         before = -(-ancestor.zswap_bytes // PAGE_SIZE)
         ancestor.zswap_bytes += nr_bytes
         ancestor.memory.usage += -(-ancestor.zswap_bytes // PAGE_SIZE) - before
@@ -207,4 +200,4 @@ def mem_cgroup_zswap_writeback_enabled(s: System, memcg: Memcg | None) -> bool:
     """zswap may write back to disk for this cgroup: memory.zswap.writeback is 1 in it and in all ancestors."""
     if not s.zswap.enabled:
         return True
-    return all(ancestor.zswap_writeback for ancestor in memcg_ancestors(memcg))
+    return all(ancestor.zswap_writeback for ancestor in memcg_lineage(memcg))

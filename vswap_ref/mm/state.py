@@ -125,6 +125,12 @@ class Memcg:
     zswap_lru: OrderedDict[ZswapEntry, None] = field(default_factory=OrderedDict)
     events: dict[str, int] = field(default_factory=dict)
     children: list[Memcg] = field(default_factory=list)
+    lineage: tuple[Memcg, ...] = ()
+
+    def __post_init__(self) -> None:
+        """``lineage``: the cgroup and its ancestors without the root, which is never limited and never charged."""
+        if self.parent is not None:
+            self.lineage = (self, *self.parent.lineage)
 
 
 @dataclass(slots=True, eq=False)

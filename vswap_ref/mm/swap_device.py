@@ -17,8 +17,6 @@ from .types import (
     SWP_USED,
     SWP_WRITEOK,
     SwpEntry,
-    swp_offset,
-    swp_type,
 )
 
 
@@ -39,13 +37,9 @@ def swp_swap_info(s: System, entry: SwpEntry) -> SwapInfo:
 
 def _swap_info_get(s: System, entry: SwpEntry) -> SwapInfo | None:
     """The device of an entry that is in use, or None for a bad entry (the kernel logs it)."""
-    if not entry:
-        return None
-    si = swap_type_to_info(s, swp_type(entry))
-    if si is None or not si.flags & SWP_USED:
-        return None
-    offset = swp_offset(entry)
-    if offset >= si.max or not si.swap_map[offset]:
+    si = swap_type_to_info(s, entry >> SWP_TYPE_SHIFT) if entry else None
+    offset = entry & SWP_OFFSET_MASK
+    if si is None or not si.flags & SWP_USED or offset >= si.max or not si.swap_map[offset]:
         return None
     return si
 

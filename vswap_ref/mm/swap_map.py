@@ -40,34 +40,29 @@ from .types import (
 from .zswap_pool import zswap_invalidate
 
 
-def swap_duplicate_check(si: SwapInfo, offset: int, usage: int, nr: int) -> int:
-    """First pass of __swap_duplicate: may ``usage`` be added to all slots?  0 or the first slot's error."""
-    for byte in si.swap_map[offset : offset + nr]:
-        count = swap_count(byte)
-        if count == SWAP_MAP_BAD or not byte:
-            return -ENOENT
-        if usage == SWAP_HAS_CACHE:
-            if byte & SWAP_HAS_CACHE:
-                return -EEXIST
-        elif count & ~COUNT_CONTINUED > SWAP_MAP_MAX:
-            return -EINVAL
-    return 0
-
-
-def swap_duplicate_one(s: System, si: SwapInfo, offset: int, usage: int) -> int:
-    """Second pass of __swap_duplicate for one slot: 0, or -ENOMEM if the count needs a continuation page."""
-    byte = si.swap_map[offset]
-    count = swap_count(byte)
-    has_cache = byte & SWAP_HAS_CACHE
+def swap_duplicate_error(byte: int, usage: int) -> int:
+    """May ``usage`` be added to a slot with this byte?  0 or a negative errno."""
+    count = byte & ~SWAP_HAS_CACHE
+    if count == SWAP_MAP_BAD or not byte:
+        return -ENOENT
     if usage == SWAP_HAS_CACHE:
-        has_cache = SWAP_HAS_CACHE
-    elif count & ~COUNT_CONTINUED < SWAP_MAP_MAX:
-        count += usage
-    elif swap_count_continued(si, offset, count):
-        count = COUNT_CONTINUED
-    else:
+        return -EEXIST if byte & SWAP_HAS_CACHE else 0
+    return -EINVAL if count & ~COUNT_CONTINUED > SWAP_MAP_MAX else 0
+
+
+def swap_duplicate_one(si: SwapInfo, offset: int, usage: int) -> int:
+    """Add ``usage`` to a slot that allows it: 0, or -ENOMEM if the count needs a continuation page."""
+    byte = si.swap_map[offset]
+    if usage == SWAP_HAS_CACHE:
+        si.swap_map[offset] = byte | SWAP_HAS_CACHE
+        return 0
+    count = byte & ~SWAP_HAS_CACHE
+    if count & ~COUNT_CONTINUED < SWAP_MAP_MAX:
+        si.swap_map[offset] = byte + usage
+        return 0
+    if not swap_count_continued(si, offset, count):
         return -ENOMEM
-    si.swap_map[offset] = count | has_cache
+    si.swap_map[offset] = COUNT_CONTINUED | byte & SWAP_HAS_CACHE
     return 0
 
 
@@ -81,13 +76,13 @@ def __swap_duplicate(s: System, entry: SwpEntry, usage: int, nr: int) -> int:
     if si is None:
         return -EINVAL
     offset = swp_offset(entry)
+    slots = range(offset, offset + nr)
     ci = swap_cluster_lock(s, si, offset)
-    err = swap_duplicate_check(si, offset, usage, nr)
-    if not err:
-        for i in range(offset, offset + nr):
-            err = swap_duplicate_one(s, si, i, usage)
-            if err:
-                break
+    err = 0
+    for i in slots:
+        err = err or swap_duplicate_error(si.swap_map[i], usage)
+    for i in slots:
+        err = err or swap_duplicate_one(si, i, usage)
     swap_cluster_unlock(ci)
     return err
 
@@ -128,11 +123,13 @@ def swap_range_free(s: System, si: SwapInfo, offset: int, nr: int) -> None:
     zeromap, bdev = si.zeromap, si.bdev
     assert zeromap is not None
     assert bdev is not None
-    for i in range(offset, offset + nr):
-        zeromap.clear(i)
-        zswap_invalidate(s, swp_entry(si.type, i))
-    for i in range(offset, offset + nr):
-        bdev.slot_free_notify(i)
+    zeromap.clear_range(offset, nr)
+    if s.zswap.stored_pages:
+        for i in range(offset, offset + nr):
+            zswap_invalidate(s, swp_entry(si.type, i))
+    if bdev.wants_free_notify:
+        for i in range(offset, offset + nr):
+            bdev.slot_free_notify(i)
     __swap_cache_clear_shadow(si, offset, nr)
     s.swap.nr_swap_pages += nr
     swap_usage_sub(s, si, nr)
@@ -214,12 +211,11 @@ def swap_entries_put_map(s: System, si: SwapInfo, offset: int, nr: int) -> bool:
 def swap_entries_put_map_nr(s: System, si: SwapInfo, offset: int, nr: int) -> bool:
     """swap_entries_put_map for a range that may span clusters."""
     cache_only = False
-    while nr:
-        here = min(nr, SWAPFILE_CLUSTER - (offset & CLUSTER_MASK))
+    while (here := SWAPFILE_CLUSTER - (offset & CLUSTER_MASK)) < nr:
         cache_only |= swap_entries_put_map(s, si, offset, here)
         offset += here
         nr -= here
-    return cache_only
+    return swap_entries_put_map(s, si, offset, nr) or cache_only
 
 
 def swap_free_nr(s: System, entry: SwpEntry, nr: int) -> None:
@@ -260,9 +256,6 @@ def folio_swapped(s: System, folio: Folio) -> bool:
     si = swp_swap_info(s, folio.swap)
     offset = swp_offset(folio.swap)
     ci = swap_cluster_lock(s, si, offset)
-    if folio.order == 0:
-        swapped = swap_count(si.swap_map[offset]) != 0
-    else:
-        swapped = any(map(swap_count, si.swap_map[offset : offset + (1 << folio.order)]))
+    swapped = any(byte & ~SWAP_HAS_CACHE for byte in si.swap_map[offset : offset + (1 << folio.order)])
     swap_cluster_unlock(ci)
     return swapped

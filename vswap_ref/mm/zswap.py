@@ -35,25 +35,23 @@ def zswap_store(s: System, folio: Folio) -> bool:
     If that fails, older compressed copies of its slots are dropped too: they are obsolete.
     """
     nr = 1 << folio.order
-    stored = zswap_may_store(s, folio) and zswap_store_pages(s, folio, nr)
-    if stored:
+    if s.zswap.enabled and zswap_may_store(s, folio) and zswap_store_pages(s, folio, nr):
         s.vmstat["zswpout"] += nr
         if folio.memcg is not None:
             folio.memcg.stat["zswpout"] += nr
         return True
     if s.zswap.enabled and s.zswap.reached_full:
         s.zswap.shrink_queued = True
-    for i in range(nr):
-        zswap_invalidate(s, swp_entry_add(folio.swap, i))
+    if s.zswap.stored_pages:
+        for i in range(nr):
+            zswap_invalidate(s, swp_entry_add(folio.swap, i))
     return False
 
 
 def zswap_may_store(s: System, folio: Folio) -> bool:
-    """zswap is on, the cgroup is below its limit (one try to make room), the pool is not full."""
-    if not s.zswap.enabled:
-        return False
+    """The cgroup is below its limit (one try to make room), the pool is not full."""
     memcg = folio.memcg
-    if not obj_cgroup_may_zswap(memcg) and memcg is not None and shrink_memcg(s, memcg):
+    if memcg is not None and not obj_cgroup_may_zswap(memcg) and shrink_memcg(s, memcg):
         return False
     return not zswap_check_limits(s) and s.zswap.pool is not None
 

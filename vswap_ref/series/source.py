@@ -54,7 +54,7 @@ def split(text: str, where: str, first_line: int = 1) -> Fragment:
         elif isinstance(node, ast.Delete):
             fragment.deleted += [target.id for target in node.targets if isinstance(target, ast.Name)]
         elif is_string(node):
-            add_string(fragment, chunk, place)
+            add_string(fragment, "\n".join(lines[node.lineno - 1 : end]), place)
         else:
             name = defined_name(node)
             if name is None:

@@ -43,11 +43,9 @@ def stitch_module(module: Module, path: str, text: str, bodies: dict[Cell, str])
     for name, definition in edited.items():
         owned = module.definitions.get(name)
         if owned is None:
-            if above is None:
-                raise SeriesError(f"{path}: {name} is new and first in its module; write it into a cell")
-            owned = Owned(definition, above.cell)
-            insert_below(above, definition, bodies)
-            done.append(f"{path}: {name} added to {above.cell.where}")
+            owned = Owned(definition, above.cell if above else first)
+            insert(above, definition, first, bodies)
+            done.append(f"{path}: {name} added to {owned.cell.where}")
         elif owned.definition.text != definition.text:
             edit(bodies, owned.cell, owned.definition.text, definition.text)
             done.append(f"{path}: {name} replaced in {owned.cell.where}")
@@ -87,10 +85,13 @@ def edit(bodies: dict[Cell, str], cell: Cell, old: str, new: str) -> None:
     bodies[cell] = body.replace(old, new, 1)
 
 
-def insert_below(above: Owned, definition: Definition, bodies: dict[Cell, str]) -> None:
-    """Put a new definition below another one."""
-    text = above.definition.text
-    edit(bodies, above.cell, text, f"{text}\n\n\n{definition.text}")
+def insert(above: Owned | None, definition: Definition, first: Cell, bodies: dict[Cell, str]) -> None:
+    """Put a new definition below another one, or at the end of the module's first cell."""
+    if above is None:
+        bodies[first] = f"{bodies.get(first, first.body)}\n\n\n{definition.text}"
+    else:
+        text = above.definition.text
+        edit(bodies, above.cell, text, f"{text}\n\n\n{definition.text}")
 
 
 def write_bodies(series: Series, bodies: dict[Cell, str]) -> None:
