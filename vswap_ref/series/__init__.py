@@ -16,7 +16,7 @@ into floors.
 * ``execute`` produces the paired ``.ipynb`` with outputs, deterministically, and only where something has changed.
 
 Modules, bottom to top: errors, notebook (cells), source (definitions), tree (what cells do), series (stages),
-weave, stitch, stages (importing), live, magics, execute, commands.
+weave, stitch, stages (importing), live_stage, magics, execute, commands.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from .errors import SeriesError
 from .stages import at
 
 if TYPE_CHECKING:
-    from .live import live
+    from .live_stage import live
 
 __all__ = ["SeriesError", "at", "live", "load_ipython_extension"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "live":
-        from .live import live
+        from .live_stage import live
 
         return live
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

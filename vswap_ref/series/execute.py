@@ -82,14 +82,28 @@ def execute(series: Series, name: str) -> None:
 
 
 def normalise(notebook: Any) -> Any:
-    """Take out what differs from run to run: addresses, language details, widget ids."""
+    """Take out what differs from run to run: addresses, language details, how output was chunked, widget ids."""
     notebook.metadata.pop("language_info", None)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
-        for output in cell.get("outputs", []):
-            if "text" in output:
-                output["text"] = ADDRESS.sub("0x…", output["text"])
+        if cell.cell_type == "code":
+            cell["outputs"] = merge_streams(cell["outputs"])
     return renumber_widgets(json.loads(json.dumps(notebook)))
+
+
+def merge_streams(outputs: list[Any]) -> list[Any]:
+    """Neighbouring pieces of one stream become one output; addresses are blanked."""
+    merged: list[Any] = []
+    for output in outputs:
+        if "text" not in output:
+            merged.append(output)
+            continue
+        output["text"] = ADDRESS.sub("0x…", output["text"])
+        if merged and merged[-1].get("name") == output["name"]:
+            merged[-1]["text"] += output["text"]
+        else:
+            merged.append(output)
+    return merged
 
 
 def renumber_widgets(notebook: Any) -> Any:

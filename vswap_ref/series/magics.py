@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 from .errors import SeriesError
-from .live import LiveStage, live
+from .live_stage import LiveStage, live
 from .notebook import Cell
 from .stages import checkout_series
 from .tree import Change

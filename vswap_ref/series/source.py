@@ -99,7 +99,9 @@ def read_import(node: ast.Import | ast.ImportFrom) -> list[Import]:
 
 
 def free_names(text: str) -> set[str]:
-    """Global names that a definition refers to, annotations included."""
+    """Global names that a definition refers to, annotations included; ``__all__`` refers to what it lists."""
+    if text.startswith("__all__ = "):
+        return set(ast.literal_eval(text.removeprefix("__all__ = ")))
     found: set[str] = set()
     collect_globals(symtable.symtable(text, "<definition>", "exec"), found, top=True)
     return found

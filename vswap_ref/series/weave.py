@@ -43,11 +43,6 @@ def module_needs(path: str, module: Module, homes: dict[str, str]) -> dict[str, 
                 line += line_of(owned.definition.text, name) - 1
                 raise SeriesError(f"{owned.cell.notebook}, cell {owned.cell.number}, line {line}: {name} is unknown")
             needs[name] = owned
-    exported = module.definitions.get("__all__")
-    if exported is not None:
-        for name in homes:
-            if f'"{name}"' in exported.definition.text and name not in module.definitions:
-                needs[name] = exported
     return needs
 
 
