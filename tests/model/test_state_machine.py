@@ -1,0 +1,208 @@
+"""Random programs against the model: a dictionary knows the contents, the invariants are checked at each step."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
+
+import vswap_ref as vr
+from vswap_ref.kernel import Cgroup, Kernel, Mapping, OutOfMemory, Process
+from vswap_ref.machine import PAGE_SIZE, BlockDevice
+
+DEVICES = {"disk": vr.Disk, "ssd": vr.Ssd, "pmem": vr.Pmem, "zram": vr.Zram}
+PAGES = 24
+CONTENTS = {
+    "zero": bytes(PAGE_SIZE),
+    "text": b"text" * 1024,
+    "ramp": bytes(range(256)) * 16,
+    "same": b"\xff" * PAGE_SIZE,
+    "noise": random.Random(0).randbytes(PAGE_SIZE),
+    "other noise": random.Random(1).randbytes(PAGE_SIZE),
+}
+
+
+class SwapMachine(RuleBasedStateMachine):
+    """Processes write, read, fork, exit, are pushed out; devices come and go and fail; limits change."""
+
+    processes = Bundle("processes")
+    cgroups = Bundle("cgroups")
+
+    @initialize(
+        target=processes,
+        devices=st.lists(st.sampled_from(sorted(DEVICES)), min_size=1, max_size=2),
+        zswap=st.sampled_from([None, "lz4", "deflate"]),
+        pool_percent=st.sampled_from([2, 20]),
+        locks=st.sampled_from(["plain", "validated"]),
+    )
+    def boot(self, devices: list[str], zswap: str | None, pool_percent: int, locks: str) -> Process:
+        """A small kernel, so that memory, swap and the pool all run full."""
+        swap = [DEVICES[name]("128K", name=f"/dev/{name}{i}") for i, name in enumerate(devices)]
+        parameters = vr.Zswap(zswap, max_pool_percent=pool_percent) if zswap else None
+        self.kernel = Kernel(ram="256K", swap=swap, zswap=parameters, locks=locks)
+        self.oracle: dict[tuple[Process, int], bytes] = {}
+        self.spares: list[BlockDevice] = []
+        return self.start("init", None)
+
+    def start(self, name: str, group: Cgroup | None) -> Process:
+        """A process with one mapping."""
+        process = self.kernel.spawn(name, cgroup=group, cpu=len(self.kernel.processes) % 2)
+        process.mmap(PAGES * PAGE_SIZE)
+        return process
+
+    @rule(
+        target=cgroups,
+        limit=st.sampled_from([None, "48K", "96K"]),
+        swap=st.sampled_from([None, "32K"]),
+        wb=st.booleans(),
+    )
+    def make_cgroup(self, limit: str | None, swap: str | None, wb: bool) -> Cgroup:
+        """A cgroup with limits."""
+        name = f"g{len(self.kernel.system.memcg.by_id)}"
+        return self.kernel.cgroup(name, memory_max=limit, swap_max=swap, zswap_max="8K", zswap_writeback=wb)
+
+    @precondition(lambda self: len(self.kernel.processes) < 5)
+    @rule(target=processes, group=cgroups)
+    def spawn(self, group: Cgroup) -> Process:
+        """A process in a cgroup."""
+        return self.start("job", group)
+
+    @rule(process=processes, page=st.integers(0, PAGES - 1), kind=st.sampled_from(sorted(CONTENTS)))
+    def write(self, process: Process, page: int, kind: str) -> None:
+        """Write a page; if memory is out, the old content must still be there."""
+        content = CONTENTS[kind]
+        if process in self.kernel.processes and self.attempt(lambda m: m.write_page(page, content), process):
+            self.oracle[process, page] = content
+
+    @rule(process=processes, page=st.integers(0, PAGES - 1))
+    def read(self, process: Process, page: int) -> None:
+        """A page reads back as it was written; zeros if it never was."""
+        if process in self.kernel.processes:
+            seen: list[bytes] = []
+            if self.attempt(lambda m: seen.append(m.read_page(page)), process):
+                assert seen == [self.oracle.get((process, page), bytes(PAGE_SIZE))]
+
+    @rule(process=processes, first=st.integers(0, PAGES - 1), last=st.integers(1, PAGES))
+    def pageout(self, process: Process, first: int, last: int) -> None:
+        """Push a range out."""
+        if process in self.kernel.processes:
+            process.madvise(process.mappings[0], "pageout", first * PAGE_SIZE, last * PAGE_SIZE)
+
+    @rule(process=processes)
+    def willneed(self, process: Process) -> None:
+        """Read ahead into the swap cache."""
+        if process in self.kernel.processes:
+            process.madvise(process.mappings[0], "willneed", 0, 8 * PAGE_SIZE)
+
+    @precondition(lambda self: len(self.kernel.processes) < 5)
+    @rule(target=processes, process=processes)
+    def fork(self, process: Process) -> Any:
+        """A child has the same contents."""
+        if process not in self.kernel.processes:
+            return multiple()
+        child = process.fork()
+        for (owner, page), content in list(self.oracle.items()):
+            if owner is process:
+                self.oracle[child, page] = content
+        return child
+
+    @rule(process=processes)
+    def exit(self, process: Process) -> None:
+        """A process ends."""
+        if process in self.kernel.processes and len(self.kernel.processes) > 1:
+            process.exit()
+
+    @rule(pages=st.integers(1, 32))
+    def reclaim(self, pages: int) -> None:
+        """Reclaim everywhere."""
+        self.kernel.reclaim(pages * PAGE_SIZE)
+
+    @rule()
+    def drain(self) -> None:
+        """Finish all I/O."""
+        self.kernel.drain()
+
+    @rule(group=cgroups, limit=st.sampled_from([None, "32K", "64K", "128K"]))
+    def set_memory_max(self, group: Cgroup, limit: str | None) -> None:
+        """Change a limit."""
+        group.memory_max = limit
+
+    @rule(which=st.integers(0, 1))
+    def swapoff(self, which: int) -> None:
+        """Take a device away, or fail with the device in service."""
+        numbers = list(self.kernel.devices)
+        if which < len(numbers):
+            device = self.kernel.devices[numbers[which]]
+            try:
+                self.kernel.swapoff(numbers[which])
+            except OSError:
+                assert numbers[which] in self.kernel.devices
+            else:
+                self.spares.append(device)
+
+    @precondition(lambda self: bool(self.spares))
+    @rule(priority=st.sampled_from([-1, 5]))
+    def swapon(self, priority: int) -> None:
+        """Bring a device back, or fail with nothing changed."""
+        device = self.spares.pop()
+        try:
+            self.kernel.swapon(device, priority)
+        except OSError:
+            assert device not in self.kernel.devices.values()
+            self.spares.append(device)
+
+    @rule(times=st.integers(1, 3))
+    def writes_fail(self, times: int) -> None:
+        """Let the next writes fail: nothing may be lost."""
+        for device in self.kernel.devices.values():
+            device.fail_writes(times=times)
+
+    @rule(site=st.sampled_from(["folio_alloc", "swap_table_alloc", "zs_malloc", "zswap_entry_cache_alloc", "xa_node"]))
+    def allocation_fails(self, site: str) -> None:
+        """Let an allocation fail."""
+        self.kernel.faults.fail(site, nth=1, times=2)
+
+    def attempt(self, action: Any, process: Process) -> bool:
+        """Do something with a process's mapping; False if memory was out."""
+        mapping: Mapping = process.mappings[0]
+        try:
+            action(mapping)
+        except OutOfMemory:
+            return False
+        return True
+
+    @invariant()
+    def invariants_hold(self) -> None:
+        """All structures agree, no lock is held."""
+        if hasattr(self, "kernel"):
+            self.kernel.check()
+            self.kernel.locks.assert_none_held()
+
+    def teardown(self) -> None:
+        """Nothing was lost, and when all is freed nothing is left."""
+        if not hasattr(self, "kernel"):
+            return
+        self.kernel.faults.clear()
+        for process in list(self.kernel.processes):
+            for page in range(PAGES):
+                self.read(process, page)
+        for process in list(self.kernel.processes):
+            process.exit()
+        self.kernel.drain()
+        self.kernel.reclaim("256K")  # folios whose last user left while they were written
+        self.kernel.check()
+        system = self.kernel.system
+        assert system.memory.used == 0
+        assert system.zswap.stored_pages == 0
+        assert system.swap.nr_swap_pages == system.swap.total_swap_pages
+        assert all(memcg.memory.usage == memcg.swap.usage == 0 for memcg in system.memcg.by_id.values())
+
+
+SwapMachine.TestCase.settings = settings(
+    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestSwapMachine = pytest.mark.slow(SwapMachine.TestCase)
