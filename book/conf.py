@@ -15,7 +15,7 @@ from vswap_ref.series.lexer import PatchLexer  # noqa: E402
 
 project = "vswap_ref"
 author = "The vswap_ref authors"
-copyright = "2026, the vswap_ref authors; code BSD-3-Clause, prose CC BY 4.0"  # noqa: A001
+copyright = "2026, the vswap_ref authors; code BSD-3-Clause, prose CC BY 4.0"
 version = release = __version__
 
 extensions = [
@@ -37,7 +37,7 @@ exclude_patterns = [
     "data",
     "dist",
     "*.md",
-    "**/.ipynb_checkpoints",
+    "**/.*",
     "vswap_ref",
     "benchmarks",
 ]
@@ -45,7 +45,7 @@ nb_execution_mode = "off"
 nb_ipywidgets_js = {}
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "attrs_inline"]
 myst_heading_anchors = 3
-bibtex_bibfiles = ["book/references.bib"]
+bibtex_bibfiles = ["references.bib"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 

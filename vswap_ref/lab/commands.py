@@ -1,7 +1,84 @@
-"""Commands of the lab."""
+"""The lab's commands: run, traces, corpora."""
 
+from __future__ import annotations
+
+import argparse
 from typing import Any
+
+from vswap_ref.machine import BlockDevice, Disk, Pmem, Ssd, Zram
+
+DEVICES: dict[str, type[BlockDevice]] = {"disk": Disk, "ssd": Ssd, "pmem": Pmem, "zram": Zram}
 
 
 def add_commands(sub: Any) -> None:
-    """None yet."""
+    """Add the lab's commands to an argparse sub-parser collection."""
+    run = sub.add_parser(
+        "run",
+        help="page an access trace over real page contents through a stage",
+        description="Page an access trace over real page contents through a stage, and show what happened.",
+        epilog="example: vswap-ref run sort --ram 4M --swap ssd:64M --zswap lz4 --json",
+    )
+    run.add_argument("trace", metavar="TRACE", help="a name listed by `vswap-ref traces`, or a file (.npz or text)")
+    run.add_argument("--stage", help="stage to run on (default: the latest)")
+    run.add_argument("--ram", help='memory, such as "8M" (default: half of what the trace touches)')
+    run.add_argument(
+        "--swap",
+        action="append",
+        metavar="KIND:SIZE",
+        help=f"a swap device, may be repeated; kinds: {', '.join(DEVICES)}; or none (default: one large ssd)",
+    )
+    run.add_argument("--zswap", default="lz4", help="compressor (lz4, zstd, deflate, lzo) or off (default: lz4)")
+    run.add_argument("--pages", default="mixed", help="a corpus, mixed, zero or random (default: mixed)")
+    run.add_argument("--seed", type=int, default=0, help="seed for the choice of page contents (default: 0)")
+    run.add_argument("--json", action="store_true", help="print the whole record as JSON")
+    run.set_defaults(func=run_command)
+    for name, text in (("traces", "list the access traces that ship"), ("corpora", "list the page corpora that ship")):
+        parser = sub.add_parser(name, help=text, description=f"{text.capitalize()}.")
+        parser.set_defaults(func=list_command, listing=name)
+
+
+def parse_devices(words: list[str] | None) -> list[BlockDevice] | None:
+    """Devices from words such as "ssd:64M"; None for none given.  ValueError naming the word."""
+    if words is None:
+        return None
+    devices = []
+    for number, word in enumerate(words):
+        if word == "none":
+            continue
+        kind, _, size = word.partition(":")
+        if kind not in DEVICES or not size:
+            raise ValueError(f"--swap {word!r}: expected KIND:SIZE with a kind from {', '.join(DEVICES)}, or none")
+        devices.append(DEVICES[kind](size, name=f"/dev/{kind}{number}"))
+    return devices
+
+
+def run_command(args: argparse.Namespace) -> int:
+    """``vswap-ref run``."""
+    from .paging import run
+
+    record = run(
+        args.trace,
+        pages=args.pages,
+        stage=args.stage,
+        ram=args.ram,
+        swap=parse_devices(args.swap),
+        zswap=None if args.zswap == "off" else args.zswap,
+        seed=args.seed,
+    )
+    if args.json:
+        print(record.to_json())
+        return 0
+    for row in record.rows():
+        print(f"{row['what']:<28}{row['value']}")
+    print(f"{'where the pages are':<28}{record.where}")
+    return 0
+
+
+def list_command(args: argparse.Namespace) -> int:
+    """``vswap-ref traces`` and ``vswap-ref corpora``."""
+    from . import corpora, traces
+
+    rows = traces() if args.listing == "traces" else corpora()
+    for name, row in rows.items():
+        print(f"{name:<10}{row['pages']:>7,} pages  {row['job']}")
+    return 0

@@ -47,7 +47,7 @@ class BlockDevice:
         self.name = name or f"/dev/{self.kind}"
         self.contentless = contentless
         self.stats = DeviceStats()
-        self._content: dict[int, bytes] = {}
+        self._content: dict[int, bytearray] = {}
         self._failing: dict[str, tuple[frozenset[int] | None, int]] = {}
 
     @property
@@ -62,18 +62,25 @@ class BlockDevice:
 
     def read(self, page: int) -> bytes:
         """Content of a page; zeros if it was never written.  OSError(EIO) if made to fail."""
-        self._check(page, "read")
+        if self._failing or not 0 <= page < self.pages:
+            self._check(page, "read")
         self.stats.reads += 1
         if self.contentless:
             raise OSError(EIO, f"{self.name} keeps no content")
-        return self._content.get(page, ZERO_PAGE)
+        return bytes(self._content.get(page, ZERO_PAGE))
 
     def write(self, page: int, data: bytes | bytearray) -> None:
         """Write a page.  OSError(EIO) if made to fail."""
-        self._check(page, "write")
+        if self._failing or not 0 <= page < self.pages:
+            self._check(page, "write")
         self.stats.writes += 1
-        if not self.contentless:
-            self._content[page] = bytes(data)
+        if self.contentless:
+            return
+        stored = self._content.get(page)
+        if stored is None:
+            self._content[page] = bytearray(data)
+        else:
+            stored[:] = data
 
     def discard(self, page: int, nr: int) -> None:
         """Forget the content of ``nr`` pages."""

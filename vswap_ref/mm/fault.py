@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from errno import EEXIST, ENOMEM
 
-from .folio import folio_alloc, folio_lock, folio_put, folio_trylock, folio_unlock
+from .folio import folio_alloc, folio_lock, folio_put, folio_trylock, folio_unlock, folio_zero_user
 from .lru import folio_add_lru
 from .memcg import mem_cgroup_charge, mem_cgroup_swap_full
 from .page_io import swap_read_folio
@@ -92,6 +92,7 @@ def new_anon_folio(s: System, mm: Mm) -> Folio | None:
     if mem_cgroup_charge(s, folio, mm.memcg):
         folio_put(s, folio)
         return None
+    folio_zero_user(folio)
     folio.swapbacked = True
     folio.uptodate = True
     return folio

@@ -27,37 +27,37 @@ def nr_free_pages(s: System) -> int:
 
 
 def folio_alloc(s: System, order: int = 0, reclaim: bool = True) -> Folio | None:
-    """A zeroed, uncharged folio with one reference, or None.
+    """An uncharged folio with one reference and undefined content, or None.
 
     Below the low watermark it reclaims first (if ``reclaim``; reclaim itself may use the reserve below it).
     """
     if s.faults.should_fail("folio_alloc"):
         return None
-    memory = s.memory
     nr = 1 << order
-    if reclaim and nr_free_pages(s) - nr < memory.low_wmark:
-        free = s.hooks.try_to_free_pages(s, nr)
-        if free - nr < memory.min_wmark:
+    left = nr_free_pages(s) - nr
+    if reclaim and left < s.memory.low_wmark:
+        left = s.hooks.try_to_free_pages(s, nr) - nr
+        if left < s.memory.min_wmark:
             return None
-    if nr_free_pages(s) < nr:
-        return None
-    return prep_new_folio(s, order)
+    return prep_new_folio(s, order) if left >= 0 else None
 
 
 def prep_new_folio(s: System, order: int) -> Folio:
-    """Take page frames off the free list and make a folio of them."""
+    """Take page frames off the free list and make a folio of them; the last owner's content is still there."""
     memory = s.memory
     nr = 1 << order
     memory.used += nr
-    free = memory.free_pfns.get(order)
-    pfn = free.pop() if free else len(memory.mem_map)
-    folio = Folio(pfn, order, bytearray(nr * PAGE_SIZE))
-    if pfn == len(memory.mem_map):
-        memory.mem_map.extend([folio] * nr)
-    else:
-        memory.mem_map[pfn : pfn + nr] = [folio] * nr
+    free = memory.free_frames.get(order)
+    pfn, data = free.pop() if free else (len(memory.mem_map), bytearray(nr * PAGE_SIZE))
+    folio = Folio(pfn, order, data)
+    memory.mem_map[pfn : pfn + nr] = [folio] * nr
     s.vmstat["pgalloc_normal"] += nr
     return folio
+
+
+def folio_zero_user(folio: Folio) -> None:
+    """Clear a folio before a program sees it."""
+    folio.data[:] = bytes(len(folio.data))
 
 
 def folio_get(folio: Folio, nr: int = 1) -> None:
@@ -91,7 +91,7 @@ def folio_free(s: System, folio: Folio) -> None:
     nr = 1 << folio.order
     memory.used -= nr
     memory.mem_map[folio.pfn : folio.pfn + nr] = [None] * nr
-    memory.free_pfns.setdefault(folio.order, []).append(folio.pfn)
+    memory.free_frames.setdefault(folio.order, []).append((folio.pfn, folio.data))
     s.vmstat["pgfree"] += nr
 
 

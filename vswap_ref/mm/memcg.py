@@ -6,7 +6,7 @@ Kernel home: mm/memcontrol.c.  Usage counts pages; the root is never limited and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from errno import ENOMEM
 
 from vswap_ref.machine import PAGE_SIZE
@@ -37,24 +37,23 @@ def memcg_event(memcg: Memcg, name: str) -> None:
     memcg.events[name] = memcg.events.get(name, 0) + 1
 
 
-def page_counter_try_charge(memcg: Memcg, counter: str, nr: int) -> Memcg | None:
-    """Charge ``nr`` pages to ``counter`` ("memory" or "swap") along the hierarchy.
+def page_counter_try_charge(counters: Sequence[PageCounter], nr: int) -> int:
+    """Charge ``nr`` pages to the counters of a lineage.
 
-    Returns None, or the cgroup whose limit forbids it; then nothing is charged.
+    Returns -1, or the place of the counter whose limit forbids it; then nothing is charged.
     """
-    counters: list[PageCounter] = [getattr(ancestor, counter) for ancestor in memcg.lineage]
-    for ancestor, pages in zip(memcg.lineage, counters, strict=True):
+    for place, pages in enumerate(counters):
         if pages.max is not None and pages.usage + nr > pages.max:
-            return ancestor
+            return place
     for pages in counters:
         pages.usage += nr
-    return None
+    return -1
 
 
-def page_counter_uncharge(memcg: Memcg, counter: str, nr: int) -> None:
-    """Give ``nr`` pages back along the hierarchy."""
-    for ancestor in memcg.lineage:
-        getattr(ancestor, counter).usage -= nr
+def page_counter_uncharge(counters: Sequence[PageCounter], nr: int) -> None:
+    """Give ``nr`` pages back to the counters of a lineage."""
+    for pages in counters:
+        pages.usage -= nr
 
 
 def try_charge_memcg(s: System, memcg: Memcg, nr: int) -> int:
@@ -64,9 +63,10 @@ def try_charge_memcg(s: System, memcg: Memcg, nr: int) -> int:
     """
     retries = MAX_RECLAIM_RETRIES
     while retries:
-        over = page_counter_try_charge(memcg, "memory", nr)
-        if over is None:
+        place = page_counter_try_charge([ancestor.memory for ancestor in memcg.lineage], nr)
+        if place < 0:
             return 0
+        over = memcg.lineage[place]
         memcg_event(over, "max")
         target = max(nr, SWAP_CLUSTER_MAX)
         if not s.hooks.try_to_free_mem_cgroup_pages(s, over, target):
@@ -89,8 +89,8 @@ def mem_cgroup_uncharge(folio: Folio) -> None:
     """Take a folio that is being freed off its cgroup."""
     memcg = folio.memcg
     if memcg is not None:
-        if memcg.parent is not None:
-            page_counter_uncharge(memcg, "memory", 1 << folio.order)
+        if memcg.lineage:
+            page_counter_uncharge([ancestor.memory for ancestor in memcg.lineage], 1 << folio.order)
         folio.memcg = None
 
 
@@ -123,7 +123,7 @@ def mem_cgroup_try_charge_swap(s: System, folio: Folio, entry: SwpEntry) -> int:
         return 0
     nr = 1 << folio.order
     memcg = mem_cgroup_id_get_online(memcg, nr)
-    if memcg.parent is not None and page_counter_try_charge(memcg, "swap", nr) is not None:
+    if memcg.lineage and page_counter_try_charge([ancestor.swap for ancestor in memcg.lineage], nr) >= 0:
         memcg_event(memcg, "swap.max")
         memcg_event(memcg, "swap.fail")
         mem_cgroup_id_put_many(s, memcg, nr)
@@ -139,8 +139,8 @@ def mem_cgroup_uncharge_swap(s: System, entry: SwpEntry, nr: int) -> None:
     memcg = s.memcg.by_id.get(memcg_id)
     if memcg is None:
         return
-    if memcg.parent is not None:
-        page_counter_uncharge(memcg, "swap", nr)
+    if memcg.lineage:
+        page_counter_uncharge([ancestor.swap for ancestor in memcg.lineage], nr)
     memcg.nr_swap -= nr
     mem_cgroup_id_put_many(s, memcg, nr)
 

@@ -14,7 +14,7 @@ from .slot_reclaim import folio_free_swap
 from .state import Folio, System
 from .swap_device import swp_swap_info
 from .swap_io import __swap_writepage, swap_read_folio_bdev
-from .types import AOP_WRITEPAGE_ACTIVATE, SWP_OFFSET_MASK
+from .types import AOP_WRITEPAGE_ACTIVATE, SWP_OFFSET_MASK, SWP_TYPE_SHIFT
 from .zswap import zswap_load, zswap_store
 from .zswap_writeback import zswap_folio_swapin
 
@@ -40,9 +40,9 @@ def swap_zeromap_folio_set(s: System, folio: Folio) -> None:
 
 def swap_zeromap_folio_clear(s: System, folio: Folio) -> None:
     """An older zero version of the slots must not win over what is written now."""
-    si = swp_swap_info(s, folio.swap)
-    assert si.zeromap is not None
-    si.zeromap.clear_range(folio.swap & SWP_OFFSET_MASK, 1 << folio.order)
+    zeromap = s.swap.info[folio.swap >> SWP_TYPE_SHIFT].zeromap
+    assert zeromap is not None
+    zeromap.clear_range(folio.swap & SWP_OFFSET_MASK, 1 << folio.order)
 
 
 def swap_writeout(s: System, folio: Folio) -> int:
@@ -74,13 +74,13 @@ def swap_read_folio_zeromap(s: System, folio: Folio) -> bool:
 
     A large folio whose slots differ is left not up to date: the fault gets SIGBUS.
     """
-    si = swp_swap_info(s, folio.swap)
-    assert si.zeromap is not None
+    zeromap = s.swap.info[folio.swap >> SWP_TYPE_SHIFT].zeromap
+    assert zeromap is not None
     offset, nr = folio.swap & SWP_OFFSET_MASK, 1 << folio.order
-    if not si.zeromap.all_equal(offset, nr):
+    if nr > 1 and not zeromap.all_equal(offset, nr):
         folio_unlock(folio)
         return True
-    if not si.zeromap.test(offset):
+    if not zeromap.test(offset):
         return False
     s.vmstat["swpin_zero"] += nr
     if folio.memcg is not None:

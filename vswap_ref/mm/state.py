@@ -126,9 +126,10 @@ class Memcg:
     events: dict[str, int] = field(default_factory=dict)
     children: list[Memcg] = field(default_factory=list)
     lineage: tuple[Memcg, ...] = ()
+    """The cgroup and its ancestors without the root, which is never limited and never charged."""
 
     def __post_init__(self) -> None:
-        """``lineage``: the cgroup and its ancestors without the root, which is never limited and never charged."""
+        """The lineage follows from the parent."""
         if self.parent is not None:
             self.lineage = (self, *self.parent.lineage)
 
@@ -144,11 +145,11 @@ class MemcgState:
 
 @dataclass(slots=True, eq=False)
 class Memory:
-    """Physical memory: every page frame's folio, the free frames, the watermarks (pages)."""
+    """Physical memory: every page frame's folio, the free frames by order with what is left in them, the watermarks."""
 
     ram_pages: int
     mem_map: list[Folio | None] = field(default_factory=lambda: [None])
-    free_pfns: dict[int, list[int]] = field(default_factory=dict)
+    free_frames: dict[int, list[tuple[int, bytearray]]] = field(default_factory=dict)
     used: int = 0
     min_wmark: int = 0
     low_wmark: int = 0

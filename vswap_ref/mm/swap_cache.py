@@ -12,16 +12,7 @@ from .state import Folio, SwapInfo, System
 from .swap_device import swap_cluster_lock, swap_cluster_unlock, swp_swap_info
 from .swap_map import put_swap_folio
 from .swap_table import __swap_table_fill, __swap_table_xchg, swap_table_get
-from .types import (
-    SWP_OFFSET_MASK,
-    Shadow,
-    SwpEntry,
-    swp_offset,
-    swp_tb_folio,
-    swp_tb_is_folio,
-    swp_tb_is_shadow,
-    swp_tb_pfn,
-)
+from .types import SWP_OFFSET_MASK, SWP_TYPE_SHIFT, Shadow, SwpEntry, swp_tb_folio, swp_tb_is_folio, swp_tb_pfn
 
 
 def swap_cache_get_folio(s: System, entry: SwpEntry) -> Folio | None:
@@ -29,8 +20,7 @@ def swap_cache_get_folio(s: System, entry: SwpEntry) -> Folio | None:
 
     Lockless: lock the folio, then check it with folio_matches_swap_entry.
     """
-    si = swp_swap_info(s, entry)
-    word = swap_table_get(si, entry & SWP_OFFSET_MASK)
+    word = swap_table_get(s.swap.info[entry >> SWP_TYPE_SHIFT], entry & SWP_OFFSET_MASK)
     if word == 0 or word & 1:
         return None
     folio = s.memory.mem_map[swp_tb_pfn(word)]
@@ -40,8 +30,8 @@ def swap_cache_get_folio(s: System, entry: SwpEntry) -> Folio | None:
 
 def swap_cache_get_shadow(s: System, entry: SwpEntry) -> Shadow | None:
     """The shadow kept for an entry, or None."""
-    word = swap_table_get(swp_swap_info(s, entry), swp_offset(entry))
-    return Shadow(word) if swp_tb_is_shadow(word) else None
+    word = swap_table_get(s.swap.info[entry >> SWP_TYPE_SHIFT], entry & SWP_OFFSET_MASK)
+    return Shadow(word) if word & 1 else None
 
 
 def swap_cache_add_folio(s: System, folio: Folio, entry: SwpEntry) -> Shadow | None:

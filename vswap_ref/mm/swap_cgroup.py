@@ -10,7 +10,7 @@ from array import array
 from errno import ENOMEM
 
 from .state import System
-from .types import SwpEntry, swp_offset, swp_type
+from .types import SWP_OFFSET_MASK, SWP_TYPE_SHIFT, SwpEntry
 
 
 def swap_cgroup_swapon(s: System, type_: int, max_pages: int) -> int:
@@ -30,8 +30,8 @@ def swap_cgroup_swapoff(s: System, type_: int) -> None:
 
 def swap_cgroup_record(s: System, memcg_id: int, entry: SwpEntry, nr: int) -> None:
     """Record the id for ``nr`` slots that had none."""
-    ids = s.swap.cgroup[swp_type(entry)]
-    first = swp_offset(entry)
+    ids = s.swap.cgroup[entry >> SWP_TYPE_SHIFT]
+    first = entry & SWP_OFFSET_MASK
     for offset in range(first, first + nr):
         assert ids[offset] == 0
         ids[offset] = memcg_id
@@ -39,10 +39,10 @@ def swap_cgroup_record(s: System, memcg_id: int, entry: SwpEntry, nr: int) -> No
 
 def swap_cgroup_clear(s: System, entry: SwpEntry, nr: int) -> int:
     """Clear the record of ``nr`` slots, all of one cgroup, and return its id (0 if there was none)."""
-    ids = s.swap.cgroup.get(swp_type(entry))
+    ids = s.swap.cgroup.get(entry >> SWP_TYPE_SHIFT)
     if ids is None:
         return 0
-    first = swp_offset(entry)
+    first = entry & SWP_OFFSET_MASK
     memcg_id = ids[first]
     for offset in range(first, first + nr):
         assert ids[offset] == memcg_id
@@ -52,5 +52,5 @@ def swap_cgroup_clear(s: System, entry: SwpEntry, nr: int) -> int:
 
 def lookup_swap_cgroup_id(s: System, entry: SwpEntry) -> int:
     """The id recorded for a slot, or 0."""
-    ids = s.swap.cgroup.get(swp_type(entry))
-    return ids[swp_offset(entry)] if ids is not None else 0
+    ids = s.swap.cgroup.get(entry >> SWP_TYPE_SHIFT)
+    return ids[entry & SWP_OFFSET_MASK] if ids is not None else 0

@@ -14,8 +14,7 @@ from vswap_ref.machine import PAGE_SIZE, BlockDevice
 from .folio import folio_mark_dirty, folio_put, folio_unlock
 from .lru import folio_rotate_reclaimable
 from .state import Folio, SwapInfo, System
-from .swap_device import swp_swap_info
-from .types import SWP_SYNCHRONOUS_IO, swp_offset
+from .types import SWP_OFFSET_MASK, SWP_SYNCHRONOUS_IO, SWP_TYPE_SHIFT, swp_offset
 
 
 def swap_folio_sector(folio: Folio) -> int:
@@ -25,7 +24,7 @@ def swap_folio_sector(folio: Folio) -> int:
 
 def swap_device_of(s: System, folio: Folio) -> tuple[SwapInfo, BlockDevice]:
     """The swap device of a folio with a slot."""
-    si = swp_swap_info(s, folio.swap)
+    si = s.swap.info[folio.swap >> SWP_TYPE_SHIFT]
     assert si.bdev is not None
     return si, si.bdev
 
@@ -42,10 +41,13 @@ def count_swpout_vm_event(s: System, folio: Folio) -> None:
 
 def bdev_write_folio(bdev: BlockDevice, folio: Folio) -> bool:
     """Hand the folio's pages to the device.  False on an I/O error."""
-    offset = swp_offset(folio.swap)
+    offset = folio.swap & SWP_OFFSET_MASK
     try:
-        for i in range(1 << folio.order):
-            bdev.write(offset + i, folio.data[i * PAGE_SIZE : (i + 1) * PAGE_SIZE])
+        if folio.order == 0:
+            bdev.write(offset, folio.data)
+        else:
+            for i in range(1 << folio.order):
+                bdev.write(offset + i, folio.data[i * PAGE_SIZE : (i + 1) * PAGE_SIZE])
     except OSError:
         return False
     return True
@@ -62,7 +64,7 @@ def __swap_writepage(s: System, folio: Folio) -> None:
     failed = not bdev_write_folio(bdev, folio)
     folio.writeback = True
     folio_unlock(folio)
-    duration = bdev.write_ns(swp_offset(folio.swap), nr)
+    duration = bdev.write_ns(folio.swap & SWP_OFFSET_MASK, nr)
     if si.flags & SWP_SYNCHRONOUS_IO:
         s.clock.advance(duration)
         end_swap_bio_write(s, folio, failed)
@@ -112,16 +114,15 @@ def folio_wait_writeback(s: System, folio: Folio) -> None:
 def swap_read_folio_bdev(s: System, folio: Folio) -> None:
     """Read a locked folio from its slot and unlock it; it is up to date unless the device failed."""
     _, bdev = swap_device_of(s, folio)
-    offset = swp_offset(folio.swap)
+    offset = folio.swap & SWP_OFFSET_MASK
     nr = 1 << folio.order
     s.vmstat["pswpin"] += nr
     if folio.memcg is not None:
         folio.memcg.stat["pswpin"] += nr
     try:
-        for i in range(nr):
-            folio.data[i * PAGE_SIZE : (i + 1) * PAGE_SIZE] = bdev.read(offset + i)
+        folio.data[:] = bdev.read(offset) if nr == 1 else b"".join(bdev.read(offset + i) for i in range(nr))
         folio.uptodate = True
     except OSError:
         folio.uptodate = False
-    s.clock.advance(bdev.read_ns(offset, nr))
-    folio_unlock(folio)
+    s.clock.ns += bdev.read_ns(offset, nr)
+    folio.locked = False

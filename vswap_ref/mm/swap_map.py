@@ -13,14 +13,7 @@ from .cluster import free_cluster, partial_free_cluster
 from .memcg import mem_cgroup_uncharge_swap
 from .state import Folio, SwapClusterInfo, SwapInfo, System
 from .swap_continuation import add_swap_count_continuation, swap_count_continued
-from .swap_device import (
-    _swap_info_get,
-    swap_cluster_lock,
-    swap_cluster_unlock,
-    swap_type_to_info,
-    swap_usage_sub,
-    swp_swap_info,
-)
+from .swap_device import _swap_info_get, swap_cluster_lock, swap_cluster_unlock, swap_type_to_info, swap_usage_sub
 from .swap_table import __swap_cache_clear_shadow
 from .types import (
     CLUSTER_MASK,
@@ -31,11 +24,11 @@ from .types import (
     SWAP_MAP_SHMEM,
     SWAPFILE_CLUSTER,
     SWP_OFFSET_MASK,
+    SWP_TYPE_SHIFT,
     SwpEntry,
     swap_count,
     swp_entry,
     swp_offset,
-    swp_type,
 )
 from .zswap_pool import zswap_invalidate
 
@@ -72,17 +65,17 @@ def __swap_duplicate(s: System, entry: SwpEntry, usage: int, nr: int) -> int:
     Returns 0, -EINVAL (bad device; shmem slot), -ENOENT (free or bad slot), -EEXIST (already cached) or -ENOMEM
     (continuation needed).  On an error nothing has changed.
     """
-    si = swap_type_to_info(s, swp_type(entry))
+    si = swap_type_to_info(s, entry >> SWP_TYPE_SHIFT)
     if si is None:
         return -EINVAL
-    offset = swp_offset(entry)
-    slots = range(offset, offset + nr)
+    offset = entry & SWP_OFFSET_MASK
     ci = swap_cluster_lock(s, si, offset)
-    err = 0
-    for i in slots:
-        err = err or swap_duplicate_error(si.swap_map[i], usage)
-    for i in slots:
-        err = err or swap_duplicate_one(si, i, usage)
+    if nr == 1:
+        err = swap_duplicate_error(si.swap_map[offset], usage) or swap_duplicate_one(si, offset, usage)
+    else:
+        slots = range(offset, offset + nr)
+        errors = (swap_duplicate_error(si.swap_map[i], usage) for i in slots)
+        err = next(filter(None, errors), 0) or next(filter(None, (swap_duplicate_one(si, i, usage) for i in slots)), 0)
     swap_cluster_unlock(ci)
     return err
 
@@ -151,7 +144,7 @@ def swap_entry_put_locked(s: System, si: SwapInfo, ci: SwapClusterInfo, offset: 
     """Take one user (1 or SWAP_HAS_CACHE) off a slot and return the new byte; frees the slot at 0."""
     byte = si.swap_map[offset]
     has_cache = byte & SWAP_HAS_CACHE
-    count = swap_count(byte)
+    count = byte & ~SWAP_HAS_CACHE
     if usage == SWAP_HAS_CACHE:
         assert has_cache
         has_cache = 0
@@ -172,9 +165,9 @@ def swap_entry_put_locked(s: System, si: SwapInfo, ci: SwapClusterInfo, offset: 
 
 def swap_entries_put_cache(s: System, si: SwapInfo, entry: SwpEntry, nr: int) -> None:
     """Clear the cache flag of ``nr`` slots; slots without other users are freed, all at once if they can be."""
-    offset = swp_offset(entry)
+    offset = entry & SWP_OFFSET_MASK
     ci = swap_cluster_lock(s, si, offset)
-    if si.swap_map.count(SWAP_HAS_CACHE, offset, offset + nr) == nr:
+    if nr > 1 and si.swap_map.count(SWAP_HAS_CACHE, offset, offset + nr) == nr:
         swap_entries_free(s, si, ci, offset, nr)
     else:
         for i in range(offset, offset + nr):
@@ -239,7 +232,7 @@ def put_swap_folio(s: System, folio: Folio, entry: SwpEntry) -> None:
 
 def __swap_count(s: System, entry: SwpEntry) -> int:
     """The count in the slot's byte without the cache flag, read without lock; inexact if continued."""
-    return swap_count(swp_swap_info(s, entry).swap_map[swp_offset(entry)])
+    return s.swap.info[entry >> SWP_TYPE_SHIFT].swap_map[entry & SWP_OFFSET_MASK] & ~SWAP_HAS_CACHE
 
 
 def swap_entry_swapped(s: System, si: SwapInfo, entry: SwpEntry) -> bool:
@@ -253,8 +246,8 @@ def swap_entry_swapped(s: System, si: SwapInfo, entry: SwpEntry) -> bool:
 
 def folio_swapped(s: System, folio: Folio) -> bool:
     """Some PTE refers to one of the cached folio's slots."""
-    si = swp_swap_info(s, folio.swap)
-    offset = swp_offset(folio.swap)
+    si = s.swap.info[folio.swap >> SWP_TYPE_SHIFT]
+    offset = folio.swap & SWP_OFFSET_MASK
     ci = swap_cluster_lock(s, si, offset)
     swapped = any(byte & ~SWAP_HAS_CACHE for byte in si.swap_map[offset : offset + (1 << folio.order)])
     swap_cluster_unlock(ci)

@@ -49,7 +49,8 @@ def stored_hash(path: Path) -> str | None:
     """The hash in an executed notebook; None if there is none."""
     if not path.exists():
         return None
-    return json.loads(path.read_text("utf-8"))["metadata"].get("vswap_ref", {}).get("inputs")
+    metadata = json.loads(path.read_text("utf-8"))["metadata"]
+    return str(metadata["vswap_ref"]["inputs"]) if "vswap_ref" in metadata else None
 
 
 def read_text_notebook(path: Path) -> Any:

@@ -10,7 +10,7 @@ from pygments.lexers.python import PythonLexer
 from pygments.token import Comment
 
 
-class PatchLexer(Lexer):
+class PatchLexer(Lexer):  # type: ignore[misc]
     """IPython cells for the book: magic lines as comments, everything else as Python."""
 
     name = "IPython with %%patch"

@@ -1,4 +1,4 @@
-"""Experiments of the chapter on reclaim and swap-in: what readahead brings, and what the slot kept after a fault saves."""
+"""Experiments of the chapter on reclaim and swap-in: what readahead brings, what a slot kept after a fault saves."""
 
 from __future__ import annotations
 
@@ -47,8 +47,11 @@ class ReadaheadRecord:
 def readahead_bar(record: ReadaheadRecord) -> str:
     """The pages of the run as one bar: brought by a major fault, hit after readahead, read ahead in vain."""
     wasted = record.read_ahead - record.hits
-    parts = (("major fault", record.major_faults, "#c8453c"), ("readahead hit", record.hits, "#2e9e5b"))
-    parts += (("read in vain", wasted, "#88888866"),)
+    parts = (
+        ("major fault", record.major_faults, "#c8453c"),
+        ("readahead hit", record.hits, "#2e9e5b"),
+        ("read in vain", wasted, "#88888866"),
+    )
     total = max(1, sum(nr for _, nr, _ in parts))
     x, rects = 0.0, ""
     for _, nr, colour in parts:
@@ -136,7 +139,7 @@ def rewrites(
         before = kernel.vmstat.snapshot()
         for page in range(pages):
             heap.touch(page)
-        for page in range(0, pages * changed_percent // 100):
+        for page in range(pages * changed_percent // 100):
             heap[page * PAGE_SIZE] = number + 1
         heap.process.madvise(heap, "pageout")
         kernel.drain()

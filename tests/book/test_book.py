@@ -1,0 +1,99 @@
+"""The book: builds without a warning, works from the file system, asks nothing of the network, reads in the dark."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chrome import browser, requested
+
+ROOT = Path(__file__).parent.parent.parent
+PAGES = ["book/index.html", *sorted(f"notebooks/{path.stem}.html" for path in (ROOT / "notebooks").glob("*.md"))]
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built book; a warning is an error."""
+    folder = tmp_path_factory.mktemp("book")
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "-c", "book"]
+    result = subprocess.run(
+        [*command, "-d", str(folder / "doctrees"), ".", str(folder / "html")], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    return folder / "html"
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_pages_work_offline(html: Path) -> None:
+    """Every chapter opens from the file system with zero requests to outside, and its widgets appear."""
+    if not (ROOT / "_build" / "assets" / ".done").exists():
+        pytest.skip("npm is not installed: the pages load assets from their CDN")
+    with browser() as driver:
+        for page in PAGES:
+            driver.get((html / page).as_uri())
+            wait_for_widgets(driver, page)
+            outside = [url for url in requested(driver) if not url.startswith(("file:", "data:", "blob:", "chrome"))]
+            assert not outside, f"{page} asks for {outside}"
+
+
+def wait_for_widgets(driver: Any, page: str) -> None:
+    """Every stored widget view becomes a live control within some seconds."""
+    wanted = driver.execute_script(
+        "return document.querySelectorAll('script[type=\"application/vnd.jupyter.widget-view+json\"]').length"
+    )
+    for _ in range(100):
+        shown = driver.execute_script("return document.querySelectorAll('.jupyter-widgets.widget-vbox').length")
+        if shown >= wanted:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{page}: {shown} of {wanted} widgets appeared")
+
+
+CONTRAST = """
+document.documentElement.dataset.theme = arguments[0]; document.documentElement.dataset.mode = arguments[0];
+const rgb = text => text.match(/[\\d.]+/g).map(Number);
+const light = c => { const f = v => { v /= 255; return v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4 };
+  return .2126 * f(c[0]) + .7152 * f(c[1]) + .0722 * f(c[2]) };
+const back = e => { for (; e; e = e.parentElement) { const c = rgb(getComputedStyle(e).backgroundColor);
+  if (c.length < 4 || c[3] > .5) return c } return arguments[0] == 'dark' ? [20, 24, 30] : [255, 255, 255] };
+const bad = [];
+for (const e of document.querySelectorAll('.bd-article p, .bd-article td, .bd-article svg, .widget-label, .widget-html')) {
+  if (!e.textContent.trim() || !e.offsetParent && e.tagName != 'svg') continue;
+  const a = light(rgb(getComputedStyle(e).color)), b = light(back(e));
+  const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+  if (ratio < 4.5) bad.push(e.tagName + ' ' + e.className + ' ' + ratio.toFixed(1) + ': ' + e.textContent.slice(0, 40));
+}
+return bad.slice(0, 5);
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_is_readable(html: Path, scheme: str) -> None:
+    """Text, tables, pictures and widgets have a contrast of at least 4.5 in both colour schemes."""
+    with browser() as driver:
+        for page in PAGES:
+            driver.get((html / page).as_uri())
+            wait_for_widgets(driver, page) if (ROOT / "_build" / "assets" / ".done").exists() else None
+            assert driver.execute_script(CONTRAST, scheme) == [], page
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_pictures_have_a_text(html: Path) -> None:
+    """Every picture says what it shows."""
+    with browser() as driver:
+        for page in PAGES:
+            driver.get((html / page).as_uri())
+            silent = driver.execute_script(
+                "return [...document.querySelectorAll('.bd-article svg, .bd-article img')]"
+                ".filter(e => e.tagName == 'svg' ? e.getAttribute('role') == 'img' && !e.getAttribute('aria-label')"
+                " : !e.alt).length"
+            )
+            assert silent == 0, page

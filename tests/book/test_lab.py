@@ -1,0 +1,85 @@
+"""JupyterLab in a real browser: open a notebook, run all cells, move a widget by keyboard, see the result change."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chrome import browser
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[str]:
+    """Address of a JupyterLab server on a copy of the notebooks."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    server = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "jupyterlab",
+            "--no-browser",
+            "--allow-root",
+            f"--port={port}",
+            "--IdentityProvider.token=",
+        ]
+        + ["--ServerApp.disable_check_xsrf=True", "--LabApp.expose_app_in_browser=True", "--ServerApp.ip=127.0.0.1"],
+        cwd=tmp_path,
+        env=os.environ | {"JUPYTER_CONFIG_DIR": str(tmp_path / "config"), "JUPYTER_RUNTIME_DIR": str(tmp_path / "run")},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+    """The first true value of a condition; fails after some seconds."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            value = condition()
+        except Exception:
+            value = None
+        if value:
+            return value
+        time.sleep(0.2)
+    raise AssertionError(f"not within {seconds} s: {what}")
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_widget_by_keyboard(lab: str) -> None:
+    """The reclaim chapter runs in JupyterLab, and its experiment follows the arrow keys."""
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    with browser() as driver:
+        until(lambda: driver.get(f"{lab}/lab/tree/notebooks/00-05-reclaim-and-swap-in.ipynb") or True, 60, "server")
+        until(lambda: driver.execute_script("return !!window.jupyterapp"), 60, "JupyterLab starts")
+        until(lambda: driver.find_elements(By.CSS_SELECTOR, ".jp-Notebook .jp-Cell"), 60, "the notebook opens")
+        driver.execute_script("document.querySelectorAll('.jp-OutputArea-output').forEach(e => e.remove())")
+        driver.execute_script("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+        handles = until(lambda: driver.find_elements(By.CSS_SELECTOR, ".noUi-handle"), 120, "widgets appear")
+        view = until(lambda: driver.find_elements(By.CSS_SELECTOR, ".widget-html"), 60, "a result appears")[0]
+        before = until(lambda: view.text, 60, "the result has text")
+        driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", handles[0])
+        handles[0].send_keys(Keys.ARROW_RIGHT)
+        after = until(lambda: view.text != before and view.text, 60, "the result follows the key")
+    assert "ssd" in before
+    assert "disk" in after
