@@ -37,7 +37,11 @@ exclude_patterns = [
     "data",
     "dist",
     "*.md",
-    "**/.*",
+    ".pytest_cache",
+    ".hypothesis",
+    ".ruff_cache",
+    ".mypy_cache",
+    "**/.ipynb_checkpoints",
     "vswap_ref",
     "benchmarks",
 ]

@@ -73,7 +73,7 @@ class Event:
 class Kernel:
     """A running kernel.
 
-    ram: size of memory (int or "64M").  swap: devices, in order.  zswap: a Zswap, a compressor's name or None (off).
+    ram: size of memory (int or "64M").  swap: devices, in order.  zswap: a Zswap, a compressor's name or "off".
     cpus: 1 to 64.  memcg: "v2" or None.  seed: kept for workloads.  swappiness: 0 to 200.  page_cluster: readahead of
     2**page_cluster pages, 0 to 5.  debug: check invariants after every operation.  locks: "plain" or "validated".
     """
@@ -92,6 +92,8 @@ class Kernel:
         locks: str = "plain",
     ) -> None:
         devices = [swap] if isinstance(swap, BlockDevice) else list(swap)
+        if zswap == "off":
+            zswap = None
         self.zswap = Zswap(zswap) if isinstance(zswap, str) else zswap
         check_choice("memcg", memcg, ("v2", None))
         check_range("cpus", cpus, 1, 64)

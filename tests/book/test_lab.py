@@ -15,6 +15,10 @@ from typing import Any
 import pytest
 from chrome import browser
 
+SERVER = (
+    "--no-browser --allow-root --IdentityProvider.token= --ServerApp.ip=127.0.0.1 "
+    "--ServerApp.disable_check_xsrf=True --LabApp.expose_app_in_browser=True"
+)
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -25,19 +29,15 @@ def lab(tmp_path: Path) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    settings = tmp_path / "settings" / "@jupyterlab" / "notebook-extension"
+    settings.mkdir(parents=True)
+    (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
     server = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "jupyterlab",
-            "--no-browser",
-            "--allow-root",
-            f"--port={port}",
-            "--IdentityProvider.token=",
-        ]
-        + ["--ServerApp.disable_check_xsrf=True", "--LabApp.expose_app_in_browser=True", "--ServerApp.ip=127.0.0.1"],
+        [sys.executable, "-m", "jupyterlab", *f"{SERVER} --port={port}".split()],
         cwd=tmp_path,
-        env=os.environ | {"JUPYTER_CONFIG_DIR": str(tmp_path / "config"), "JUPYTER_RUNTIME_DIR": str(tmp_path / "run")},
+        env=os.environ
+        | {"JUPYTER_CONFIG_DIR": str(tmp_path / "config"), "JUPYTER_RUNTIME_DIR": str(tmp_path / "run")}
+        | {"JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings")},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -65,21 +65,25 @@ def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
 @pytest.mark.slow
 @pytest.mark.browser
 def test_widget_by_keyboard(lab: str) -> None:
-    """The reclaim chapter runs in JupyterLab, and its experiment follows the arrow keys."""
+    """The welcome chapter runs in JupyterLab, and its experiment follows the arrow keys."""
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
 
     with browser() as driver:
-        until(lambda: driver.get(f"{lab}/lab/tree/notebooks/00-05-reclaim-and-swap-in.ipynb") or True, 60, "server")
+
+        def find(selector: str) -> Any:
+            return driver.find_elements(By.CSS_SELECTOR, selector)
+
+        until(lambda: driver.get(f"{lab}/lab/tree/notebooks/00-00-welcome.ipynb") or True, 60, "server")
         until(lambda: driver.execute_script("return !!window.jupyterapp"), 60, "JupyterLab starts")
-        until(lambda: driver.find_elements(By.CSS_SELECTOR, ".jp-Notebook .jp-Cell"), 60, "the notebook opens")
-        driver.execute_script("document.querySelectorAll('.jp-OutputArea-output').forEach(e => e.remove())")
+        until(lambda: find(".jp-Notebook .jp-CodeCell"), 60, "the notebook opens")
         driver.execute_script("window.jupyterapp.commands.execute('notebook:run-all-cells')")
-        handles = until(lambda: driver.find_elements(By.CSS_SELECTOR, ".noUi-handle"), 120, "widgets appear")
-        view = until(lambda: driver.find_elements(By.CSS_SELECTOR, ".widget-html"), 60, "a result appears")[0]
-        before = until(lambda: view.text, 60, "the result has text")
-        driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", handles[0])
-        handles[0].send_keys(Keys.ARROW_RIGHT)
+        until(lambda: "slots in use" in find(".widget-html")[0].text, 120, "a result appears")
+        view = find(".widget-html")[0]
+        before = view.text
+        handle = find(".noUi-handle")[2]
+        driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", handle)
+        handle.send_keys(Keys.ARROW_RIGHT)
         after = until(lambda: view.text != before and view.text, 60, "the result follows the key")
-    assert "ssd" in before
-    assert "disk" in after
+    assert "300 slots in use" in before
+    assert "0 slots in use" in after

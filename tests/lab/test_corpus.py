@@ -58,5 +58,5 @@ def test_page_source_depends_on_the_seed_alone() -> None:
 
 def test_unknown_corpus_lists_the_known() -> None:
     """The message says what is legal."""
-    with pytest.raises(ValueError, match="pages='novel': expected mixed, zero, random, .*python"):
+    with pytest.raises(ValueError, match=r"pages='novel': expected mixed, zero, random, .*python"):
         page_source("novel")

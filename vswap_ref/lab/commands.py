@@ -62,7 +62,7 @@ def run_command(args: argparse.Namespace) -> int:
         stage=args.stage,
         ram=args.ram,
         swap=parse_devices(args.swap),
-        zswap=None if args.zswap == "off" else args.zswap,
+        zswap=args.zswap,
         seed=args.seed,
     )
     if args.json:

@@ -22,7 +22,13 @@ from .folio import (
     nr_free_pages,
 )
 from .lru import folio_isolate_lru, lruvec_add_folio
-from .memcg import SWAP_CLUSTER_MAX, mem_cgroup_get_nr_swap_pages, mem_cgroup_swap_full, memcg_subtree
+from .memcg import (
+    MAX_RECLAIM_RETRIES,
+    SWAP_CLUSTER_MAX,
+    mem_cgroup_get_nr_swap_pages,
+    mem_cgroup_swap_full,
+    memcg_subtree,
+)
 from .page_io import swap_writeout
 from .rmap import folio_referenced, try_to_unmap
 from .slot_reclaim import folio_free_swap
@@ -276,13 +282,19 @@ def try_to_free_mem_cgroup_pages(s: System, memcg: Memcg, nr_pages: int) -> int:
 
 
 def try_to_free_pages(s: System, nr_pages: int) -> int:
-    """Free memory is below the low watermark: reclaim up to the high one.  Returns the free pages after that."""
+    """Free memory is below the low watermark: reclaim up to the high one.  Returns the free pages after that.
+
+    Pages that zswap takes free less than a page each, so this may take several rounds; it gives up after 16.
+    """
     memory = s.memory
     who = KSWAPD if nr_free_pages(s) > memory.min_wmark else DIRECT
     if who == DIRECT:
         s.vmstat["allocstall_normal"] += 1
-    want = memory.high_wmark + nr_pages - nr_free_pages(s)
-    do_try_to_free_pages(s, s.memcg.root, max(want, SWAP_CLUSTER_MAX), who)
+    for _ in range(MAX_RECLAIM_RETRIES):
+        want = memory.high_wmark + nr_pages - nr_free_pages(s)
+        if want <= 0:
+            break
+        do_try_to_free_pages(s, s.memcg.root, max(want, SWAP_CLUSTER_MAX), who)
     return nr_free_pages(s)
 
 

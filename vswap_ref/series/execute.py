@@ -19,6 +19,7 @@ from .stages import CHECKOUT, PACKAGE
 from .weave import weave_tree
 
 ADDRESS = re.compile(r"0x[0-9a-f]{8,}")
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 WIDGETS = "application/vnd.jupyter.widget-state+json"
 VIEW = "application/vnd.jupyter.widget-view+json"
 TIMEOUT_SECONDS = 300
@@ -76,7 +77,7 @@ def execute(series: Series, name: str) -> None:
     try:
         client.execute()
     except CellExecutionError as error:
-        raise SeriesError(f"{name}: {error}") from None
+        raise SeriesError(f"{name}: {COLOUR.sub('', str(error))}") from None
     notebook.metadata["vswap_ref"] = {"inputs": inputs_hash(series, name)}
     text = json.dumps(normalise(notebook), indent=1, sort_keys=True, ensure_ascii=False)
     ipynb_path(series, name).write_text(text + "\n", encoding="utf-8")

@@ -38,7 +38,7 @@ class MetadataRecord:
 
 def metadata(used_percent: int = 50, zswap: str = "lz4") -> MetadataRecord:
     """Fill a share of an 8 MiB device with swapped-out pages and read the byte ledger."""
-    kernel = Kernel(ram="32M", swap=[Ssd(DEVICE_PAGES * PAGE_SIZE)], zswap=None if zswap == "off" else zswap)
+    kernel = Kernel(ram="32M", swap=[Ssd(DEVICE_PAGES * PAGE_SIZE)], zswap=zswap)
     pages = (DEVICE_PAGES - 1) * used_percent // 100
     if pages:
         heap = kernel.spawn("app").mmap(pages * PAGE_SIZE)

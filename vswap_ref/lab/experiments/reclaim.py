@@ -131,7 +131,7 @@ def rewrites(
 
     Shows who keeps a clean copy: a slot that survives the swap-in, or nobody.
     """
-    kernel = Kernel(ram="32M", swap=[DEVICES[device]("64M")], zswap=None if zswap == "off" else zswap)
+    kernel = Kernel(ram="32M", swap=[DEVICES[device]("64M")], zswap=zswap)
     heap = kernel.spawn("writer").mmap(pages * PAGE_SIZE)
     swap_everything_out(kernel, heap)
     record = RewriteRecord(device, zswap, changed_percent)

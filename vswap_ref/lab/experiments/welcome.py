@@ -29,7 +29,7 @@ class FirstSteps:
 
 def first_steps(ram: str = "8M", zswap: str = "lz4", pushed_out: int = 300) -> FirstSteps:
     """Write 400 pages, every fourth of them zero, and push the first ``pushed_out`` out of memory."""
-    kernel = Kernel(ram=ram, swap=[Ssd("32M")], zswap=None if zswap == "off" else zswap)
+    kernel = Kernel(ram=ram, swap=[Ssd("32M")], zswap=zswap)
     heap = kernel.spawn("app").mmap(PAGES * PAGE_SIZE)
     for page in range(PAGES):
         heap.write_page(page, f"page {page:04d} ".encode() * 409 + bytes(6) if page % 4 else bytes(PAGE_SIZE))
