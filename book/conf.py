@@ -57,22 +57,24 @@ html_theme = "pydata_sphinx_theme"
 html_title = "vswap_ref"
 html_static_path = ["static"]
 html_css_files = ["book.css"]
+html_context = {"default_mode": "auto"}
 html_theme_options = {
     "show_prev_next": True,
-    "navbar_align": "left",
+    "navbar_center": [],
     "navigation_with_keys": False,
     "footer_start": ["copyright"],
     "footer_end": ["sphinx-version"],
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
-html_sidebars = {"**": ["sidebar-nav-bs"]}
+templates_path = ["templates"]
+html_sidebars = {"**": ["toc"]}
 html_show_sourcelink = False
 html_copy_source = False
 
 ASSETS = ROOT / "_build" / "assets"
 if (ASSETS / ".done").exists():
-    html_extra_path = [str(ASSETS)]
+    html_static_path.append(str(ASSETS))
     mathjax_path = "mathjax/tex-chtml.js"
     nb_ipywidgets_js = {"require.js": {}, "embed-amd.js": {"data-jupyter-widgets-cdn": "", "crossorigin": "anonymous"}}
 else:

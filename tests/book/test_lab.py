@@ -20,6 +20,7 @@ SERVER = (
     "--ServerApp.disable_check_xsrf=True --LabApp.expose_app_in_browser=True"
 )
 ROOT = Path(__file__).parent.parent.parent
+KERNEL_STATUS = "return window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status"
 
 
 @pytest.fixture
@@ -83,6 +84,7 @@ def test_widget_by_keyboard(lab: str) -> None:
         until(lambda: driver.get(f"{lab}/lab/tree/notebooks/00-00-welcome.ipynb") or True, 60, "server")
         until(lambda: driver.execute_script("return !!window.jupyterapp"), 60, "JupyterLab starts")
         until(lambda: find(".jp-Notebook .jp-CodeCell"), 60, "the notebook opens")
+        until(lambda: driver.execute_script(KERNEL_STATUS) == "idle", 60, "the kernel starts")
         driver.execute_script("window.jupyterapp.commands.execute('notebook:run-all-cells')")
         until(lambda: "slots in use" in find(".widget-html")[0].get_attribute("textContent"), 120, "a result appears")
         view = find(".widget-html")[0]
