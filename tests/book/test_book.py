@@ -62,7 +62,7 @@ const light = c => { const f = v => { v /= 255; return v <= .03928 ? v / 12.92 :
 const back = e => { for (; e; e = e.parentElement) { const c = rgb(getComputedStyle(e).backgroundColor);
   if (c.length < 4 || c[3] > .5) return c } return arguments[0] == 'dark' ? [20, 24, 30] : [255, 255, 255] };
 const bad = [];
-const what = '.bd-article p, .bd-article td, .cell_output svg, svg.idea, .widget-label, .widget-html';
+const what = '.bd-article p, .bd-article td, .text_html svg, svg.idea, .widget-label, .widget-html';
 for (const e of document.querySelectorAll(what)) {
   if (!e.textContent.trim() || !e.offsetParent && e.tagName != 'svg') continue;
   const a = light(rgb(getComputedStyle(e).color)), b = light(back(e));
