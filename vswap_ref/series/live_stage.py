@@ -115,7 +115,7 @@ class LiveStage:
     def _execute(self, path: str, definition: Definition) -> None:
         """Execute one definition in its module and bind it where it is used; note what it misses."""
         module = self._module(path)
-        self._bind_needs(path, definition)
+        missing = self._bind_needs(path, definition)
         file = f"<live {path}:{definition.name}>"
         text = "from __future__ import annotations\n" + definition.text + "\n"
         linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
@@ -124,11 +124,13 @@ class LiveStage:
         except NameError as error:
             self.missing[(path, definition.name)] = error.name or str(error)
             return
-        self.missing.pop((path, definition.name), None)
+        if missing:
+            self.missing[(path, definition.name)] = missing
         self._bind_everywhere(definition.name, getattr(module, definition.name))
 
-    def _bind_needs(self, path: str, definition: Definition) -> None:
-        """Give a module the imported and neighbouring names that a definition uses."""
+    def _bind_needs(self, path: str, definition: Definition) -> str | None:
+        """Give a module the imported and neighbouring names that a definition uses; returns one that is missing."""
+        missing = None
         namespace = self._module(path).__dict__
         homes = symbols(self.tree)
         for name in free_names(definition.text):
@@ -137,7 +139,8 @@ class LiveStage:
             elif name in homes and homes[name] != path and hasattr(self._module(homes[name]), name):
                 namespace[name] = getattr(self._module(homes[name]), name)
             elif name not in namespace and name not in homes and not is_builtin(name):
-                self.missing[(path, definition.name)] = name
+                missing = name
+        return missing
 
     def _bind_everywhere(self, name: str, value: object) -> None:
         """Rebind a name in every other module whose definitions use it."""

@@ -37,7 +37,7 @@ def stitch_module(module: Module, path: str, text: str, bodies: dict[Cell, str])
     edited = {definition.name: definition for definition in fragment.definitions}
     if not module.definitions:
         return []
-    first = next(iter(module.definitions.values())).cell
+    first = module.head or next(iter(module.definitions.values())).cell
     done = stitch_docstring(module, path, fragment.docstring or "", first, bodies)
     above: Owned | None = None
     for name, definition in edited.items():

@@ -22,15 +22,16 @@ class Owned:
 
 @dataclass(slots=True)
 class Module:
-    """A module: docstring, the imports its cells wrote, its definitions in order."""
+    """A module: docstring and the cell that it stands in, the imports its cells wrote, its definitions in order."""
 
     docstring: str = ""
+    head: Cell | None = None
     imports: dict[str, Import] = field(default_factory=dict)
     definitions: dict[str, Owned] = field(default_factory=dict)
 
     def copy(self) -> Module:
         """A copy that can be changed alone."""
-        return Module(self.docstring, dict(self.imports), dict(self.definitions))
+        return Module(self.docstring, self.head, dict(self.imports), dict(self.definitions))
 
 
 Tree = dict[str, Module]
@@ -78,11 +79,12 @@ def apply_cell(tree: Tree, cell: Cell) -> list[Change]:
     path, after = cell.patch
     if not re.fullmatch(r"mm(/\w+)+\.py", path):
         raise SeriesError(f"{cell.where}: {path!r} is no module path such as mm/zswap.py")
-    fragment = split(cell.source, cell.where, cell.line + 1)
+    fragment = split(cell.source, f"{cell.notebook}, cell {cell.number}", cell.line + 1)
     module = tree.setdefault(path, Module())
     if after is not None and after not in module.definitions:
         raise SeriesError(f"{cell.where}: --after {after}: {path} has no such definition")
-    module.docstring = fragment.docstring or module.docstring
+    if fragment.docstring:
+        module.docstring, module.head = fragment.docstring, cell
     module.imports.update({item.local: item for item in fragment.imports})
     changes = [define(module, path, Owned(definition, cell)) for definition in fragment.definitions]
     if after is not None:
@@ -118,7 +120,7 @@ def remove(module: Module, path: str, name: str, cell: Cell) -> Change:
 
 def place_after(module: Module, after: str, names: list[str]) -> None:
     """Reorder: ``names`` come right behind ``after``."""
-    moved = {name: module.definitions.pop(name) for name in names}
+    moved = {name: module.definitions.pop(name) for name in names if name != after}
     order = list(module.definitions.items())
     at = [name for name, _ in order].index(after) + 1
     module.definitions = dict([*order[:at], *moved.items(), *order[at:]])

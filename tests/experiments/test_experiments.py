@@ -1,0 +1,105 @@
+"""What the experiments of the book teach."""
+
+from __future__ import annotations
+
+from vswap_ref.lab.experiments.cache import life_of_a_slot, refaults
+from vswap_ref.lab.experiments.ledger import metadata
+from vswap_ref.lab.experiments.memory import fork_and_write
+from vswap_ref.lab.experiments.reclaim import readahead, rewrites
+from vswap_ref.lab.experiments.slots import cluster_life, count_users
+from vswap_ref.lab.experiments.welcome import first_steps
+from vswap_ref.lab.experiments.zswap import burnt_slots, pool_limit
+
+
+def test_every_page_burns_a_slot() -> None:
+    """Zero, compressed or not: 512 pages, 512 slots, nothing written."""
+    for content in ("mixed", "zero", "random"):
+        record = burnt_slots(content)
+        assert (record.slots, record.written) == (512, 0)
+        assert record.zswapped + record.zero == 512
+    assert burnt_slots("random").pool_bytes == 512 * 4096
+    assert burnt_slots("python", "zstd").pool_bytes < burnt_slots("python", "lz4").pool_bytes < 512 * 2048
+
+
+def test_the_device_is_reserved_not_written() -> None:
+    """The first experiment: slots follow the pages pushed out, writes only without zswap."""
+    assert (first_steps("8M", "lz4", 300).slots, first_steps("8M", "lz4", 300).written) == (300, 0)
+    assert first_steps("8M", "off", 300).written == 225
+
+
+def test_a_full_pool_stays_closed_until_the_threshold() -> None:
+    """A low threshold opens the pool again, a high one does not in this run."""
+    assert [row["full?"] for row in pool_limit(90).rows][-1] == "yes"
+    low = pool_limit(50).rows
+    assert low[-2]["pool pages"] <= 26
+    assert low[-1]["full?"] == "no"
+    assert low[-1]["pool pages"] > low[-2]["pool pages"]
+
+
+def test_the_byte_follows_the_life_of_the_slot() -> None:
+    """The sequence of swap-map bytes and words of a page that two processes share."""
+    rows = [(row["byte"], row["word"]) for row in life_of_a_slot(2).rows]
+    assert rows == [
+        ("0x00", "null"),
+        ("0x41", "folio"),
+        ("0x42", "folio"),
+        ("0x02", "shadow"),
+        ("0x41", "folio"),
+        ("0x40", "folio"),
+        ("0x40", "folio"),
+        ("0x00", "null"),
+    ]
+
+
+def test_a_loop_that_fits_never_refaults() -> None:
+    """One page of memory more or less decides everything."""
+    assert refaults(101).major_faults == 0
+    assert refaults(90).activated > refaults(90).refaults // 2
+
+
+def test_counting_carries_at_63() -> None:
+    """...0x3d, 0x3e, then the digit 0 with the continuation flag."""
+    rows = {row["users"]: (row["byte"], row["continuation"]) for row in count_users(130, 1).rows}
+    assert (rows[61], rows[62], rows[63]) == (("0x3d", "[]"), ("0x3e", "[]"), ("0x80", "[1]"))
+    assert rows[126] == ("0x80", "[2]")
+
+
+def test_freeing_every_third_slot_frees_no_cluster() -> None:
+    """Fragmentation: new pages go where something was freed before a fresh cluster is opened."""
+    assert cluster_life("ssd", 3).lists() == {"free": 1, "nonfull": 3}
+    again = cluster_life("ssd", 3, 300)
+    assert again.lists()["free"] == 1
+    assert sum(again.used()) == sum(cluster_life("ssd", 3).used()) + 300
+
+
+def test_fork_shares_and_writes_copy() -> None:
+    """One copy for each page that a child writes."""
+    for children, percent in ((1, 0), (3, 25), (7, 100)):
+        assert fork_and_write(children, percent).copies == children * 128 * percent // 100
+
+
+def test_readahead_by_device_and_pattern() -> None:
+    """Seven of eight pages arrive early in sequence; at random the window collapses; zram reads nothing ahead."""
+    for device in ("disk", "ssd"):
+        record = readahead(device, "sequential")
+        assert record.major_faults < 1024 // 3
+        assert record.hits + record.major_faults == 1024
+    assert readahead("disk", "random").read_ahead < 1024 * 0.015
+    assert readahead("zram").read_ahead == 0
+    assert readahead("ssd", page_cluster=0).major_faults == 1024
+
+
+def test_who_keeps_a_clean_copy() -> None:
+    """A slot that survives saves the write; an exclusive load and the bypass do not."""
+    assert rewrites("ssd", "off", 25).written == [128] * 4
+    assert rewrites("ssd", "lz4", 25).stored == [512] * 4
+    assert rewrites("zram", "off", 0).written == [511] * 4  # page 0 is all zero
+
+
+def test_bytes_per_slot_are_the_letters() -> None:
+    """3 bytes and a bit for each slot; 8 more for a used one, 8 more if it is in zswap."""
+    assert metadata(0).bytes_per_slot == 3.125
+    full = metadata(100, "lz4")
+    assert full.ledger.letter == 3.125 * full.slots + 16 * full.used
+    disk = metadata(100, "off")
+    assert disk.ledger.letter == 3.125 * disk.slots + 8 * disk.used

@@ -1,0 +1,150 @@
+"""Devices keep what is written, codecs give it back, counters and fault injection count right."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vswap_ref.machine import (
+    PAGE_SIZE,
+    Bitmap,
+    Counters,
+    Disk,
+    Faults,
+    Pmem,
+    Ssd,
+    SwapFile,
+    Zram,
+    format_size,
+    get_codec,
+    parse_size,
+)
+
+KINDS = [Disk, Ssd, Pmem, Zram, lambda size: SwapFile(size, on=Ssd("2M"))]
+PAGE = st.one_of(
+    st.just(bytes(PAGE_SIZE)),
+    st.binary(min_size=16, max_size=16).map(lambda b: b * 256),
+    st.integers(0, 99).map(lambda n: random.Random(n).randbytes(PAGE_SIZE)),
+)
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_what_is_written_is_read(make: type[Ssd]) -> None:
+    """The last write wins; a page never written is zero; a later change of the source is not seen."""
+    device = make("1M")
+    data = bytearray(b"x" * PAGE_SIZE)
+    device.write(3, data)
+    data[0] = 0
+    assert device.read(3) == b"x" * PAGE_SIZE
+    assert device.read(4) == bytes(PAGE_SIZE)
+    device.write(3, random.Random(0).randbytes(PAGE_SIZE))
+    assert device.read(3) == random.Random(0).randbytes(PAGE_SIZE)
+    with pytest.raises(OSError, match="outside"):
+        device.read(device.pages)
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_failures_come_as_ordered(make: type[Ssd]) -> None:
+    """So many, for these pages, and then no more."""
+    device = make("1M")
+    device.fail_reads(pages=[5], times=2)
+    device.read(4)
+    for _ in range(2):
+        with pytest.raises(OSError, match="read error on page 5"):
+            device.read(5)
+    device.read(5)
+    device.fail_writes()
+    with pytest.raises(OSError, match="write error"):
+        device.write(0, bytes(PAGE_SIZE))
+    device.write(0, bytes(PAGE_SIZE))
+
+
+def test_zram_compresses_and_frees() -> None:
+    """Its fill is the compressed size; a freed slot takes nothing."""
+    zram = Zram("1M")
+    zram.write(1, b"ab" * (PAGE_SIZE // 2))
+    zram.write(2, random.Random(1).randbytes(PAGE_SIZE))
+    assert PAGE_SIZE < zram.fill < PAGE_SIZE + 200
+    zram.slot_free_notify(2)
+    assert zram.fill < 200
+
+
+def test_a_disk_pays_for_distance_and_nothing_for_sequence() -> None:
+    """The head's way decides."""
+    disk = Disk("64M")
+    far, near = disk.read_ns(16000, 1), disk.read_ns(16100, 1)
+    assert far > near > disk.read_ns(16101, 1)
+    assert Pmem("1M").read_ns(0, 1) < Ssd("1M").read_ns(0, 1) < far
+
+
+def test_a_file_needs_room_below() -> None:
+    """Larger than its device is refused."""
+    with pytest.raises(ValueError, match="size='4M'"):
+        SwapFile("4M", on=Ssd("2M"))
+
+
+@pytest.mark.parametrize("name", ["lz4", "zstd", "deflate", "lzo"])
+@given(page=PAGE)
+def test_codecs_are_lossless(name: str, page: bytes) -> None:
+    """Every page comes back; damage is an error."""
+    codec = get_codec(name)
+    packed = codec.compress(page)
+    assert codec.decompress(packed) == page
+    with pytest.raises(ValueError, match=name):
+        codec.decompress(packed[: len(packed) // 2])
+
+
+def test_unknown_codec_and_fallback() -> None:
+    """The message lists the names; a missing library says that another works in its place."""
+    with pytest.raises(ValueError, match="compressor='rar': expected one of lz4, zstd, deflate, lzo"):
+        get_codec("rar")
+    lzo = get_codec("lzo")
+    assert lzo.fallback == ("in place of" in lzo.library)
+    assert not get_codec("deflate").fallback
+
+
+def test_counters_suggest_names() -> None:
+    """An unknown counter is an error, not a new counter."""
+    counters = Counters(["pswpin", "pswpout"])
+    before = counters.snapshot()
+    counters["pswpin"] += 2
+    assert counters.since(before) == {"pswpin": 2}
+    assert counters.text() == "pswpin 2\npswpout 0\n"
+    with pytest.raises(KeyError, match="did you mean 'pswpout'"):
+        counters["pswput"] += 1
+
+
+def test_faults_hit_the_nth_request() -> None:
+    """Counted from now, for as many as asked."""
+    faults = Faults()
+    faults.declare("site", "a place")
+    assert not faults.should_fail("site")
+    faults.fail("site", nth=2, times=2)
+    assert [faults.should_fail("site") for _ in range(4)] == [False, True, True, False]
+    assert faults.report() == [("site", 5, "a place")]
+    with pytest.raises(ValueError, match="nth=0"):
+        faults.fail("site", nth=0)
+
+
+@given(st.sets(st.integers(0, 99)), st.integers(1, 8), st.sampled_from([1, 2, 4, 8]), st.integers(0, 99))
+def test_bitmap_finds_the_first_run(used: set[int], nr: int, align: int, start: int) -> None:
+    """find_zero_run against a walk."""
+    bitmap = Bitmap(100)
+    for index in used:
+        bitmap.set(index)
+    free = [i for i in range(start, 101 - nr) if i % align == 0 and not used & set(range(i, i + nr))]
+    assert bitmap.find_zero_run(nr, align, start) == (free[0] if free else -1)
+    assert bitmap.weight == len(used)
+    assert bitmap.nbytes == 16
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("64M", 64 << 20), ("1.5G", 3 << 29), (4096, 4096), ("12KiB", 12288), ("7", 7)]
+)
+def test_sizes(text: int | str, size: int) -> None:
+    """Texts are binary units."""
+    assert parse_size(text) == size
+    assert format_size(64 << 20) == "64.0M"

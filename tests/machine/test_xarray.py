@@ -1,0 +1,75 @@
+"""The XArray's node count against a tree that is really built."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vswap_ref.machine import Faults, XArray
+
+INDEX = st.one_of(st.integers(0, 130), st.sampled_from([4095, 4096, 262143, 262144, 1 << 24]))
+
+
+def naive_nodes(indices: set[int]) -> int:
+    """Nodes of a 64-way tree: a lone index 0 needs none; otherwise one for each distinct prefix up to the root."""
+    if not indices or indices == {0}:
+        return 0
+    nodes, level = 0, indices
+    while True:
+        level = {index >> 6 for index in level}
+        nodes += len(level)
+        if level == {0}:
+            return nodes
+
+
+@given(st.lists(st.tuples(st.booleans(), INDEX), max_size=60))
+def test_nodes_are_those_of_a_tree(steps: list[tuple[bool, int]]) -> None:
+    """After any stores and erases the count is that of a tree built from scratch, and contents are a dict's."""
+    array: XArray[str] = XArray()
+    oracle: dict[int, str] = {}
+    for store, index in steps:
+        if store:
+            assert array.store(index, f"v{index}") == oracle.get(index)
+            oracle[index] = f"v{index}"
+        else:
+            assert array.erase(index) == oracle.pop(index, None)
+        assert array.nodes == naive_nodes(set(oracle))
+    assert list(array.items()) == sorted(oracle.items())
+    assert (len(array), array.empty, array.nbytes) == (len(oracle), not oracle, 576 * array.nodes)
+
+
+def test_a_full_tree_of_16384_entries() -> None:
+    """256 leaves, 4 nodes above them and a root: 9.2 bytes an entry."""
+    array: XArray[int] = XArray()
+    for index in range(16384):
+        array.store(index, index)
+    assert array.nodes == 256 + 4 + 1
+
+
+def test_a_failing_node_changes_nothing() -> None:
+    """A store that needs a node fails; one that does not succeeds."""
+    faults = Faults()
+    faults.declare("xa_node", "a node")
+    array: XArray[int] = XArray(faults, "xa_node")
+    array.store(1, 1)
+    faults.fail("xa_node", nth=1, times=100)
+    with pytest.raises(MemoryError):
+        array.store(64, 2)
+    assert (list(array.items()), array.nodes) == ([(1, 1)], 1)
+    assert array.store(2, 2) is None
+
+
+def test_alloc_and_cmpxchg() -> None:
+    """The lowest free index; an exchange only of what was expected."""
+    array: XArray[Any] = XArray()
+    assert [array.alloc("a", 1, 3) for _ in range(3)] == [1, 2, 3]
+    with pytest.raises(OverflowError):
+        array.alloc("b", 1, 3)
+    array.erase(2)
+    assert array.alloc("c", 1, 3) == 2
+    assert array.cmpxchg(2, "x", "y") == "c"
+    assert array.cmpxchg(2, array.load(2), None) == "c"
+    assert array.load(2) is None
