@@ -105,6 +105,7 @@ class Kernel:
         self.events: list[Event] = []
         self.processes: list[Process] = []
         self.devices: dict[int, BlockDevice] = {}
+        self.online_cpus = list(range(cpus))
         self.system = api.boot(config, pages * PAGE_SIZE, locks)
         self.root = Cgroup(self, self.system.memcg.root)
         if self.zswap is not None:
@@ -143,11 +144,19 @@ class Kernel:
 
     def spawn(self, name: str, cgroup: Cgroup | None = None, cpu: int = 0) -> Process:
         """A new process, without memory yet, in a cgroup (None: the root), running on ``cpu``."""
-        check_range("cpu", cpu, 0, self.system.config.cpus - 1)
+        check_choice("cpu", cpu, self.online_cpus)
         group = cgroup or self.root
         process = Process(self, name, group, api.mm_alloc(self.system, group.memcg), cpu)
         self.processes.append(process)
         return process
+
+    def cpu_offline(self, cpu: int) -> None:
+        """Take a CPU offline; its processes go on on the first one that is left.  ValueError for the last."""
+        check_choice("cpu", cpu, self.online_cpus if len(self.online_cpus) > 1 else ())
+        self.online_cpus.remove(cpu)
+        for process in self.processes:
+            if process.cpu == cpu:
+                process.cpu = self.online_cpus[0]
 
     # --- swap devices ----------------------------------------------------------------------------------------------
 
@@ -575,7 +584,8 @@ def check_choice(name: str, value: object, legal: Iterable[object]) -> None:
     """ValueError unless ``value`` is one of the legal ones."""
     choices = list(legal)
     if value not in choices:
-        raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, choices))}")
+        legal_ones = f"one of {', '.join(map(repr, choices))}" if choices else "another state: nothing is legal now"
+        raise ValueError(f"{name}={value!r}: expected {legal_ones}")
 
 
 def raise_errno(result: int, what: str) -> None:

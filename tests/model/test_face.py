@@ -67,6 +67,7 @@ def test_refused_operations_change_nothing(kernel: vr.Kernel) -> None:
         (OSError, lambda: kernel.swapon(vr.Ssd("1M"), priority=40000)),
         (OSError, lambda: kernel.swapoff(7)),
         (ValueError, lambda: kernel.spawn("x", cpu=9)),
+        (ValueError, lambda: kernel.cpu_offline(2)),
         (ValueError, lambda: kernel.cgroup("a/b")),
         (ValueError, lambda: kernel.cgroup("a", memory_max="-1")),
         (ValueError, lambda: process.mmap(100)),
@@ -116,6 +117,19 @@ def test_trace_is_a_chrome_trace(kernel: vr.Kernel, tmp_path: Path) -> None:
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
     assert [event["name"].split()[0] for event in events] == ["swapon", "madvise"]
     assert events[1]["args"]["zswpout"] == 2
+
+
+def test_cpus_go_offline_one_by_one(kernel: vr.Kernel) -> None:
+    """Processes move to a CPU that is left; the last one stays."""
+    process = kernel.spawn("second", cpu=1)
+    kernel.cpu_offline(1)
+    assert process.cpu == 0
+    process.mmap("8K")[0] = 1
+    with pytest.raises(ValueError, match="cpu=1: expected one of 0"):
+        kernel.spawn("third", cpu=1)
+    with pytest.raises(ValueError, match="nothing is legal now"):
+        kernel.cpu_offline(0)
+    kernel.check()
 
 
 def test_out_of_memory_loses_nothing() -> None:

@@ -284,6 +284,17 @@ def test_live_cells_take_effect_everywhere(toy: Series) -> None:
     assert "100" in inspect.getsource(stage.module("store").advance)
 
 
+def test_location_line_and_diff(toy: Series) -> None:
+    """One line a definition is stored; the diff is made when asked for."""
+    from vswap_ref.series.magics import Locations
+
+    stage = live(toy, "1", "01-replace")
+    shown = Locations([change for one in toy.cells("01-replace") for change in stage.apply(one)])
+    assert repr(shown) == "mm/store.py: STEP replaced, +1 -3\nmm/store.py: twice added, +4 -0"
+    assert {"-STEP = 1", "+STEP = 2", "+    return step(counter)"} <= set(shown.diff().lines())
+    assert "<details" in shown.diff()._repr_html_()
+
+
 def test_live_stage_names_what_is_missing(toy: Series) -> None:
     """Without its own cells a first notebook leaves gaps; they close as the cells run."""
     stage = live(toy, "0", "00-base")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from html import escape
 from typing import Any
 
@@ -21,6 +22,38 @@ class Locations:
 
     def __repr__(self) -> str:
         return "\n".join(map(str, self.changes)) or "nothing changed"
+
+    def diff(self) -> DiffView:
+        """The change against the stage as it was: ``_.diff()`` in the next cell shows it, coloured."""
+        return DiffView(self.changes)
+
+
+class DiffView:
+    """A coloured line diff of what a cell changed, folded; readable in light and dark."""
+
+    def __init__(self, changes: list[Change]) -> None:
+        self.changes = changes
+
+    def lines(self) -> list[str]:
+        """Unified diff of all changes."""
+        parts: list[str] = []
+        for change in self.changes:
+            label = f"{change.module}:{change.name}"
+            parts += difflib.unified_diff(
+                change.before.splitlines(), change.after.splitlines(), label, label, lineterm="", n=99
+            )
+        return parts
+
+    def __repr__(self) -> str:
+        return "\n".join(self.lines())
+
+    def _repr_html_(self) -> str:
+        tints = {"+": "#2e9e5b44", "-": "#c8453c44"}
+        rows = "".join(
+            f"<span style='display:block;background:{tints.get(line[:1], 'transparent')}'>{escape(line)}</span>"
+            for line in self.lines()
+        )
+        return f"<details open><summary>{escape(repr(Locations(self.changes)))}</summary><pre>{rows}</pre></details>"
 
 
 class SealSummary:

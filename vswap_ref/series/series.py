@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import tomllib
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from .errors import SeriesError
@@ -47,16 +45,6 @@ class Series:
     def latest(self) -> str:
         """The last stage of the main line: the highest number."""
         return max((stage for stage in self.stages if stage.isdigit()), key=int)
-
-    @cached_property
-    def key(self) -> str:
-        """Hash of everything that the stages' sources depend on."""
-        digest = hashlib.sha256((self.root / "series.toml").read_bytes())
-        for path in sorted(self.root.glob("*.md")):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
-        for path in sorted(Path(__file__).parent.glob("*.py")):
-            digest.update(path.read_bytes())
-        return digest.hexdigest()
 
     def stage(self, stage_id: int | str) -> Stage:
         """The stage with this id; SeriesError listing those that exist."""

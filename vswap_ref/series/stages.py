@@ -14,6 +14,7 @@ import json
 import os
 import sys
 import tempfile
+import zlib
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -33,13 +34,21 @@ def notebooks_root() -> Path | None:
     return root if (root / "series.toml").exists() else None
 
 
+def sources_key(root: Path) -> str:
+    """Checksum of everything that the stages' sources depend on: the notebooks, and the engine."""
+    checksum = 0
+    for path in (root / "series.toml", *sorted(root.glob("*.md")), *sorted(Path(__file__).parent.glob("*.py"))):
+        checksum = zlib.crc32(path.name.encode() + path.read_bytes(), checksum)
+    return f"{checksum:08x}"
+
+
 def write_stages(root: Path, folder: Path) -> dict[str, Any]:
     """Write the sources of all stages of the series in ``root`` to ``folder``; returns the manifest."""
     from .series import Series
     from .weave import weave_tree
 
     series = Series(root)
-    manifest: dict[str, Any] = {"key": series.key, "latest": series.latest, "stages": {}}
+    manifest: dict[str, Any] = {"key": sources_key(root), "latest": series.latest, "stages": {}}
     known: dict[tuple[str, str], str] = {}
     for stage in series.stages.values():
         files: dict[str, str] = {}
@@ -74,12 +83,10 @@ class StageStore:
         root = notebooks_root()
         if root is None:
             return dict(json.loads((self.folder / "manifest.json").read_text(encoding="utf-8")))
-        from .series import Series
-
         self.folder = stages_cache()
         try:
             manifest = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
-            if manifest["key"] == Series(root).key:
+            if manifest["key"] == sources_key(root):
                 return dict(manifest)
         except (OSError, ValueError, KeyError):
             pass

@@ -40,13 +40,15 @@ Tree = dict[str, Module]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a cell did to one name: added, replaced, removed or moved; lines more and less."""
+    """What a cell did to one name: added, replaced, removed or moved; lines more and less; the texts."""
 
     module: str
     name: str
     verb: str
     plus: int = 0
     minus: int = 0
+    before: str = ""
+    after: str = ""
 
     def __str__(self) -> str:
         return f"{self.module}: {self.name} {self.verb}, +{self.plus} -{self.minus}"
@@ -97,10 +99,9 @@ def define(module: Module, path: str, owned: Owned) -> Change:
     name = owned.definition.name
     old = module.definitions.get(name)
     module.definitions[name] = owned
-    before = old.definition.text.split("\n") if old else []
-    after = owned.definition.text.split("\n")
-    plus, minus = count_difference(before, after)
-    return Change(path, name, "replaced" if old else "added", plus, minus)
+    before = old.definition.text if old else ""
+    plus, minus = count_difference(before.splitlines(), owned.definition.text.splitlines())
+    return Change(path, name, "replaced" if old else "added", plus, minus, before, owned.definition.text)
 
 
 def count_difference(before: list[str], after: list[str]) -> tuple[int, int]:
