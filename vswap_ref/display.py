@@ -121,7 +121,7 @@ def table_html(rows: Sequence[dict[str, Any]]) -> str:
     """A plain table; numbers to the right."""
     if not rows:
         return "<p>(empty)</p>"
-    head = "".join(f"<th>{escape(str(name))}</th>" for name in rows[0])
+    head = "".join(f"<th style='padding:0 .6em'>{escape(str(name))}</th>" for name in rows[0])
     body = "".join("<tr>" + "".join(map(cell_html, row.values())) + "</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
@@ -129,8 +129,8 @@ def table_html(rows: Sequence[dict[str, Any]]) -> str:
 def cell_html(value: object) -> str:
     """One table cell."""
     if isinstance(value, int):
-        return f"<td style='text-align:right'>{value:,}</td>"
-    return f"<td>{escape(str(value))}</td>"
+        return f"<td style='text-align:right;padding:0 .6em'>{value:,}</td>"
+    return f"<td style='padding:0 .6em'>{escape(str(value))}</td>"
 
 
 def squares_svg(places: Sequence[str], alt: str, columns: int = 64, side: int = 9) -> str:

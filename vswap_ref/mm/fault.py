@@ -127,7 +127,7 @@ def do_swap_page(s: System, vmf: VmFault) -> int:
         return 0
     folio = swap_cache_get_folio(s, entry)
     if folio is not None:
-        swap_update_readahead(s, folio, vmf.vma)
+        swap_update_readahead(s, folio, vmf.vma, vmf.addr)
         ret = map_swapped_in(s, vmf, si, entry, folio, bypass=False)
     else:
         ret = do_swap_page_major(s, vmf, si, entry)

@@ -131,13 +131,16 @@ def swapin_readahead(s: System, entry: SwpEntry, vma: Vma, addr: int) -> Folio |
     return swap_vma_readahead(s, entry, vma, addr)
 
 
-def swap_update_readahead(s: System, folio: Folio, vma: Vma) -> None:
-    """A fault found the folio in the cache: if it was read ahead, the guess was right."""
-    if not folio.readahead:
-        return
+def swap_update_readahead(s: System, folio: Folio, vma: Vma, addr: int) -> None:
+    """A fault found the folio in the cache: if it was read ahead, the guess was right.
+
+    The mapping remembers the address too, so that the next window knows the direction.
+    """
+    hit = folio.readahead
     folio.readahead = False
-    s.vmstat["swap_ra_hit"] += 1
+    s.vmstat["swap_ra_hit"] += hit
     if s.swap.nr_rotate_swap:
-        s.swap.readahead_hits += 1
+        s.swap.readahead_hits += hit
     else:
-        vma.ra_hits = min(vma.ra_hits + 1, SWAP_RA_HITS_MAX)
+        vma.ra_addr = addr
+        vma.ra_hits = min(vma.ra_hits + hit, SWAP_RA_HITS_MAX)

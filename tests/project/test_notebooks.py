@@ -1,0 +1,61 @@
+"""The shape of the chapters: small cells, words before each, no placeholder, the usual sections."""
+
+from __future__ import annotations
+
+import ast
+import re
+import statistics
+from pathlib import Path
+
+import pytest
+
+from vswap_ref.series.notebook import Cell, read_cells
+
+NOTEBOOKS = sorted((Path(__file__).parent.parent.parent / "notebooks").glob("*.md"))
+CHAPTERS = [path for path in NOTEBOOKS if not path.stem.startswith("00-00")]
+
+
+def code_lines(cell: Cell) -> int:
+    """Lines of an export cell that are neither blank nor docstring nor comment."""
+    text = cell.source
+    documented = (ast.Module, ast.FunctionDef, ast.ClassDef)
+    strings: set[int] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, documented) and ast.get_docstring(node) is not None:
+            first = node.body[0]
+            strings |= set(range(first.lineno, (first.end_lineno or first.lineno) + 1))
+    lines = enumerate(text.split("\n"), 1)
+    return sum(bool(line.strip()) and not line.lstrip().startswith("#") and n not in strings for n, line in lines)
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_export_cells_are_small(path: Path) -> None:
+    """At most 40 lines of code; half of them short enough to be read at a glance."""
+    sizes = [code_lines(cell) for cell in read_cells(path) if cell.patch]
+    assert max(sizes) <= 40
+    assert statistics.median(sizes) <= 15
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_words_come_before_code(path: Path) -> None:
+    """Every export cell is introduced by a paragraph of its own."""
+    text = path.read_text(encoding="utf-8")
+    for match in re.finditer(r"```\{code-cell\}\n(?::.*\n)*%%patch (\S+)", text):
+        before = text[: match.start()].rstrip()
+        assert not before.endswith("```"), f"{path.stem}: no words before a cell of {match[1]}"
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_chapters_have_their_parts(path: Path) -> None:
+    """An experiment with a widget, the seal, the box, exercises with hidden solutions; no placeholders."""
+    text = path.read_text(encoding="utf-8")
+    for part in (
+        "explore(",
+        "%seal",
+        "Model versus kernel",
+        "## Exercises",
+        ":::{dropdown} Solution",
+        ":tags: [hide-cell]",
+    ):
+        assert part in text, part
+    assert not re.search(r"\b(TODO|FIXME|PROSE|TBD)\b", text)
