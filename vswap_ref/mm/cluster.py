@@ -27,11 +27,6 @@ from .types import (
 EMPTY_TABLE = bytes(8 * SWAPFILE_CLUSTER)
 
 
-def cluster_is_empty(ci: SwapClusterInfo) -> bool:
-    """No slot in use."""
-    return ci.count == 0
-
-
 def cluster_offset(ci: SwapClusterInfo) -> int:
     """First slot of the cluster."""
     return ci.index << CLUSTER_SHIFT

@@ -60,11 +60,6 @@ def folio_zero_user(folio: Folio) -> None:
     folio.data[:] = bytes(len(folio.data))
 
 
-def folio_get(folio: Folio, nr: int = 1) -> None:
-    """Take ``nr`` more references; the caller already has one."""
-    folio.refcount += nr
-
-
 def folio_try_get(folio: Folio) -> bool:
     """Take a reference unless the folio is being freed or frozen."""
     if folio.refcount <= 0:

@@ -6,13 +6,7 @@ Kernel homes: mm/swap.c, include/linux/mm_inline.h.  The first element of a list
 
 from __future__ import annotations
 
-from .state import Folio, Lruvec, System
-from .workingset import workingset_activation
-
-
-def folio_lruvec(s: System, folio: Folio) -> Lruvec:
-    """The lists this folio belongs on."""
-    return (folio.memcg or s.memcg.root).lruvec
+from .state import Folio, System
 
 
 def lruvec_add_folio(s: System, folio: Folio) -> None:
@@ -51,25 +45,6 @@ def folio_isolate_lru(s: System, folio: Folio) -> bool:
 def folio_add_lru(s: System, folio: Folio) -> None:
     """Put a new folio on the lists (at once: the kernel's per-CPU batches are left out)."""
     lruvec_add_folio(s, folio)
-
-
-def folio_activate(s: System, folio: Folio) -> None:
-    """Move a folio to the active list."""
-    if folio.lru and not folio.active:
-        lruvec_del_folio(s, folio)
-        folio.active = True
-        lruvec_add_folio(s, folio)
-        s.vmstat["pgactivate"] += 1 << folio.order
-
-
-def folio_mark_accessed(s: System, folio: Folio) -> None:
-    """Second touch activates: unreferenced -> referenced -> active."""
-    if not folio.referenced:
-        folio.referenced = True
-    elif not folio.active:
-        folio_activate(s, folio)
-        folio.referenced = False
-        workingset_activation(s, folio)
 
 
 def folio_rotate_reclaimable(s: System, folio: Folio) -> None:

@@ -17,11 +17,6 @@ PTE_TABLE_SHIFT = 9
 PTE_TABLE_MASK = PTRS_PER_PTE - 1
 
 
-def pte_offset_map(mm: Mm, addr: int) -> list[int] | None:
-    """The page table that covers an address, or None."""
-    return mm.pgd.get(addr >> PTE_TABLE_SHIFT)
-
-
 def pte_alloc(s: System, mm: Mm, addr: int) -> list[int] | None:
     """The page table that covers an address, made if missing; None without memory."""
     table = mm.pgd.get(addr >> PTE_TABLE_SHIFT)
@@ -37,11 +32,6 @@ def ptep_get(mm: Mm, addr: int) -> Pte:
     """The page-table entry of an address; 0 if there is no table."""
     table = mm.pgd.get(addr >> PTE_TABLE_SHIFT)
     return Pte(table[addr & PTE_TABLE_MASK]) if table is not None else Pte(0)
-
-
-def set_pte(mm: Mm, addr: int, pte: Pte) -> None:
-    """Write the page-table entry of an address whose table exists."""
-    mm.pgd[addr >> PTE_TABLE_SHIFT][addr & PTE_TABLE_MASK] = pte
 
 
 def table_ranges(mm: Mm, start: int, end: int) -> Iterator[tuple[list[int], int, int]]:

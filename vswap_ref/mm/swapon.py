@@ -14,6 +14,7 @@ from vswap_ref.machine import Bitmap, BlockDevice, PercpuRef
 from .cluster import move_cluster, swap_cluster_alloc_table
 from .state import SwapClusterInfo, SwapInfo, System
 from .swap_cgroup import swap_cgroup_swapoff, swap_cgroup_swapon
+from .swap_continuation import free_swap_count_continuations
 from .swap_device import add_to_avail_list, plist_add
 from .types import (
     CLUSTER_FLAG_FREE,
@@ -120,7 +121,7 @@ def release_swap_info(s: System, si: SwapInfo) -> None:
             del ci.on_list[ci]
     si.cluster_info = []
     si.global_next = None
-    si.continuation.clear()
+    free_swap_count_continuations(si)
     si.bdev = None
     si.max = si.pages = 0
     si.inuse_pages = 1 << 30

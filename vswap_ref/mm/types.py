@@ -47,12 +47,6 @@ def swp_entry_add(entry: SwpEntry, delta: int) -> SwpEntry:
     return SwpEntry(entry + delta)
 
 
-def swp_entry_align(entry: SwpEntry, nr_pages: int) -> SwpEntry:
-    """The entry rounded down to a multiple of ``nr_pages`` (a power of two)."""
-    return SwpEntry(entry & -nr_pages)
-
-
-# One byte per slot: the swap map (include/linux/swap.h).
 SWAP_MAP_MAX = 0x3E
 SWAP_MAP_BAD = 0x3F
 SWAP_HAS_CACHE = 0x40
@@ -70,7 +64,7 @@ def swap_count(byte: int) -> int:
 # Device flags (struct swap_info_struct.flags).
 SWP_USED = 1 << 0
 SWP_WRITEOK = 1 << 1
-SWP_DISCARDABLE = 1 << 2
+
 SWP_SOLIDSTATE = 1 << 4
 SWP_CONTINUED = 1 << 5
 SWP_BLKDEV = 1 << 6
@@ -98,7 +92,6 @@ VM_FAULT_OOM = 0x1
 VM_FAULT_SIGBUS = 0x2
 
 VM_FAULT_MAJOR = 0x4
-VM_FAULT_RETRY = 0x400
 
 
 def swp_tb_folio(pfn: int) -> int:
@@ -109,11 +102,6 @@ def swp_tb_folio(pfn: int) -> int:
 def swp_tb_is_folio(word: int) -> bool:
     """True if the word names a folio."""
     return word != 0 and not word & 1
-
-
-def swp_tb_is_shadow(word: int) -> bool:
-    """True if the word is a shadow."""
-    return word & 1 == 1
 
 
 def swp_tb_pfn(word: int) -> int:
@@ -131,7 +119,7 @@ PTE_SWP_EXCLUSIVE = 1 << 4
 PTE_SOFT_DIRTY = 1 << 5
 PTE_UFFD_WP = 1 << 6
 PTE_SHIFT = 8
-PTE_FLAGS = (1 << PTE_SHIFT) - 1
+
 PTRS_PER_PTE = 512
 
 

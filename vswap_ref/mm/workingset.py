@@ -66,8 +66,3 @@ def workingset_refault(s: System, folio: Folio, shadow: Shadow) -> None:
         folio.workingset = True
         s.vmstat["workingset_restore_anon"] += nr
         owner.stat["workingset_restore_anon"] += nr
-
-
-def workingset_activation(s: System, folio: Folio) -> None:
-    """An activation ages the evicted pages as an eviction does."""
-    workingset_age_nonresident(folio.memcg or s.memcg.root, 1 << folio.order)

@@ -7,7 +7,7 @@ up to 16 bytes.
 
 from __future__ import annotations
 
-from errno import EINVAL, ENOMEM
+from errno import ENOMEM
 
 from vswap_ref.machine import PAGE_SIZE, XArray, get_codec
 
@@ -161,17 +161,3 @@ def zswap_invalidate(s: System, entry: SwpEntry) -> None:
     old = tree.erase(swp_offset(entry))
     if old is not None:
         zswap_entry_free(s, old)
-
-
-def zswap_set_param(s: System, name: str, value: int) -> int:
-    """Write a module parameter: max_pool_percent, accept_threshold_percent, shrinker_enabled, enabled.
-
-    Returns 0 or -EINVAL.
-    """
-    if name in ("max_pool_percent", "accept_threshold_percent"):
-        if not 0 <= value <= 100:
-            return -EINVAL
-    elif name not in ("shrinker_enabled", "enabled"):
-        return -EINVAL
-    setattr(s.zswap, name, value)
-    return 0

@@ -21,7 +21,6 @@ from .weave import weave_tree
 ADDRESS = re.compile(r"0x[0-9a-f]{8,}")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 WIDGETS = "application/vnd.jupyter.widget-state+json"
-VIEW = "application/vnd.jupyter.widget-view+json"
 TIMEOUT_SECONDS = 300
 
 
