@@ -173,11 +173,18 @@ def isolate_lru_folios(s: System, lru: OrderedDict[Folio, None], nr_to_scan: int
 
 
 def shrink_inactive_list(s: System, memcg: Memcg, nr_to_scan: int, who: str) -> int:
-    """Reclaim from the cold end of the inactive list.  Returns pages freed."""
+    """Reclaim from the cold end of the inactive list.  Returns pages freed.
+
+    If the batch is nothing but folios under writeback, it waits for a write to end (reclaim_throttle): scanning on
+    would only find more of them.
+    """
     folios = isolate_lru_folios(s, memcg.lruvec.inactive, nr_to_scan)
     scanned = sum(1 << folio.order for folio in folios)
+    throttle = bool(folios) and all(folio.writeback for folio in folios)
     freed = shrink_folio_list(s, folios, ignore_references=False)
     count_scan(s, memcg, who, scanned, freed)
+    if throttle:
+        swap_io_wait_one(s)
     return freed
 
 
