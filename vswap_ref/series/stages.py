@@ -8,12 +8,10 @@ change; a wheel carries them inside the package.
 from __future__ import annotations
 
 import importlib
-import importlib.abc
 import importlib.util
 import json
 import os
 import sys
-import tempfile
 import zlib
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
@@ -100,18 +98,18 @@ class StageStore:
 
 
 def stages_cache() -> Path:
-    """Folder for generated stage sources: in the checkout's _build, or a temporary one if that cannot be written."""
+    """Folder for generated stage sources: in the checkout's _build, or the user's cache if that cannot be written."""
     build = CHECKOUT / "_build"
     if os.access(build if build.exists() else CHECKOUT, os.W_OK):
         return build / "stages"
-    return Path(tempfile.gettempdir()) / f"vswap_ref-stages-{os.getuid()}"
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vswap_ref" / "stages"
 
 
 store = StageStore()
 
 
-class StageFinder(importlib.abc.MetaPathFinder):
-    """Finds the modules below vswap_ref._stages."""
+class StageFinder:
+    """Finds the modules below vswap_ref._stages (a meta path finder)."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
