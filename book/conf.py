@@ -83,5 +83,5 @@ else:
 
 def setup(app: Sphinx) -> None:
     """Cells are highlighted as Python, also below ``%%patch``."""
-    app.add_lexer("ipython3", PatchLexer)
-    app.add_lexer("ipython", PatchLexer)
+    for alias in ("python", "ipython", "ipython3"):
+        app.add_lexer(alias, PatchLexer)

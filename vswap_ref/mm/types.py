@@ -1,7 +1,8 @@
 # Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
 """Entries, words and page-table entries: every encoding of the swap subsystem, as integers.
 
-Raw arithmetic on these integers happens here and nowhere else.  Kernel homes: include/linux/swapops.h,
+Raw arithmetic on these integers happens here; elsewhere they are masked and shifted by the constants below, where
+speed asks for it.  Kernel homes: include/linux/swapops.h,
 mm/swap_table.h, include/linux/swap.h, arch page-table headers (a page-table entry is reduced to what swap reads).
 """
 
@@ -11,11 +12,14 @@ from typing import NewType
 
 SwpEntry = NewType("SwpEntry", int)
 """A swap entry: type (device number) from bit 58 on, offset (slot number) below.  0 = no entry."""
+
 NO_ENTRY = SwpEntry(0)
 Pte = NewType("Pte", int)
 """A page-table entry: flags in the low 8 bits; above them a page frame number or a swap entry.  0 = empty."""
+
 Shadow = NewType("Shadow", int)
 """What is left of an evicted folio (workingset_eviction): always odd, so that a table word can hold it."""
+
 MAX_SWAPFILES = 24
 SWP_TYPE_SHIFT = 58
 SWP_OFFSET_MASK = (1 << SWP_TYPE_SHIFT) - 1
@@ -88,6 +92,7 @@ TTRS_UNMAPPED = 2
 TTRS_FULL = 4
 AOP_WRITEPAGE_ACTIVATE = 0x80000
 """Answer of swap_writeout: not written, keep the (still locked) folio in memory."""
+
 VM_FAULT_OOM = 0x1
 VM_FAULT_SIGBUS = 0x2
 
