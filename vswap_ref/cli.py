@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(arguments)
     try:
         return int(args.func(args))
-    except (SeriesError, ValueError, OSError) as error:
+    except (SeriesError, ValueError, OSError, MemoryError) as error:
         print(f"vswap-ref: {error}", file=sys.stderr)
         return 1
 

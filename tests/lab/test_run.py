@@ -76,3 +76,9 @@ def test_command_errors_are_one_line(arguments: list[str], capsys: pytest.Captur
     error = capsys.readouterr().err
     assert error.startswith("vswap-ref: ")
     assert error.count("\n") == 1
+
+
+def test_command_without_room_says_so(trace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Memory that cannot be found is one line too."""
+    assert main(["run", str(trace), "--swap", "none", "--zswap", "off", "--pages", "random", "--ram", "256K"]) == 1
+    assert "memory and swap are at their limits" in capsys.readouterr().err
