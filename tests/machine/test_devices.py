@@ -141,6 +141,26 @@ def test_bitmap_finds_the_first_run(used: set[int], nr: int, align: int, start: 
     assert bitmap.nbytes == 16
 
 
+def test_ranges_and_pages_are_checked() -> None:
+    """A bitmap does not grow, a device takes no more than a page, a file discards below, a size is exact."""
+    bitmap = Bitmap(10)
+    with pytest.raises(IndexError, match="bits 8 to 11 of 10"):
+        bitmap.set_range(8, 4)
+    with pytest.raises(IndexError):
+        bitmap.clear_range(10, 1)
+    assert len(bitmap) == 10
+    for device in (Zram("1M"), Ssd("1M")):
+        with pytest.raises(OSError, match="bytes are"):
+            device.write(0, bytes(PAGE_SIZE + 1))
+        assert device.read(0) == bytes(PAGE_SIZE)
+    below = Ssd("1M")
+    file = SwapFile("1M", on=below)
+    file.write(2, b"x" * PAGE_SIZE)
+    file.discard(2, 1)
+    assert below.read(2) == bytes(PAGE_SIZE)
+    assert parse_size(str(2**60 + 1)) == 2**60 + 1
+
+
 @pytest.mark.parametrize(
     ("text", "size"), [("64M", 64 << 20), ("1.5G", 3 << 29), (4096, 4096), ("12KiB", 12288), ("7", 7)]
 )

@@ -73,3 +73,5 @@ def test_alloc_and_cmpxchg() -> None:
     assert array.cmpxchg(2, "x", "y") == "c"
     assert array.cmpxchg(2, array.load(2), None) == "c"
     assert array.load(2) is None
+    assert array.store(1, None) == "a"
+    assert list(array) == [3]

@@ -37,11 +37,15 @@ class Bitmap:
         self.bits[index] = 0
 
     def set_range(self, start: int, nr: int) -> None:
-        """Set ``nr`` bits."""
+        """Set ``nr`` bits.  IndexError beyond the end."""
+        if start + nr > len(self.bits):
+            raise IndexError(f"bits {start} to {start + nr - 1} of {len(self.bits)}")
         self.bits[start : start + nr] = b"\1" * nr
 
     def clear_range(self, start: int, nr: int) -> None:
-        """Clear ``nr`` bits."""
+        """Clear ``nr`` bits.  IndexError beyond the end."""
+        if start + nr > len(self.bits):
+            raise IndexError(f"bits {start} to {start + nr - 1} of {len(self.bits)}")
         self.bits[start : start + nr] = bytes(nr)
 
     def all_equal(self, start: int, nr: int) -> bool:

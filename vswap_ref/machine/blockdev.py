@@ -70,12 +70,14 @@ class BlockDevice:
         return bytes(self._content.get(page, ZERO_PAGE))
 
     def write(self, page: int, data: bytes | bytearray) -> None:
-        """Write a page.  OSError(EIO) if made to fail."""
+        """Write a page.  OSError(EIO) if made to fail, OSError(EINVAL) for data that is no page."""
         if self._failing or not 0 <= page < self.pages:
             self._check(page, "write")
         self.stats.writes += 1
         if self.contentless:
             return
+        if len(data) > PAGE_SIZE:
+            raise OSError(EINVAL, f"{len(data)} bytes are more than a page")
         stored = self._content.get(page)
         if stored is None:
             self._content[page] = bytearray(data)
@@ -187,6 +189,8 @@ class Zram(BlockDevice):
 
     def write(self, page: int, data: bytes | bytearray) -> None:
         """Compress a page; one that does not shrink is kept as it is."""
+        if len(data) != PAGE_SIZE:
+            raise OSError(EINVAL, f"{len(data)} bytes are no page")
         packed = self.codec.compress(bytes(data))
         super().write(page, packed if len(packed) < PAGE_SIZE else data)
 
@@ -229,6 +233,11 @@ class SwapFile(BlockDevice):
         self._check(page, "write")
         self.stats.writes += 1
         self.on.write(page, data)
+
+    def discard(self, page: int, nr: int) -> None:
+        """Discard on the device below."""
+        self.stats.discards += 1
+        self.on.discard(page, nr)
 
     def read_ns(self, page: int, nr: int) -> int:
         """As the device below."""

@@ -21,7 +21,8 @@ def parse_size(value: int | str, name: str = "size") -> int:
     match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         raise ValueError(f'{name}={value!r}: expected bytes as an int >= 0 or a text such as "64M" or "1.5G"')
-    return int(float(match[1]) * (1 << _SUFFIXES[match[2].upper()]))
+    unit = 1 << _SUFFIXES[match[2].upper()]
+    return int(match[1]) * unit if match[1].isdecimal() else int(float(match[1]) * unit)
 
 
 def parse_pages(value: int | str, name: str = "size", least: int = 1) -> int:

@@ -37,7 +37,9 @@ class XArray(Generic[T]):
         return self._values.get(index)
 
     def store(self, index: int, value: T) -> T | None:
-        """Put an object at an index; returns the one it replaces."""
+        """Put an object at an index; returns the one it replaces.  Storing None erases."""
+        if value is None:
+            return self.erase(index)
         old = self._values.get(index)
         if old is None:
             self._insert(index)
