@@ -63,7 +63,7 @@ def try_charge_memcg(s: System, memcg: Memcg, nr: int) -> int:
     """
     retries = MAX_RECLAIM_RETRIES
     while retries:
-        place = page_counter_try_charge([ancestor.memory for ancestor in memcg.lineage], nr)
+        place = page_counter_try_charge(memcg.memory_counters, nr)
         if place < 0:
             return 0
         over = memcg.lineage[place]
@@ -89,8 +89,7 @@ def mem_cgroup_uncharge(folio: Folio) -> None:
     """Take a folio that is being freed off its cgroup."""
     memcg = folio.memcg
     if memcg is not None:
-        if memcg.lineage:
-            page_counter_uncharge([ancestor.memory for ancestor in memcg.lineage], 1 << folio.order)
+        page_counter_uncharge(memcg.memory_counters, 1 << folio.order)
         folio.memcg = None
 
 
@@ -123,7 +122,7 @@ def mem_cgroup_try_charge_swap(s: System, folio: Folio, entry: SwpEntry) -> int:
         return 0
     nr = 1 << folio.order
     memcg = mem_cgroup_id_get_online(memcg, nr)
-    if memcg.lineage and page_counter_try_charge([ancestor.swap for ancestor in memcg.lineage], nr) >= 0:
+    if page_counter_try_charge(memcg.swap_counters, nr) >= 0:
         memcg_event(memcg, "swap.max")
         memcg_event(memcg, "swap.fail")
         mem_cgroup_id_put_many(s, memcg, nr)
@@ -139,8 +138,7 @@ def mem_cgroup_uncharge_swap(s: System, entry: SwpEntry, nr: int) -> None:
     memcg = s.memcg.by_id.get(memcg_id)
     if memcg is None:
         return
-    if memcg.lineage:
-        page_counter_uncharge([ancestor.swap for ancestor in memcg.lineage], nr)
+    page_counter_uncharge(memcg.swap_counters, nr)
     memcg.nr_swap -= nr
     mem_cgroup_id_put_many(s, memcg, nr)
 

@@ -60,19 +60,23 @@ def rmap_walk(folio: Folio) -> Iterator[tuple[Vma, list[int], int, int]]:
     """Every PTE that maps the folio: (vma, page table, index in it, page of the folio)."""
     if folio.anon_vma is None:
         return
+    pages = range(1 << folio.order)
     for vma in folio.anon_vma.vmas:
-        for page in range(1 << folio.order):
+        for page in pages:
             addr = folio.index + page
             table = vma.mm.pgd.get(addr >> PTE_TABLE_SHIFT)
             if table is None or not vma.start <= addr < vma.end:
                 continue
-            pte = table[addr & PTE_TABLE_MASK]
+            index = addr & PTE_TABLE_MASK
+            pte = table[index]
             if pte & PTE_PRESENT and pte >> PTE_SHIFT == folio.pfn + page:
-                yield vma, table, addr & PTE_TABLE_MASK, page
+                yield vma, table, index, page
 
 
 def folio_referenced(folio: Folio) -> int:
     """How many PTEs were used since the last look; clears their young bits."""
+    if not folio.mapcount:
+        return 0
     referenced = 0
     for _, table, index, _ in rmap_walk(folio):
         if table[index] & PTE_YOUNG:

@@ -127,11 +127,16 @@ class Memcg:
     children: list[Memcg] = field(default_factory=list)
     lineage: tuple[Memcg, ...] = ()
     """The cgroup and its ancestors without the root, which is never limited and never charged."""
+    memory_counters: tuple[PageCounter, ...] = ()
+    swap_counters: tuple[PageCounter, ...] = ()
+    """The counters of the lineage, in its order."""
 
     def __post_init__(self) -> None:
         """The lineage follows from the parent."""
         if self.parent is not None:
             self.lineage = (self, *self.parent.lineage)
+            self.memory_counters = (self.memory, *self.parent.memory_counters)
+            self.swap_counters = (self.swap, *self.parent.swap_counters)
 
 
 @dataclass(slots=True, eq=False)

@@ -21,7 +21,7 @@ def swap_cache_get_folio(s: System, entry: SwpEntry) -> Folio | None:
     Lockless: lock the folio, then check it with folio_matches_swap_entry.
     """
     word = swap_table_get(s.swap.info[entry >> SWP_TYPE_SHIFT], entry & SWP_OFFSET_MASK)
-    if word == 0 or word & 1:
+    if not swp_tb_is_folio(word):
         return None
     folio = s.memory.mem_map[swp_tb_pfn(word)]
     assert folio is not None
@@ -42,7 +42,7 @@ def swap_cache_add_folio(s: System, folio: Folio, entry: SwpEntry) -> Shadow | N
     assert folio.locked
     assert folio.swapbacked
     assert not folio.swapcache
-    si = swp_swap_info(s, entry)
+    si = s.swap.info[entry >> SWP_TYPE_SHIFT]
     nr = 1 << folio.order
     shadow = 0
     word = swp_tb_folio(folio.pfn)
@@ -50,8 +50,9 @@ def swap_cache_add_folio(s: System, folio: Folio, entry: SwpEntry) -> Shadow | N
     ci = swap_cluster_lock(s, si, offset)
     for i in range(offset, offset + nr):
         old = __swap_table_xchg(si, i, word)
-        assert not swp_tb_is_folio(old)
-        shadow = old or shadow
+        if old:
+            assert not swp_tb_is_folio(old)
+            shadow = old
     folio.refcount += nr
     folio.swapcache = True
     folio.swap = entry

@@ -14,7 +14,6 @@ from .types import (
     SWAP_USAGE_OFFLIST_BIT,
     SWP_OFFSET_MASK,
     SWP_TYPE_SHIFT,
-    SWP_USED,
     SWP_WRITEOK,
     SwpEntry,
 )
@@ -37,11 +36,11 @@ def swp_swap_info(s: System, entry: SwpEntry) -> SwapInfo:
 
 def _swap_info_get(s: System, entry: SwpEntry) -> SwapInfo | None:
     """The device of an entry that is in use, or None for a bad entry (the kernel logs it)."""
-    si = swap_type_to_info(s, entry >> SWP_TYPE_SHIFT) if entry else None
-    offset = entry & SWP_OFFSET_MASK
-    if si is None or not si.flags & SWP_USED or offset >= si.max or not si.swap_map[offset]:
+    type_, offset = entry >> SWP_TYPE_SHIFT, entry & SWP_OFFSET_MASK
+    if not entry or type_ >= len(s.swap.info):
         return None
-    return si
+    si = s.swap.info[type_]
+    return si if offset < si.max and si.swap_map[offset] else None
 
 
 def get_swap_device(s: System, entry: SwpEntry) -> SwapInfo | None:
@@ -49,10 +48,11 @@ def get_swap_device(s: System, entry: SwpEntry) -> SwapInfo | None:
 
     Returns None for entry 0, an unknown device, an offset beyond its end, or while swapoff runs.
     """
-    if not entry:
+    type_ = entry >> SWP_TYPE_SHIFT
+    if not entry or type_ >= len(s.swap.info):
         return None
-    si = swap_type_to_info(s, entry >> SWP_TYPE_SHIFT)
-    if si is None or not si.users.tryget():
+    si = s.swap.info[type_]
+    if not si.users.tryget():
         return None
     if entry & SWP_OFFSET_MASK >= si.max:
         si.users.put()

@@ -13,7 +13,7 @@ from .cluster import free_cluster, partial_free_cluster
 from .memcg import mem_cgroup_uncharge_swap
 from .state import Folio, SwapClusterInfo, SwapInfo, System
 from .swap_continuation import add_swap_count_continuation, swap_count_continued
-from .swap_device import _swap_info_get, swap_cluster_lock, swap_cluster_unlock, swap_type_to_info, swap_usage_sub
+from .swap_device import _swap_info_get, swap_cluster_lock, swap_cluster_unlock, swap_usage_sub
 from .swap_table import __swap_cache_clear_shadow
 from .types import (
     CLUSTER_MASK,
@@ -65,10 +65,10 @@ def __swap_duplicate(s: System, entry: SwpEntry, usage: int, nr: int) -> int:
     Returns 0, -EINVAL (bad device; shmem slot), -ENOENT (free or bad slot), -EEXIST (already cached) or -ENOMEM
     (continuation needed).  On an error nothing has changed.
     """
-    si = swap_type_to_info(s, entry >> SWP_TYPE_SHIFT)
-    if si is None:
+    type_, offset = entry >> SWP_TYPE_SHIFT, entry & SWP_OFFSET_MASK
+    if type_ >= len(s.swap.info):
         return -EINVAL
-    offset = entry & SWP_OFFSET_MASK
+    si = s.swap.info[type_]
     ci = swap_cluster_lock(s, si, offset)
     if nr == 1:
         err = swap_duplicate_error(si.swap_map[offset], usage) or swap_duplicate_one(si, offset, usage)
@@ -249,6 +249,7 @@ def folio_swapped(s: System, folio: Folio) -> bool:
     si = s.swap.info[folio.swap >> SWP_TYPE_SHIFT]
     offset = folio.swap & SWP_OFFSET_MASK
     ci = swap_cluster_lock(s, si, offset)
-    swapped = any(byte & ~SWAP_HAS_CACHE for byte in si.swap_map[offset : offset + (1 << folio.order)])
+    nr = 1 << folio.order
+    unused = si.swap_map.count(0, offset, offset + nr) + si.swap_map.count(SWAP_HAS_CACHE, offset, offset + nr)
     swap_cluster_unlock(ci)
-    return swapped
+    return unused < nr

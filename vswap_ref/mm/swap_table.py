@@ -34,7 +34,10 @@ def __swap_table_fill(si: SwapInfo, offset: int, nr: int, word: int) -> None:
     table = si.cluster_info[offset >> CLUSTER_SHIFT].table
     assert table is not None
     index = offset & CLUSTER_MASK
-    table[index : index + nr] = array("Q", [word]) * nr
+    if nr == 1:
+        table[index] = word
+    else:
+        table[index : index + nr] = array("Q", [word]) * nr
 
 
 def __swap_cache_clear_shadow(si: SwapInfo, offset: int, nr: int) -> None:
