@@ -59,6 +59,7 @@ nb: $(STAMP) ## execute notebooks: make nb NB=00-04
 .PHONY: bench
 bench: $(STAMP) ## measure, as ratios within one run
 	@$(BIN)/python -m benchmarks
+	@$(BIN)/vswap-ref real-kernel data/real-kernel/counters.csv
 
 .PHONY: lock
 lock: ## renew requirements.lock (maintainers)

@@ -74,8 +74,9 @@ class Kernel:
     """A running kernel.
 
     ram: size of memory (int or "64M").  swap: devices, in order.  zswap: a Zswap, a compressor's name or "off".
-    cpus: 1 to 64.  memcg: "v2" or None.  seed: kept for workloads.  swappiness: 0 to 200.  page_cluster: readahead of
-    2**page_cluster pages, 0 to 5.  debug: check invariants after every operation.  locks: "plain" or "validated".
+    cpus: 1 to 64.  memcg: "v2", "v1" or None.  seed: kept for workloads.  swappiness: 0 to 200.  page_cluster:
+    readahead of 2**page_cluster pages, 0 to 5.  debug: check invariants after every operation.  locks: "plain" or
+    "validated".
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class Kernel:
         if zswap == "off":
             zswap = None
         self.zswap = Zswap(zswap) if isinstance(zswap, str) else zswap
-        check_choice("memcg", memcg, ("v2", None))
+        check_choice("memcg", memcg, ("v2", "v1", None))
         check_range("cpus", cpus, 1, 64)
         check_range("swappiness", swappiness, 0, 200)
         check_range("page_cluster", page_cluster, 0, 5)
@@ -133,6 +134,8 @@ class Kernel:
             raise ValueError(f"name={name!r}: expected a non-empty name without '/'")
         limits = [parse_limit(memory_max, "memory_max"), parse_limit(swap_max, "swap_max")]
         zswap_limit = parse_limit(zswap_max, "zswap_max")
+        if self.system.memcg.memsw and (limits[1], zswap_limit) != (None, None):
+            raise ValueError("cgroup version 1 limits neither swap nor zswap alone; set memsw_max")
         above = (parent or self.root).memcg
         if any(child.name == name for child in above.children):
             raise OSError(errno.EEXIST, f"a cgroup named {name!r} exists below {above.name or '/'!r}")
@@ -349,7 +352,29 @@ class Cgroup:
     @swap_max.setter
     def swap_max(self, value: int | str | None) -> None:
         self._not_root()
+        self._version("v2", "swap_max")
         self.memcg.swap.max = parse_limit(value, "swap_max")
+
+    @property
+    def memsw_current(self) -> int:
+        """Bytes of memory and swap charged together (version 1)."""
+        return self.memcg.memsw.usage * PAGE_SIZE
+
+    @property
+    def memsw_max(self) -> int | None:
+        """Limit of memory + swap in bytes, or None (version 1).  OSError below what is used, or below memory_max."""
+        return to_bytes(self.memcg.memsw.max)
+
+    @memsw_max.setter
+    def memsw_max(self, value: int | str | None) -> None:
+        self._not_root()
+        self._version("v1", "memsw_max")
+        limit = parse_limit(value, "memsw_max")
+        if limit is not None and self.memcg.memory.max is not None and limit < self.memcg.memory.max:
+            raise OSError(errno.EINVAL, f"memsw_max={value!r}: below memory_max")
+        if limit is not None and limit < self.memcg.memsw.usage:
+            raise OSError(errno.EBUSY, f"memsw_max={value!r}: {format_size(self.memsw_current)} are in use")
+        self.memcg.memsw.max = limit
 
     @property
     def zswap_max(self) -> int | None:
@@ -359,6 +384,7 @@ class Cgroup:
     @zswap_max.setter
     def zswap_max(self, value: int | str | None) -> None:
         self._not_root()
+        self._version("v2", "zswap_max")
         self.memcg.zswap_max = parse_limit(value, "zswap_max")
 
     @property
@@ -383,6 +409,10 @@ class Cgroup:
     def _not_root(self) -> None:
         if self.memcg.parent is None:
             raise ValueError("the root cgroup has no limits")
+
+    def _version(self, version: str, name: str) -> None:
+        if self.kernel.system.config.memcg != version:
+            raise ValueError(f"{name}: only with cgroup version {version[1]}")
 
     def __repr__(self) -> str:
         return f"<Cgroup {self.name}: memory {format_size(self.memory_current)}, swap {format_size(self.swap_current)}>"

@@ -32,7 +32,7 @@ def kernel() -> vr.Kernel:
         ({"cpus": 0}, "cpus=0: expected an int from 1 to 64"),
         ({"swappiness": 201}, "swappiness=201"),
         ({"page_cluster": True}, "page_cluster=True"),
-        ({"memcg": "v3"}, "memcg='v3': expected one of 'v2', None"),
+        ({"memcg": "v3"}, "memcg='v3': expected one of 'v2', 'v1', None"),
         ({"zswap": "gzip"}, "compressor='gzip': expected one of lz4"),
         ({"locks": "none"}, "locks='none': expected one of plain, validated"),
         ({"swap": ["disk"]}, "expected a block device"),

@@ -1,11 +1,16 @@
-"""The lab's commands: run, traces, corpora."""
+"""The lab's commands: run, real-kernel, traces, corpora."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import json
+import sys
+from typing import TYPE_CHECKING, Any
 
 from vswap_ref.machine import BlockDevice, Disk, Pmem, Ssd, Zram
+
+if TYPE_CHECKING:
+    from .real_kernel import Verdict
 
 DEVICES: dict[str, type[BlockDevice]] = {"disk": Disk, "ssd": Ssd, "pmem": Pmem, "zram": Zram}
 
@@ -32,6 +37,17 @@ def add_commands(sub: Any) -> None:
     run.add_argument("--seed", type=int, default=0, help="seed for the choice of page contents (default: 0)")
     run.add_argument("--json", action="store_true", help="print the whole record as JSON")
     run.set_defaults(func=run_command)
+    real = sub.add_parser(
+        "real-kernel",
+        help="compare the model's counters with those of a real kernel",
+        description="Run recorded workloads on the model and set its counters beside the real kernel's.  Exits with 1 "
+        "if a counter is out of tolerance.",
+        epilog="example: vswap-ref real-kernel data/real-kernel/counters.csv",
+    )
+    real.add_argument("file", metavar="FILE.csv", help="workloads and counters, as in data/real-kernel/counters.csv")
+    real.add_argument("--stage", help="stage to run on (default: the latest)")
+    real.add_argument("--json", action="store_true", help="print all figures as JSON")
+    real.set_defaults(func=real_kernel_command)
     for name, text in (("traces", "list the access traces that ship"), ("corpora", "list the page corpora that ship")):
         parser = sub.add_parser(name, help=text, description=f"{text.capitalize()}.")
         parser.set_defaults(func=list_command, listing=name)
@@ -72,6 +88,34 @@ def run_command(args: argparse.Namespace) -> int:
         print(f"{row['what']:<28}{row['value']}")
     print(f"{'where the pages are':<28}{record.where}")
     return 0
+
+
+def real_kernel_command(args: argparse.Namespace) -> int:
+    """``vswap-ref real-kernel``."""
+    from .real_kernel import compare_workload, load_counters, verdict_row
+
+    recorded = load_counters(args.file)
+    report: list[dict[str, Any]] = []
+    for number, (workload, runs) in enumerate(recorded.items(), 1):
+        print(f"[{number}/{len(recorded)}] {workload}", file=sys.stderr, flush=True)
+        verdicts = compare_workload(workload, runs, args.stage)
+        report.append({"workload": str(workload), "counters": [verdict_row(verdict) for verdict in verdicts]})
+        if args.json:
+            continue
+        print(f"{workload!s}\n{'':<28}{'model':>10}{'kernel':>12}{'deviation':>12}{'allowed':>10}")
+        for verdict in verdicts:
+            print(verdict_line(verdict))
+    if args.json:
+        print(json.dumps(report, indent=1))
+    return 0 if all(row["ok"] for entry in report for row in entry["counters"]) else 1
+
+
+def verdict_line(verdict: Verdict) -> str:
+    """One counter of ``vswap-ref real-kernel`` as text."""
+    deviation = f"{verdict.model / verdict.kernel - 1:+.1%}" if verdict.kernel else "-"
+    allowed = "-" if verdict.allowed is None else f"{verdict.allowed:,.0f}"
+    mark = "" if verdict.ok else "  out of tolerance"
+    return f"{verdict.counter:<28}{verdict.model:>10,}{verdict.kernel:>12,.0f}{deviation:>12}{allowed:>10}{mark}"
 
 
 def list_command(args: argparse.Namespace) -> int:

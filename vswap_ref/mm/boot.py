@@ -65,7 +65,7 @@ def boot(config: Config, ram_bytes: int, locks: str) -> System:
         vmstat=Counters(VMSTAT),
         cost=Counters(COST),
         memory=memory,
-        memcg=MemcgState(root, {1: root}, config.memcg is not None),
+        memcg=MemcgState(root, {1: root}, config.memcg is not None, config.memcg == "v1"),
         swap=SwapState(
             lock_kinds.spinlock("swap_lock"),
             lock_kinds.spinlock("swap_avail_lock"),

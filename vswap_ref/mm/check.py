@@ -12,7 +12,7 @@ from collections import Counter
 from vswap_ref.machine import PAGE_SIZE
 
 from .memcg import memcg_lineage
-from .state import Folio, SwapInfo, System
+from .state import Folio, Memcg, SwapInfo, System
 from .swap_continuation import swp_swapcount
 from .swap_device import swap_usage_in_pages
 from .swap_table import swap_table_get
@@ -217,11 +217,22 @@ def check_memcgs(s: System) -> None:
     for memcg in s.memcg.by_id.values():
         if memcg.parent is None:
             continue
+        if s.memcg.memsw:
+            check_memsw(memcg, memory[memcg.id], swap[memcg.id])
+            continue
         pages = memory[memcg.id] + -(-zswap[memcg.id] // PAGE_SIZE)
         state = {"cgroup": memcg.name, "memory": memcg.memory.usage, "swap": memcg.swap.usage}
         expect(memcg.memory.usage == pages, "memory.current = folios + zswap", pages=pages, **state)
         expect(memcg.swap.usage == swap[memcg.id], "swap.current = recorded slots", slots=swap[memcg.id], **state)
         expect(memcg.zswap_bytes == zswap[memcg.id], "zswap.current = objects", objects=zswap[memcg.id], **state)
+
+
+def check_memsw(memcg: Memcg, memory: int, swap: int) -> None:
+    """Version 1: memory is folios, memory + swap is folios and recorded slots, nothing else is charged."""
+    state = {"cgroup": memcg.name, "memory": memcg.memory.usage, "memsw": memcg.memsw.usage}
+    expect(memcg.memory.usage == memory, "memory.usage = folios", folios=memory, **state)
+    expect(memcg.memsw.usage == memory + swap, "memsw.usage = folios + recorded slots", slots=swap, **state)
+    expect(memcg.swap.usage == memcg.zswap_bytes == 0, "version 1 charges neither swap nor zswap", **state)
 
 
 def check_no_lock_held(s: System) -> None:

@@ -11,7 +11,7 @@ from errno import EEXIST, ENOMEM
 
 from .folio import folio_alloc, folio_lock, folio_put, folio_trylock, folio_unlock, folio_zero_user
 from .lru import folio_add_lru
-from .memcg import mem_cgroup_charge, mem_cgroup_swap_full
+from .memcg import mem_cgroup_charge, mem_cgroup_swap_full, memcg1_swapin
 from .page_io import swap_read_folio
 from .pagetable import PTE_TABLE_MASK, find_vma, pte_alloc
 from .readahead import swap_update_readahead, swapin_readahead
@@ -169,6 +169,7 @@ def swapin_bypass(s: System, vmf: VmFault, entry: SwpEntry) -> tuple[Folio | Non
         folio_unlock(folio)
         folio_put(s, folio)
         return None, -EEXIST
+    memcg1_swapin(s, entry, 1)
     shadow = swap_cache_get_shadow(s, entry)
     if shadow is not None:
         workingset_refault(s, folio, shadow)

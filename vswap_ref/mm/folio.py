@@ -81,7 +81,7 @@ def folio_free(s: System, folio: Folio) -> None:
     assert folio.mapcount == folio.refcount == 0
     if folio.lru:
         lruvec_del_folio(s, folio)
-    mem_cgroup_uncharge(folio)
+    mem_cgroup_uncharge(s, folio)
     memory = s.memory
     nr = 1 << folio.order
     memory.used -= nr

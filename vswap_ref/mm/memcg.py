@@ -1,5 +1,5 @@
 # Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
-"""Memory cgroups, version 2: memory, swap and zswap limits, hierarchical.
+"""Memory cgroups: memory, swap and zswap limits (version 2), or memory and memory + swap (version 1), hierarchical.
 
 Kernel home: mm/memcontrol.c.  Usage counts pages; the root is never limited and never charged.
 """
@@ -59,8 +59,11 @@ def page_counter_uncharge(counters: Sequence[PageCounter], nr: int) -> None:
 def try_charge_memcg(s: System, memcg: Memcg, nr: int) -> int:
     """Charge memory, reclaiming from the cgroup that is at its limit.
 
-    Returns 0, or -ENOMEM after 16 fruitless rounds of reclaim.  May sleep.
+    Returns 0, or -ENOMEM after 16 fruitless rounds of reclaim, or at once at a limit of memory + swap: swapping out
+    would not lower that.  May sleep.
     """
+    if s.memcg.memsw and not try_charge_memsw(memcg, nr):
+        return -ENOMEM
     retries = MAX_RECLAIM_RETRIES
     while retries:
         place = page_counter_try_charge(memcg.memory_counters, nr)
@@ -72,7 +75,19 @@ def try_charge_memcg(s: System, memcg: Memcg, nr: int) -> int:
         if not s.hooks.try_to_free_mem_cgroup_pages(s, over, target):
             retries -= 1
     memcg_event(memcg, "oom")
+    if s.memcg.memsw:
+        page_counter_uncharge(memcg.memsw_counters, nr)
     return -ENOMEM
+
+
+def try_charge_memsw(memcg: Memcg, nr: int) -> bool:
+    """Charge memory + swap of version 1; False at a limit."""
+    place = page_counter_try_charge(memcg.memsw_counters, nr)
+    if place < 0:
+        return True
+    memcg_event(memcg.lineage[place], "max")
+    memcg_event(memcg, "oom")
+    return False
 
 
 def mem_cgroup_charge(s: System, folio: Folio, memcg: Memcg) -> int:
@@ -85,12 +100,36 @@ def mem_cgroup_charge(s: System, folio: Folio, memcg: Memcg) -> int:
     return 0
 
 
-def mem_cgroup_uncharge(folio: Folio) -> None:
+def mem_cgroup_uncharge(s: System, folio: Folio) -> None:
     """Take a folio that is being freed off its cgroup."""
     memcg = folio.memcg
     if memcg is not None:
         page_counter_uncharge(memcg.memory_counters, 1 << folio.order)
+        if s.memcg.memsw:
+            page_counter_uncharge(memcg.memsw_counters, 1 << folio.order)
         folio.memcg = None
+
+
+def memcg1_swapout(s: System, folio: Folio, entry: SwpEntry) -> None:
+    """Version 1: a frozen folio leaves the cache and will be freed; its charge of memory + swap passes to the slots.
+
+    Records the cgroup's id for the slots.  Called with the cluster locked.
+    """
+    memcg = folio.memcg
+    if memcg is None or not s.memcg.memsw:
+        return
+    nr = 1 << folio.order
+    owner = mem_cgroup_id_get_online(memcg, nr)
+    owner.nr_swap += nr
+    swap_cgroup_record(s, owner.id, entry, nr)
+    page_counter_uncharge(memcg.memory_counters, nr)
+    folio.memcg = None
+
+
+def memcg1_swapin(s: System, entry: SwpEntry, nr: int) -> None:
+    """Version 1: the slots' content is in a charged folio again, so their charge ends, whether they are free or not."""
+    if s.memcg.memsw:
+        mem_cgroup_uncharge_swap(s, entry, nr)
 
 
 def mem_cgroup_id_get_online(memcg: Memcg, nr: int) -> Memcg:
@@ -115,7 +154,7 @@ def mem_cgroup_try_charge_swap(s: System, folio: Folio, entry: SwpEntry) -> int:
     Called with entry 0 when no slot was found, so that the event is counted.  Returns 0 or -ENOMEM.
     """
     memcg = folio.memcg
-    if memcg is None or not s.memcg.enabled:
+    if memcg is None or s.memcg.memsw or not s.memcg.enabled:
         return 0
     if not entry:
         memcg_event(memcg, "swap.fail")
@@ -138,7 +177,7 @@ def mem_cgroup_uncharge_swap(s: System, entry: SwpEntry, nr: int) -> None:
     memcg = s.memcg.by_id.get(memcg_id)
     if memcg is None:
         return
-    page_counter_uncharge(memcg.swap_counters, nr)
+    page_counter_uncharge(memcg.memsw_counters if s.memcg.memsw else memcg.swap_counters, nr)
     memcg.nr_swap -= nr
     mem_cgroup_id_put_many(s, memcg, nr)
 
@@ -172,16 +211,16 @@ def obj_cgroup_may_zswap(memcg: Memcg | None) -> bool:
     return True
 
 
-def obj_cgroup_charge_zswap(entry: ZswapEntry) -> None:
-    """Charge the entry's compressed bytes to its cgroup as kernel memory."""
-    if entry.memcg is not None:
+def obj_cgroup_charge_zswap(s: System, entry: ZswapEntry) -> None:
+    """Charge the entry's compressed bytes to its cgroup as kernel memory; version 1 does not count them."""
+    if entry.memcg is not None and not s.memcg.memsw:
         entry.memcg.stat["zswapped"] += 1
         charge_zswap_bytes(entry.memcg, entry.length)
 
 
-def obj_cgroup_uncharge_zswap(entry: ZswapEntry) -> None:
+def obj_cgroup_uncharge_zswap(s: System, entry: ZswapEntry) -> None:
     """Exact opposite of obj_cgroup_charge_zswap."""
-    if entry.memcg is not None:
+    if entry.memcg is not None and not s.memcg.memsw:
         entry.memcg.stat["zswapped"] -= 1
         charge_zswap_bytes(entry.memcg, -entry.length)
 

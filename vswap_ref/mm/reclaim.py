@@ -27,6 +27,7 @@ from .memcg import (
     SWAP_CLUSTER_MAX,
     mem_cgroup_get_nr_swap_pages,
     mem_cgroup_swap_full,
+    memcg1_swapout,
     memcg_subtree,
 )
 from .page_io import swap_writeout
@@ -154,6 +155,7 @@ def __remove_mapping(s: System, folio: Folio) -> bool:
         return False
     shadow = workingset_eviction(s, folio)
     __swap_cache_del_folio(s, si, folio, entry, shadow)
+    memcg1_swapout(s, folio, entry)
     swap_cluster_unlock(ci)
     put_swap_folio(s, folio, entry)
     folio_unlock(folio)

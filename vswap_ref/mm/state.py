@@ -114,6 +114,7 @@ class Memcg:
     stat: Counters
     memory: PageCounter = field(default_factory=PageCounter)
     swap: PageCounter = field(default_factory=PageCounter)
+    memsw: PageCounter = field(default_factory=PageCounter)
     zswap_max: int | None = None
     zswap_writeback: bool = True
     zswap_bytes: int = 0
@@ -129,6 +130,7 @@ class Memcg:
     """The cgroup and its ancestors without the root, which is never limited and never charged."""
     memory_counters: tuple[PageCounter, ...] = ()
     swap_counters: tuple[PageCounter, ...] = ()
+    memsw_counters: tuple[PageCounter, ...] = ()
     """The counters of the lineage, in its order."""
 
     def __post_init__(self) -> None:
@@ -137,6 +139,7 @@ class Memcg:
             self.lineage = (self, *self.parent.lineage)
             self.memory_counters = (self.memory, *self.parent.memory_counters)
             self.swap_counters = (self.swap, *self.parent.swap_counters)
+            self.memsw_counters = (self.memsw, *self.parent.memsw_counters)
 
 
 @dataclass(slots=True, eq=False)
@@ -146,6 +149,8 @@ class MemcgState:
     root: Memcg
     by_id: dict[int, Memcg]
     enabled: bool = True
+    memsw: bool = False
+    """Version 1: memory and swap are limited together (do_memsw_account), swap and zswap not by themselves."""
 
 
 @dataclass(slots=True, eq=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .folio import folio_alloc, folio_lock, folio_put, folio_unlock
 from .lru import folio_add_lru
-from .memcg import mem_cgroup_charge
+from .memcg import mem_cgroup_charge, memcg1_swapin
 from .state import Folio, Memcg, System
 from .swap_cache import swap_cache_add_folio, swap_cache_get_folio
 from .swap_cgroup import lookup_swap_cgroup_id
@@ -53,6 +53,7 @@ def __read_swap_cache_async(
         folio_put(s, folio)
         return None, False
     shadow = swap_cache_add_folio(s, folio, entry)
+    memcg1_swapin(s, entry, 1)
     if shadow is not None:
         workingset_refault(s, folio, shadow)
     folio_add_lru(s, folio)

@@ -86,7 +86,7 @@ def zswap_store_page(s: System, swpentry: SwpEntry, data: bytes, memcg: Memcg | 
         return False
     if old is not None:
         zswap_entry_free(s, old)
-    obj_cgroup_charge_zswap(entry)
+    obj_cgroup_charge_zswap(s, entry)
     s.zswap.stored_pages += 1
     if entry.length == PAGE_SIZE:
         s.zswap.stored_incompressible += 1

@@ -147,7 +147,7 @@ def zswap_entry_free(s: System, entry: ZswapEntry) -> None:
     """Free a stored entry: list, object, charge, counters."""
     zswap_lru_del(s, entry)
     zs_free(s, entry)
-    obj_cgroup_uncharge_zswap(entry)
+    obj_cgroup_uncharge_zswap(s, entry)
     s.zswap.stored_pages -= 1
     if entry.length == PAGE_SIZE:
         s.zswap.stored_incompressible -= 1
