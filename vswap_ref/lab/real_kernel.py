@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import vswap_ref
-from vswap_ref.machine import PAGE_SIZE, BlockDevice, Ssd, SwapFile, Zram
+from vswap_ref.machine import PAGE_SIZE, BlockDevice, Disk, Ssd, SwapFile, Zram
+
+from .corpus import data_path
 
 WORDS = ("device", "pattern", "mix")
 """Columns of the file that are not numbers."""
@@ -54,8 +56,10 @@ class VirtualDisk(Ssd):
 
 DEVICES: dict[str, Callable[[], BlockDevice]] = {
     "disk": lambda: SwapFile("1G", on=VirtualDisk("1G")),
+    "rotating": lambda: SwapFile("1G", on=Disk("1G")),
     "zram": lambda: Zram("1G"),
 }
+"""``disk`` is the recording machine's, ``rotating`` what it claims to be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +199,12 @@ def run_workload(workload: Workload, stage: str | int | None = None) -> dict[str
     return dict(kernel.vmstat)
 
 
-def load_counters(path: str | Path) -> dict[Workload, list[dict[str, int]]]:
-    """Workloads of a CSV file with the counters of each repetition.  ValueError naming a column that is missing."""
+def load_counters(path: str | Path | None = None) -> dict[Workload, list[dict[str, int]]]:
+    """Workloads of a CSV file (None: the one that ships) with the counters of each repetition.
+
+    ValueError naming a column that is missing.
+    """
+    path = data_path("real-kernel/counters.csv") if path is None else path
     recorded: dict[Workload, list[dict[str, int]]] = {}
     names = [field.name for field in fields(Workload)]
     with Path(path).open(newline="") as file:
