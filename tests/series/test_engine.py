@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import vswap_ref
 from vswap_ref.series import SeriesError
 from vswap_ref.series.live_stage import LiveStage
-from vswap_ref.series.notebook import Cell
+from vswap_ref.series.notebook import Cell, read_cells
 from vswap_ref.series.series import Series
 from vswap_ref.series.source import free_names, split
 from vswap_ref.series.stages import write_stages
@@ -370,3 +370,10 @@ def test_execution_is_deterministic(tmp_path: Path) -> None:
     assert execute.check_pairs(series) == 1
     with pytest.raises(SeriesError, match=r"00-plain\.ipynb is out of date"):
         execute.check_pairs(edit(series, "00-plain", "math.pi", "math.tau"))
+
+
+def test_a_code_cell_that_is_never_closed_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "01-open.md"
+    path.write_text("# Open\n\n```{code-cell}\n:tags: [x]\nx = 1\n")
+    with pytest.raises(SeriesError, match="01-open, line 4: the code cell"):
+        read_cells(path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from errno import EINVAL, EIO
+from html import escape
 
 from .codecs import get_codec
 from .units import PAGE_SIZE, format_size, parse_pages
@@ -23,6 +24,16 @@ class DeviceStats:
     reads: int = 0
     writes: int = 0
     discards: int = 0
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes that the device has delivered."""
+        return self.reads * PAGE_SIZE
+
+    @property
+    def bytes_written(self) -> int:
+        """Bytes that the device has taken, before it compresses them."""
+        return self.writes * PAGE_SIZE
 
 
 class BlockDevice:
@@ -102,12 +113,17 @@ class BlockDevice:
         return self.write_latency_ns + nr * self.page_transfer_ns
 
     def fail_reads(self, pages: Iterable[int] | None = None, times: int = 1) -> None:
-        """Let the next ``times`` reads (of these pages; None: of any) fail with EIO."""
-        self._failing["read"] = (None if pages is None else frozenset(pages), times)
+        """Let the next ``times`` reads (of these pages; None: of any) fail with EIO.  ValueError for times < 1."""
+        self._fail("read", pages, times)
 
     def fail_writes(self, pages: Iterable[int] | None = None, times: int = 1) -> None:
-        """Let the next ``times`` writes (of these pages; None: of any) fail with EIO."""
-        self._failing["write"] = (None if pages is None else frozenset(pages), times)
+        """Let the next ``times`` writes (of these pages; None: of any) fail with EIO.  ValueError for times < 1."""
+        self._fail("write", pages, times)
+
+    def _fail(self, request: str, pages: Iterable[int] | None, times: int) -> None:
+        if times < 1:
+            raise ValueError(f"times={times}: expected a number >= 1")
+        self._failing[request] = (None if pages is None else frozenset(pages), times)
 
     def _check(self, page: int, request: str) -> None:
         if not 0 <= page < self.pages:
@@ -120,6 +136,18 @@ class BlockDevice:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({format_size(self.size)}, {self.name!r})"
+
+    def _repr_html_(self) -> str:
+        facts = [
+            ("size", format_size(self.size)),
+            ("holds", format_size(self.fill)),
+            ("read", format_size(self.stats.bytes_read)),
+            ("written", format_size(self.stats.bytes_written)),
+            ("swap-in", "at once, without the swap cache" if self.synchronous else "waits for the device"),
+            ("readahead", "by slot (it rotates)" if self.rotational else "by address"),
+        ]
+        rows = "".join(f"<tr><td>{name}</td><td>{value}</td></tr>" for name, value in facts)
+        return f"<table><thead><tr><th>{escape(self.name)}</th><th></th></tr></thead><tbody>{rows}</tbody></table>"
 
 
 class Disk(BlockDevice):

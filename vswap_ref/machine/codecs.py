@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ class Codec:
 
 
 def get_codec(name: str) -> Codec:
-    """The compressor of that name; zlib in its place if its library is missing (``fallback`` says so).
+    """The compressor of that name; zlib in its place, with a warning, if its library is missing (see ``fallback``).
 
     Raises ValueError for an unknown name.
     """
@@ -53,7 +54,8 @@ def get_codec(name: str) -> Codec:
         raise ValueError(f"compressor={name!r}: expected one of {', '.join(LEGAL)}")
     try:
         return {"lz4": _lz4, "zstd": _zstd, "deflate": _deflate, "lzo": _lzo}[name]()
-    except ImportError:
+    except ImportError as error:
+        warnings.warn(f"compressor {name!r}: {error}; deflate does its work", RuntimeWarning, stacklevel=2)
         deflate = _deflate()
         return Codec(name, f"{deflate.library} in place of {name}", True, deflate.pack, deflate.unpack)
 

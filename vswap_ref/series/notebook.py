@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from .errors import SeriesError
+
 FENCE = re.compile(r"^(`{3,})\{code-cell\}")
 OPTION = re.compile(r"^:([\w-]+):")
 PATCH = re.compile(r"^%%patch\s+(\S+)(?:\s+--after\s+(\S+))?\s*$")
@@ -53,11 +55,13 @@ def read_cells(path: Path) -> list[Cell]:
         index += 1
         if not fence:
             continue
-        while OPTION.match(lines[index]):
+        while index < len(lines) and OPTION.match(lines[index]):
             index += 1
         first = index
-        while lines[index] != fence[1]:
+        while index < len(lines) and lines[index] != fence[1]:
             index += 1
+        if index == len(lines):
+            raise SeriesError(f"{path.stem}, line {first}: the code cell that begins here is never closed")
         cells.append(Cell(path.stem, len(cells) + 1, first + 1, "\n".join(lines[first:index])))
     return cells
 
