@@ -8,6 +8,10 @@ from typing import Any
 
 import pytest
 
+from vswap_ref.series.execute import STEADY
+
+os.environ.update(STEADY)
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Generator[None, Any, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import sys
 from collections.abc import Iterable
@@ -65,6 +66,10 @@ def read_text_notebook(path: Path) -> Any:
     return notebook
 
 
+STEADY = {"TQDM_DISABLE": "1"}
+"""Progress bars appear when a cell is slow: outputs must not depend on that."""
+
+
 def execute(series: Series, name: str) -> None:
     """Run a notebook and write its pair.  SeriesError with the failing cell's traceback."""
     from nbclient import NotebookClient
@@ -74,7 +79,7 @@ def execute(series: Series, name: str) -> None:
     client = NotebookClient(notebook, timeout=TIMEOUT_SECONDS, resources={"metadata": {"path": str(series.root)}})
     client.record_timing = False
     try:
-        client.execute()
+        client.execute(env={**os.environ, **STEADY})
     except CellExecutionError as error:
         raise SeriesError(f"{name}: {COLOUR.sub('', str(error))}") from None
     notebook.metadata["vswap_ref"] = {"inputs": inputs_hash(series, name)}
