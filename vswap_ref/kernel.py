@@ -332,13 +332,19 @@ class Cgroup:
 
     @property
     def memory_max(self) -> int | None:
-        """Limit of memory in bytes, or None.  Setting it reclaims down to it as far as possible."""
+        """Limit of memory in bytes, or None.  Setting it reclaims down to it as far as possible.
+
+        OSError above the limit of memory + swap (version 1).
+        """
         return to_bytes(self.memcg.memory.max)
 
     @memory_max.setter
     def memory_max(self, value: int | str | None) -> None:
         self._not_root()
-        self.memcg.memory.max = limit = parse_limit(value, "memory_max")
+        limit, together = parse_limit(value, "memory_max"), self.memcg.memsw.max
+        if together is not None and (limit is None or limit > together):
+            raise OSError(errno.EINVAL, f"memory_max={value!r}: above memsw_max")
+        self.memcg.memory.max = limit
         while limit is not None and self.memcg.memory.usage > limit:
             over = self.memcg.memory.usage - limit
             if not self.kernel.reclaim(over * PAGE_SIZE, self):

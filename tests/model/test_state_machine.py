@@ -38,12 +38,13 @@ class SwapMachine(RuleBasedStateMachine):
         zswap=st.sampled_from([None, "lz4", "deflate"]),
         pool_percent=st.sampled_from([2, 20]),
         locks=st.sampled_from(["plain", "validated"]),
+        memcg=st.sampled_from(["v2", "v1"]),
     )
-    def boot(self, devices: list[str], zswap: str | None, pool_percent: int, locks: str) -> Process:
+    def boot(self, devices: list[str], zswap: str | None, pool_percent: int, locks: str, memcg: str) -> Process:
         """A small kernel, so that memory, swap and the pool all run full."""
         swap = [DEVICES[name]("128K", name=f"/dev/{name}{i}") for i, name in enumerate(devices)]
         parameters = vr.Zswap(zswap, max_pool_percent=pool_percent) if zswap else None
-        self.kernel = Kernel(ram="256K", swap=swap, zswap=parameters, locks=locks)
+        self.kernel = Kernel(ram="256K", swap=swap, zswap=parameters, locks=locks, memcg=memcg)
         self.oracle: dict[tuple[Process, int], bytes] = {}
         self.spares: list[BlockDevice] = []
         return self.start("init", None)
@@ -63,7 +64,11 @@ class SwapMachine(RuleBasedStateMachine):
     def make_cgroup(self, limit: str | None, swap: str | None, wb: bool) -> Cgroup:
         """A cgroup with limits."""
         name = f"g{len(self.kernel.system.memcg.by_id)}"
-        return self.kernel.cgroup(name, memory_max=limit, swap_max=swap, zswap_max="8K", zswap_writeback=wb)
+        if self.kernel.system.config.memcg == "v2":
+            return self.kernel.cgroup(name, memory_max=limit, swap_max=swap, zswap_max="8K", zswap_writeback=wb)
+        group = self.kernel.cgroup(name, memory_max=limit, zswap_writeback=wb)
+        group.memsw_max = "96K" if swap else None
+        return group
 
     @precondition(lambda self: len(self.kernel.processes) < 5)
     @rule(target=processes, group=cgroups)
@@ -128,8 +133,12 @@ class SwapMachine(RuleBasedStateMachine):
 
     @rule(group=cgroups, limit=st.sampled_from([None, "32K", "64K", "128K"]))
     def set_memory_max(self, group: Cgroup, limit: str | None) -> None:
-        """Change a limit."""
-        group.memory_max = limit
+        """Change a limit; memory alone cannot have more than memory and swap together."""
+        if group.memsw_max is None or limit in ("32K", "64K"):
+            group.memory_max = limit
+        else:
+            with pytest.raises(OSError, match="above memsw_max"):
+                group.memory_max = limit
 
     @rule(which=st.integers(0, 1))
     def swapoff(self, which: int) -> None:
