@@ -577,7 +577,7 @@ class Mapping:
     def _access(self, page: int, write: bool) -> tuple[bytearray, int]:
         kernel = self.process.kernel
         kernel.system.cpu = self.process.cpu
-        content = api.access_page(kernel.system, self.process.mm, self.vma.start + page, write)
+        content = api.access_page(kernel.system, self.vma.mm, self.vma.start + page, write)
         if kernel.system.config.debug:
             api.check(kernel.system)
         return content

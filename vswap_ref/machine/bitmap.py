@@ -44,6 +44,9 @@ class Bitmap:
 
     def clear_range(self, start: int, nr: int) -> None:
         """Clear ``nr`` bits.  IndexError beyond the end."""
+        if nr == 1:
+            self.bits[start] = 0
+            return
         if start + nr > len(self.bits):
             raise IndexError(f"bits {start} to {start + nr - 1} of {len(self.bits)}")
         self.bits[start : start + nr] = bytes(nr)

@@ -73,12 +73,20 @@ class BlockDevice:
 
     def read(self, page: int) -> bytes:
         """Content of a page; zeros if it was never written.  OSError(EIO) if made to fail."""
+        return bytes(self._load(page))
+
+    def read_into(self, page: int, buffer: bytearray | memoryview) -> None:
+        """As ``read``, into a buffer of 4096 bytes."""
+        buffer[:] = self._load(page)
+
+    def _load(self, page: int) -> bytes | bytearray:
+        """Content of a page, not to be changed."""
         if self._failing or not 0 <= page < self.pages:
             self._check(page, "read")
         self.stats.reads += 1
         if self.contentless:
             raise OSError(EIO, f"{self.name} keeps no content")
-        return bytes(self._content.get(page, ZERO_PAGE))
+        return self._content.get(page, ZERO_PAGE)
 
     def write(self, page: int, data: bytes | bytearray) -> None:
         """Write a page.  OSError(EIO) if made to fail, OSError(EINVAL) for data that is no page."""
@@ -210,10 +218,10 @@ class Zram(BlockDevice):
         """Bytes of compressed objects."""
         return sum(map(len, self._content.values()))
 
-    def read(self, page: int) -> bytes:
+    def _load(self, page: int) -> bytes | bytearray:
         """Decompress a page."""
-        packed = super().read(page)
-        return packed if len(packed) == PAGE_SIZE else self.codec.decompress(packed)
+        packed = super()._load(page)
+        return packed if len(packed) == PAGE_SIZE else self.codec.decompress(bytes(packed))
 
     def write(self, page: int, data: bytes | bytearray) -> None:
         """Compress a page; one that does not shrink is kept as it is."""
@@ -250,11 +258,11 @@ class SwapFile(BlockDevice):
         """Bytes in use on the device below."""
         return self.on.fill
 
-    def read(self, page: int) -> bytes:
+    def _load(self, page: int) -> bytes | bytearray:
         """Read from the device below."""
         self._check(page, "read")
         self.stats.reads += 1
-        return self.on.read(page)
+        return self.on._load(page)
 
     def write(self, page: int, data: bytes | bytearray) -> None:
         """Write to the device below."""

@@ -66,7 +66,7 @@ def handle_mm_fault(s: System, mm: Mm, addr: int, write: bool) -> int:
     """Make the page at ``addr`` accessible.  SIGBUS outside of all mappings."""
     s.vmstat["pgfault"] += 1
     mm.memcg.stat["pgfault"] += 1
-    s.clock.advance(MINOR_FAULT_NS)
+    s.clock.ns += MINOR_FAULT_NS
     vma = find_vma(mm, addr)
     if vma is None:
         return VM_FAULT_SIGBUS

@@ -42,15 +42,30 @@ def folio_alloc(s: System, order: int = 0, reclaim: bool = True) -> Folio | None
     return prep_new_folio(s, order) if left >= 0 else None
 
 
+def new_frames(memory: Memory, nr: int) -> tuple[int, bytearray]:
+    """Page frames that were never used: (number of the first, their content)."""
+    pfn = len(memory.mem_map)
+    memory.mem_map += [None] * nr
+    return pfn, bytearray(nr * PAGE_SIZE)
+
+
+def set_mem_map(memory: Memory, pfn: int, nr: int, folio: Folio | None) -> None:
+    """Say what ``nr`` page frames belong to."""
+    if nr == 1:
+        memory.mem_map[pfn] = folio
+    else:
+        memory.mem_map[pfn : pfn + nr] = [folio] * nr
+
+
 def prep_new_folio(s: System, order: int) -> Folio:
     """Take page frames off the free list and make a folio of them; the last owner's content is still there."""
     memory = s.memory
     nr = 1 << order
     memory.used += nr
-    free = memory.free_frames.get(order)
-    pfn, data = free.pop() if free else (len(memory.mem_map), bytearray(nr * PAGE_SIZE))
+    free = memory.free_frames[order]
+    pfn, data = free.pop() if free else new_frames(memory, nr)
     folio = Folio(pfn, order, data)
-    memory.mem_map[pfn : pfn + nr] = [folio] * nr
+    set_mem_map(memory, pfn, nr, folio)
     s.vmstat["pgalloc_normal"] += nr
     return folio
 
@@ -85,8 +100,8 @@ def folio_free(s: System, folio: Folio) -> None:
     memory = s.memory
     nr = 1 << folio.order
     memory.used -= nr
-    memory.mem_map[folio.pfn : folio.pfn + nr] = [None] * nr
-    memory.free_frames.setdefault(folio.order, []).append((folio.pfn, folio.data))
+    set_mem_map(memory, folio.pfn, nr, None)
+    memory.free_frames[folio.order].append((folio.pfn, folio.data))
     s.vmstat["pgfree"] += nr
 
 

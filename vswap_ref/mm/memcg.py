@@ -104,7 +104,8 @@ def mem_cgroup_uncharge(s: System, folio: Folio) -> None:
     """Take a folio that is being freed off its cgroup."""
     memcg = folio.memcg
     if memcg is not None:
-        page_counter_uncharge(memcg.memory_counters, 1 << folio.order)
+        if memcg.memory_counters:
+            page_counter_uncharge(memcg.memory_counters, 1 << folio.order)
         if s.memcg.memsw:
             page_counter_uncharge(memcg.memsw_counters, 1 << folio.order)
         folio.memcg = None
@@ -161,7 +162,7 @@ def mem_cgroup_try_charge_swap(s: System, folio: Folio, entry: SwpEntry) -> int:
         return 0
     nr = 1 << folio.order
     memcg = mem_cgroup_id_get_online(memcg, nr)
-    if page_counter_try_charge(memcg.swap_counters, nr) >= 0:
+    if memcg.swap_counters and page_counter_try_charge(memcg.swap_counters, nr) >= 0:
         memcg_event(memcg, "swap.max")
         memcg_event(memcg, "swap.fail")
         mem_cgroup_id_put_many(s, memcg, nr)
@@ -185,7 +186,7 @@ def mem_cgroup_uncharge_swap(s: System, entry: SwpEntry, nr: int) -> None:
 def mem_cgroup_get_nr_swap_pages(s: System, memcg: Memcg) -> int:
     """How many slots the cgroup may still take: free slots of the system, less where swap.max says so."""
     nr = s.swap.nr_swap_pages
-    for ancestor in memcg_lineage(memcg):
+    for ancestor in memcg.lineage:
         if ancestor.swap.max is not None:
             nr = min(nr, ancestor.swap.max - ancestor.swap.usage)
     return nr

@@ -24,7 +24,7 @@ ZERO_WORD = bytes(8)
 def is_folio_zero_filled(folio: Folio) -> bool:
     """Every byte is 0.  The last word is looked at first: most non-zero pages do not end in zeros."""
     data = folio.data
-    return data[-8:] == ZERO_WORD and data == bytes(len(data))
+    return not data[-1] and data[-8:] == ZERO_WORD and data == bytes(len(data))
 
 
 def swap_zeromap_folio_set(s: System, folio: Folio) -> None:

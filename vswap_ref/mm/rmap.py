@@ -30,16 +30,11 @@ def folio_add_anon_rmap(s: System, folio: Folio, vma: Vma, addr: int, exclusive:
     """One more PTE maps the page at ``addr``."""
     if folio.mapcount == 0:
         folio.anon_vma = vma.anon_vma
-        folio.index = addr - folio_page_index(folio, addr)
+        folio.index = addr & -(1 << folio.order)
         count_anon_mapped(s, folio, 1 << folio.order)
     folio.mapcount += 1
     if exclusive:
         folio.exclusive |= 1 << (addr - folio.index)
-
-
-def folio_page_index(folio: Folio, addr: int) -> int:
-    """Which page of a naturally aligned folio an address is."""
-    return addr & ((1 << folio.order) - 1)
 
 
 def folio_remove_rmap(s: System, folio: Folio) -> None:
@@ -89,7 +84,7 @@ def try_to_unmap(s: System, folio: Folio) -> None:
     """Replace every PTE of a locked, cached folio by a swap PTE.  Check ``mapcount`` for success."""
     for vma, table, index, page in rmap_walk(folio):
         with vma.mm.ptl:
-            if not try_to_unmap_one(s, folio, vma.mm, table, index, page):
+            if not try_to_unmap_one(s, folio, vma.mm, table, index, page) or not folio.mapcount:
                 return
 
 

@@ -159,7 +159,7 @@ class Memory:
 
     ram_pages: int
     mem_map: list[Folio | None] = field(default_factory=lambda: [None])
-    free_frames: dict[int, list[tuple[int, bytearray]]] = field(default_factory=dict)
+    free_frames: list[list[tuple[int, bytearray]]] = field(default_factory=lambda: [[] for _ in range(10)])
     used: int = 0
     min_wmark: int = 0
     low_wmark: int = 0

@@ -28,7 +28,7 @@ from .swap_device import (
     swap_usage_in_pages,
     vm_swap_full,
 )
-from .swap_map import put_swap_folio
+from .swap_map import put_swap_folio, swap_map_fill
 from .types import (
     PMD_ORDER,
     SWAP_ENTRY_INVALID,
@@ -75,7 +75,7 @@ def cluster_alloc_range(s: System, si: SwapInfo, ci: SwapClusterInfo, offset: in
     nr = 1 << order
     if ci.count == 0:
         ci.order = order
-    si.swap_map[offset : offset + nr] = bytes((usage,)) * nr
+    swap_map_fill(si, offset, nr, usage)
     ci.count += nr
     if swap_range_alloc(s, si, nr):
         s.swap.reclaim_work[si] = None
@@ -107,8 +107,8 @@ def scan_cluster_slots(
     nr = 1 << order
     if order == 0 and not vm_swap_full(s):
         offset = si.swap_map.find(0, offset, end)
-        if offset < 0:
-            return SWAP_ENTRY_INVALID
+        taken = offset > 0 and cluster_alloc_range(s, si, ci, offset, usage, order)
+        return offset if taken else SWAP_ENTRY_INVALID
     while offset + nr <= end:
         usable, needs_reclaim = cluster_scan_range(s, si, offset, nr)
         if usable and needs_reclaim:

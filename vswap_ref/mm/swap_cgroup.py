@@ -32,9 +32,11 @@ def swap_cgroup_record(s: System, memcg_id: int, entry: SwpEntry, nr: int) -> No
     """Record the id for ``nr`` slots that had none."""
     ids = s.swap.cgroup[entry >> SWP_TYPE_SHIFT]
     first = entry & SWP_OFFSET_MASK
-    for offset in range(first, first + nr):
-        assert ids[offset] == 0
-        ids[offset] = memcg_id
+    assert not any(ids[first : first + nr])
+    if nr == 1:
+        ids[first] = memcg_id
+    else:
+        ids[first : first + nr] = array("H", (memcg_id,)) * nr
 
 
 def swap_cgroup_clear(s: System, entry: SwpEntry, nr: int) -> int:
@@ -44,9 +46,11 @@ def swap_cgroup_clear(s: System, entry: SwpEntry, nr: int) -> int:
         return 0
     first = entry & SWP_OFFSET_MASK
     memcg_id = ids[first]
-    for offset in range(first, first + nr):
-        assert ids[offset] == memcg_id
-        ids[offset] = 0
+    if nr == 1:
+        ids[first] = 0
+        return memcg_id
+    assert ids[first : first + nr].count(memcg_id) == nr
+    ids[first : first + nr] = array("H", bytes(2 * nr))
     return memcg_id
 
 

@@ -13,20 +13,13 @@ from vswap_ref.machine import PAGE_SIZE, BlockDevice
 
 from .folio import folio_mark_dirty, folio_put, folio_unlock
 from .lru import folio_rotate_reclaimable
-from .state import Folio, SwapInfo, System
+from .state import Folio, System
 from .types import SWP_OFFSET_MASK, SWP_SYNCHRONOUS_IO, SWP_TYPE_SHIFT, swp_offset
 
 
 def swap_folio_sector(folio: Folio) -> int:
     """First 512-byte sector of the folio's place on its device (one extent: the whole device)."""
     return swp_offset(folio.swap) * (PAGE_SIZE // 512)
-
-
-def swap_device_of(s: System, folio: Folio) -> tuple[SwapInfo, BlockDevice]:
-    """The swap device of a folio with a slot."""
-    si = s.swap.info[folio.swap >> SWP_TYPE_SHIFT]
-    assert si.bdev is not None
-    return si, si.bdev
 
 
 def count_swpout_vm_event(s: System, folio: Folio) -> None:
@@ -58,7 +51,9 @@ def __swap_writepage(s: System, folio: Folio) -> None:
 
     The folio is under writeback until the write ends; an error marks it dirty again.
     """
-    si, bdev = swap_device_of(s, folio)
+    si = s.swap.info[folio.swap >> SWP_TYPE_SHIFT]
+    bdev = si.bdev
+    assert bdev is not None
     count_swpout_vm_event(s, folio)
     nr = 1 << folio.order
     failed = not bdev_write_folio(bdev, folio)
@@ -66,7 +61,7 @@ def __swap_writepage(s: System, folio: Folio) -> None:
     folio_unlock(folio)
     duration = bdev.write_ns(folio.swap & SWP_OFFSET_MASK, nr)
     if si.flags & SWP_SYNCHRONOUS_IO:
-        s.clock.advance(duration)
+        s.clock.ns += duration
         end_swap_bio_write(s, folio, failed)
         return
     folio.refcount += 1
@@ -111,16 +106,27 @@ def folio_wait_writeback(s: System, folio: Folio) -> None:
         assert swap_io_wait_one(s), "writeback without a write in flight"
 
 
+def bdev_read_folio(bdev: BlockDevice, offset: int, folio: Folio) -> None:
+    """Fill the folio from the device.  OSError on an I/O error."""
+    if folio.order == 0:
+        bdev.read_into(offset, folio.data)
+        return
+    content = memoryview(folio.data)
+    for i in range(1 << folio.order):
+        bdev.read_into(offset + i, content[i * PAGE_SIZE : (i + 1) * PAGE_SIZE])
+
+
 def swap_read_folio_bdev(s: System, folio: Folio) -> None:
     """Read a locked folio from its slot and unlock it; it is up to date unless the device failed."""
-    _, bdev = swap_device_of(s, folio)
+    bdev = s.swap.info[folio.swap >> SWP_TYPE_SHIFT].bdev
+    assert bdev is not None
     offset = folio.swap & SWP_OFFSET_MASK
     nr = 1 << folio.order
     s.vmstat["pswpin"] += nr
     if folio.memcg is not None:
         folio.memcg.stat["pswpin"] += nr
     try:
-        folio.data[:] = bdev.read(offset) if nr == 1 else b"".join(bdev.read(offset + i) for i in range(nr))
+        bdev_read_folio(bdev, offset, folio)
         folio.uptodate = True
     except OSError:
         folio.uptodate = False

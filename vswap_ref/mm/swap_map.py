@@ -43,6 +43,14 @@ def swap_duplicate_error(byte: int, usage: int) -> int:
     return -EINVAL if count & ~COUNT_CONTINUED > SWAP_MAP_MAX else 0
 
 
+def swap_map_fill(si: SwapInfo, offset: int, nr: int, byte: int) -> None:
+    """Set the bytes of ``nr`` slots of one cluster (cluster locked)."""
+    if nr == 1:
+        si.swap_map[offset] = byte
+    else:
+        si.swap_map[offset : offset + nr] = bytes((byte,)) * nr
+
+
 def swap_duplicate_one(si: SwapInfo, offset: int, usage: int) -> int:
     """Add ``usage`` to a slot that allows it: 0, or -ENOMEM if the count needs a continuation page."""
     byte = si.swap_map[offset]
@@ -131,7 +139,7 @@ def swap_range_free(s: System, si: SwapInfo, offset: int, nr: int) -> None:
 def swap_entries_free(s: System, si: SwapInfo, ci: SwapClusterInfo, offset: int, nr: int) -> None:
     """Free slots of one cluster and one cgroup that have lost their last user (cluster locked)."""
     ci.count -= nr
-    si.swap_map[offset : offset + nr] = bytes(nr)
+    swap_map_fill(si, offset, nr, 0)
     mem_cgroup_uncharge_swap(s, swp_entry(si.type, offset), nr)
     swap_range_free(s, si, offset, nr)
     if ci.count == 0:
@@ -167,7 +175,9 @@ def swap_entries_put_cache(s: System, si: SwapInfo, entry: SwpEntry, nr: int) ->
     """Clear the cache flag of ``nr`` slots; slots without other users are freed, all at once if they can be."""
     offset = entry & SWP_OFFSET_MASK
     ci = swap_cluster_lock(s, si, offset)
-    if nr > 1 and si.swap_map.count(SWAP_HAS_CACHE, offset, offset + nr) == nr:
+    if nr == 1:
+        swap_entry_put_locked(s, si, ci, offset, SWAP_HAS_CACHE)
+    elif si.swap_map.count(SWAP_HAS_CACHE, offset, offset + nr) == nr:
         swap_entries_free(s, si, ci, offset, nr)
     else:
         for i in range(offset, offset + nr):
@@ -187,10 +197,12 @@ def swap_entries_put_map(s: System, si: SwapInfo, offset: int, nr: int) -> bool:
     """Take one PTE off ``nr`` slots of one cluster.  True if some slot is now used by the swap cache only."""
     ci = swap_cluster_lock(s, si, offset)
     cache_only = False
-    if nr > 1 and swap_is_last_map(si, offset, nr):
+    if nr == 1:
+        cache_only = swap_entry_put_locked(s, si, ci, offset, 1) == SWAP_HAS_CACHE
+    elif swap_is_last_map(si, offset, nr):
         cache_only = bool(si.swap_map[offset] & SWAP_HAS_CACHE)
         if cache_only:
-            si.swap_map[offset : offset + nr] = bytes((SWAP_HAS_CACHE,)) * nr
+            swap_map_fill(si, offset, nr, SWAP_HAS_CACHE)
         else:
             swap_entries_free(s, si, ci, offset, nr)
     else:
@@ -249,7 +261,9 @@ def folio_swapped(s: System, folio: Folio) -> bool:
     si = s.swap.info[folio.swap >> SWP_TYPE_SHIFT]
     offset = folio.swap & SWP_OFFSET_MASK
     ci = swap_cluster_lock(s, si, offset)
-    nr = 1 << folio.order
-    unused = si.swap_map.count(0, offset, offset + nr) + si.swap_map.count(SWAP_HAS_CACHE, offset, offset + nr)
+    if folio.order:
+        swapped = any(map(swap_count, si.swap_map[offset : offset + (1 << folio.order)]))
+    else:
+        swapped = si.swap_map[offset] & ~SWAP_HAS_CACHE != 0
     swap_cluster_unlock(ci)
-    return unused < nr
+    return swapped

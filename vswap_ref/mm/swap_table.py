@@ -42,6 +42,9 @@ def __swap_table_fill(si: SwapInfo, offset: int, nr: int, word: int) -> None:
 
 def __swap_cache_clear_shadow(si: SwapInfo, offset: int, nr: int) -> None:
     """Forget the shadows of slots that are being freed; none may hold a folio."""
-    for i in range(offset, offset + nr):
-        word = __swap_table_xchg(si, i, 0)
-        assert word == 0 or word & 1
+    table = si.cluster_info[offset >> CLUSTER_SHIFT].table
+    assert table is not None
+    index = offset & CLUSTER_MASK
+    for i in range(index, index + nr):
+        assert table[i] == 0 or table[i] & 1
+        table[i] = 0
