@@ -54,7 +54,7 @@ def timed(function: Callable[[], object]) -> float:
 
 
 def import_ms(statement: str) -> float:
-    """Milliseconds that a statement takes in a fresh interpreter with NumPy loaded and bytecode cached; best of nine."""
+    """Milliseconds that a statement takes in a fresh interpreter, NumPy loaded and bytecode cached; best of nine."""
     code = f"import numpy, time; t = time.perf_counter(); {statement}; print((time.perf_counter() - t) * 1e3)"
     caching = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return min(float(subprocess.check_output([sys.executable, "-c", code], env=caching)) for _ in range(9))
