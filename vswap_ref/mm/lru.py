@@ -49,6 +49,9 @@ def folio_add_lru(s: System, folio: Folio) -> None:
 
 def folio_rotate_reclaimable(s: System, folio: Folio) -> None:
     """A write for reclaim has ended: move the folio to the cold end, it is next to go."""
-    if folio.lru and not folio.active and not folio.locked and not folio.dirty:
+    if folio.lru and not folio.locked and not folio.dirty:
+        lruvec_del_folio(s, folio)
+        folio.active = False
+        lruvec_add_folio(s, folio)
         (folio.memcg or s.memcg.root).lruvec.inactive.move_to_end(folio, last=False)
         s.vmstat["pgrotated"] += 1 << folio.order

@@ -11,7 +11,7 @@ from errno import ENOMEM
 
 from vswap_ref.machine import PAGE_SIZE
 
-from .state import Folio, Memcg, PageCounter, System, ZswapEntry
+from .state import Folio, LruvecStats, Memcg, PageCounter, System, ZswapEntry
 from .swap_cgroup import swap_cgroup_clear, swap_cgroup_record
 from .swap_device import vm_swap_full
 from .types import SwpEntry
@@ -35,6 +35,34 @@ def memcg_subtree(memcg: Memcg) -> Iterator[Memcg]:
 def memcg_event(memcg: Memcg, name: str) -> None:
     """Count an event of memory.events or memory.swap.events."""
     memcg.events[name] = memcg.events.get(name, 0) + 1
+
+
+def flush_memcg_stats(s: System) -> None:
+    """Let the statistics of all cgroups catch up; it happens every two seconds (flush_memcg_stats_dwork)."""
+    s.memcg.next_flush_ns = s.clock.ns + FLUSH_TIME_NS
+    for memcg in s.memcg.by_id.values():
+        memcg.lruvec.flushed = current_lruvec_stats(memcg)
+
+
+def current_lruvec_stats(memcg: Memcg) -> LruvecStats:
+    """List lengths and activations of refaults as they are now."""
+    lruvec = memcg.lruvec
+    return LruvecStats(lruvec.nr_inactive, lruvec.nr_active, memcg.stat["workingset_activate_anon"])
+
+
+def lruvec_page_state(s: System, memcg: Memcg) -> LruvecStats:
+    """A cgroup's list statistics as reclaim reads them: up to two seconds old, exact only without cgroups.
+
+    A flush that is due takes place at the first look after its time.
+    """
+    if not s.memcg.enabled:
+        return current_lruvec_stats(memcg)
+    if s.clock.ns >= s.memcg.next_flush_ns:
+        flush_memcg_stats(s)
+    return memcg.lruvec.flushed
+
+
+FLUSH_TIME_NS = 2_000_000_000
 
 
 def page_counter_try_charge(counters: Sequence[PageCounter], nr: int) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from .folio import (
     folio_free,
@@ -25,6 +26,7 @@ from .lru import folio_isolate_lru, lruvec_add_folio
 from .memcg import (
     MAX_RECLAIM_RETRIES,
     SWAP_CLUSTER_MAX,
+    lruvec_page_state,
     mem_cgroup_get_nr_swap_pages,
     mem_cgroup_swap_full,
     memcg1_swapout,
@@ -33,11 +35,11 @@ from .memcg import (
 from .page_io import swap_writeout
 from .rmap import folio_referenced, try_to_unmap
 from .slot_reclaim import folio_free_swap
-from .state import Folio, Lruvec, Memcg, System
+from .state import Folio, LruvecStats, Memcg, System
 from .swap_alloc import folio_alloc_swap, swap_reclaim_work
 from .swap_cache import __swap_cache_del_folio
 from .swap_device import swap_cluster_lock, swap_cluster_unlock, swp_swap_info
-from .swap_io import swap_io_poll, swap_io_wait_one
+from .swap_io import folio_wait_writeback, swap_io_poll, swap_io_wait_one
 from .swap_map import put_swap_folio
 from .types import AOP_WRITEPAGE_ACTIVATE, SWP_OFFSET_MASK
 from .workingset import workingset_eviction
@@ -49,6 +51,20 @@ KSWAPD = "kswapd"
 KEEP = "keep"
 ACTIVATE = "activate"
 FREED = "freed"
+
+
+@dataclass(slots=True)
+class ScanControl:
+    """One reclaim (struct scan_control): from which cgroup, how many pages, for whom, and how it is going."""
+
+    target: Memcg
+    nr_to_reclaim: int
+    who: str
+    priority: int = DEF_PRIORITY
+    nr_reclaimed: int = 0
+    may_deactivate: bool = False
+    force_deactivate: bool = False
+    skipped_deactivate: bool = False
 
 
 def shrink_folio_list(s: System, folios: Iterable[Folio], ignore_references: bool) -> int:
@@ -89,9 +105,8 @@ def activate_locked(s: System, folio: Folio) -> None:
 
 def shrink_folio(s: System, folio: Folio, ignore_references: bool) -> str:
     """Reclaim one locked folio: references, slot, unmap, write out, free.  Returns KEEP, ACTIVATE or FREED."""
-    if folio.writeback:
-        folio.reclaim = True
-        return KEEP
+    if folio.writeback and not writeback_has_ended(s, folio):
+        return ACTIVATE
     if not ignore_references:
         verdict = folio_check_references(s, folio)
         if verdict:
@@ -111,14 +126,25 @@ def shrink_folio(s: System, folio: Folio, ignore_references: bool) -> str:
     return FREED if __remove_mapping(s, folio) else KEEP
 
 
+def writeback_has_ended(s: System, folio: Folio) -> bool:
+    """Met under writeback: version 1 of cgroups, which cannot slow down the writers, waits for one met again.
+
+    Otherwise the folio goes to the active list until its write ends, out of reclaim's way.
+    """
+    if s.memcg.memsw and folio.reclaim:
+        folio_wait_writeback(s, folio)
+        return True
+    folio.reclaim = True
+    return False
+
+
 def folio_check_references(s: System, folio: Folio) -> str:
     """Was it used since the last look?  Used twice: activate.  Once: keep it for another round."""
-    if not folio_referenced(folio):
+    users = folio_referenced(folio)
+    before, folio.referenced = folio.referenced, users > 0
+    if not users:
         return ""
-    if folio.referenced:
-        return ACTIVATE
-    folio.referenced = True
-    return KEEP if folio.mapcount == 1 else ACTIVATE
+    return ACTIVATE if before or users > 1 else KEEP
 
 
 def pageout(s: System, folio: Folio) -> str:
@@ -174,7 +200,7 @@ def isolate_lru_folios(s: System, lru: OrderedDict[Folio, None], nr_to_scan: int
     return taken
 
 
-def shrink_inactive_list(s: System, memcg: Memcg, nr_to_scan: int, who: str) -> int:
+def shrink_inactive_list(s: System, memcg: Memcg, nr_to_scan: int, sc: ScanControl) -> int:
     """Reclaim from the cold end of the inactive list.  Returns pages freed.
 
     If the batch is nothing but folios under writeback, it waits for a write to end (reclaim_throttle): scanning on
@@ -184,7 +210,7 @@ def shrink_inactive_list(s: System, memcg: Memcg, nr_to_scan: int, who: str) -> 
     scanned = sum(1 << folio.order for folio in folios)
     throttle = bool(folios) and all(folio.writeback for folio in folios)
     freed = shrink_folio_list(s, folios, ignore_references=False)
-    count_scan(s, memcg, who, scanned, freed)
+    count_scan(s, memcg, sc.who, scanned, freed)
     if throttle:
         swap_io_wait_one(s)
     return freed
@@ -208,39 +234,56 @@ def shrink_active_list(s: System, memcg: Memcg, nr_to_scan: int) -> None:
         putback_folio(s, folio)
 
 
-def inactive_is_low(lruvec: Lruvec) -> bool:
+def inactive_is_low(stats: LruvecStats) -> bool:
     """The inactive list should hold a share that falls with memory: 1:1 below 1 GiB, then sqrt(10 * GiB):1."""
-    gib = (lruvec.nr_inactive + lruvec.nr_active) >> 18
+    gib = (stats.inactive + stats.active) >> 18
     ratio = int((10 * gib) ** 0.5) if gib else 1
-    return lruvec.nr_inactive * ratio < lruvec.nr_active
+    return stats.inactive * ratio < stats.active
 
 
-def shrink_lruvec(s: System, memcg: Memcg, priority: int, nr_to_reclaim: int, who: str) -> int:
-    """Scan this cgroup's lists in proportion to their length at a priority.  Returns pages freed."""
-    lruvec = memcg.lruvec
+def prepare_scan_control(s: System, sc: ScanControl) -> None:
+    """May active folios be moved down?  If refaults became active since the last reclaim, or few are inactive."""
+    stats = lruvec_page_state(s, sc.target)
+    activated = stats.workingset_activate != sc.target.lruvec.refaults
+    sc.may_deactivate = sc.force_deactivate or activated or inactive_is_low(stats)
+
+
+def snapshot_refaults(s: System, target: Memcg) -> None:
+    """Remember how many refaults had become active when reclaim ended."""
+    for memcg in memcg_subtree(target):
+        memcg.lruvec.refaults = lruvec_page_state(s, memcg).workingset_activate
+
+
+def shrink_lruvec(s: System, memcg: Memcg, sc: ScanControl) -> None:
+    """Scan this cgroup's lists in proportion to their length at a priority, 32 pages of each at a time.
+
+    Stops when enough is freed; direct reclaim of the whole system goes through its first round to the end.
+    """
     if not can_reclaim_anon_pages(s, memcg):
-        return 0
-    inactive = scan_share(s, lruvec.nr_inactive, priority)
-    active = scan_share(s, lruvec.nr_active, priority) if inactive_is_low(lruvec) else 0
-    freed = 0
-    while inactive > 0 or active > 0:
-        if active > 0:
+        return
+    proportional = sc.target.parent is None and sc.who == DIRECT and sc.priority == DEF_PRIORITY
+    inactive = scan_share(s, memcg.lruvec.nr_inactive, sc.priority)
+    active = scan_share(s, memcg.lruvec.nr_active, sc.priority)
+    while inactive > 0:
+        sc.nr_reclaimed += shrink_inactive_list(s, memcg, min(inactive, SWAP_CLUSTER_MAX), sc)
+        inactive -= SWAP_CLUSTER_MAX
+        if active > 0 and sc.may_deactivate:
             shrink_active_list(s, memcg, min(active, SWAP_CLUSTER_MAX))
-            active -= SWAP_CLUSTER_MAX
-        if inactive > 0:
-            freed += shrink_inactive_list(s, memcg, min(inactive, SWAP_CLUSTER_MAX), who)
-            inactive -= SWAP_CLUSTER_MAX
-        if freed >= nr_to_reclaim and priority != DEF_PRIORITY:
+        sc.skipped_deactivate |= active > 0 and not sc.may_deactivate
+        active -= SWAP_CLUSTER_MAX
+        if sc.nr_reclaimed >= sc.nr_to_reclaim and not proportional:
             break
-    if inactive_is_low(lruvec):
+    if inactive_is_low(lruvec_page_state(s, memcg)):
         shrink_active_list(s, memcg, SWAP_CLUSTER_MAX)
-    return freed
 
 
 def scan_share(s: System, size: int, priority: int) -> int:
-    """Pages of a list to scan at a priority: its share of the scan pressure by swappiness; everything at priority 0."""
-    scan = size >> priority
-    return scan * s.config.swappiness // 200 if priority else scan
+    """Pages of a list to scan at a priority: its share of the scan pressure; everything at priority 0.
+
+    The share weighs swappiness by what reclaim has cost so far, which here was all for anonymous memory.
+    """
+    swappiness = s.config.swappiness
+    return (size >> priority) * swappiness // (400 - swappiness) if priority else size
 
 
 def can_reclaim_anon_pages(s: System, memcg: Memcg) -> bool:
@@ -248,32 +291,43 @@ def can_reclaim_anon_pages(s: System, memcg: Memcg) -> bool:
     return s.swap.nr_swap_pages > 0 and mem_cgroup_get_nr_swap_pages(s, memcg) > 0
 
 
-def shrink_node(s: System, target: Memcg, priority: int, nr_to_reclaim: int, who: str) -> int:
-    """Scan the target cgroup and its descendants once, and the zswap shrinker.  Returns pages freed."""
-    freed = 0
-    for memcg in memcg_subtree(target):
-        freed += shrink_lruvec(s, memcg, priority, nr_to_reclaim, who)
-        to_scan = zswap_shrinker_count(s, memcg) >> priority
+def shrink_node(s: System, sc: ScanControl) -> None:
+    """Scan the target cgroup and its descendants once, and the zswap shrinker."""
+    prepare_scan_control(s, sc)
+    for memcg in memcg_subtree(sc.target):
+        shrink_lruvec(s, memcg, sc)
+        to_scan = zswap_shrinker_count(s, memcg) >> sc.priority
         if to_scan:
             zswap_shrinker_scan(s, memcg, to_scan)
-    return freed
 
 
 def do_try_to_free_pages(s: System, target: Memcg, nr_to_reclaim: int, who: str) -> int:
     """Scan harder and harder until enough pages are free.  Returns pages freed.
 
+    If nothing at all was freed, but active folios were passed over, it starts again and takes these, too.
+    """
+    sc = ScanControl(target, nr_to_reclaim, who)
+    shrink_zones(s, sc)
+    if not sc.nr_reclaimed and sc.skipped_deactivate:
+        sc.force_deactivate = True
+        shrink_zones(s, sc)
+    run_deferred_work(s)
+    return sc.nr_reclaimed
+
+
+def shrink_zones(s: System, sc: ScanControl) -> None:
+    """Go through the priorities until enough pages are free.
+
     If a round frees nothing while writes are in flight it waits for one (reclaim_throttle).
     """
-    freed = 0
-    for priority in range(DEF_PRIORITY, -1, -1):
-        round_freed = shrink_node(s, target, priority, nr_to_reclaim, who)
-        freed += round_freed
-        if freed >= nr_to_reclaim:
+    for sc.priority in range(DEF_PRIORITY, -1, -1):
+        before = sc.nr_reclaimed
+        shrink_node(s, sc)
+        if sc.nr_reclaimed >= sc.nr_to_reclaim:
             break
-        if not round_freed and priority < DEF_PRIORITY - 2:
+        if sc.nr_reclaimed == before and sc.priority < DEF_PRIORITY - 2:
             swap_io_wait_one(s)
-    run_deferred_work(s)
-    return freed
+    snapshot_refaults(s, sc.target)
 
 
 def run_deferred_work(s: System) -> None:

@@ -85,8 +85,20 @@ class Folio:
 
 
 @dataclass(slots=True, eq=False)
+class LruvecStats:
+    """What lruvec_page_state tells: the list lengths (pages) and activations of refaults, as of the last flush."""
+
+    inactive: int = 0
+    active: int = 0
+    workingset_activate: int = 0
+
+
+@dataclass(slots=True, eq=False)
 class Lruvec:
-    """The two lists of anonymous folios of a memory cgroup (struct lruvec); the first element is the coldest."""
+    """The two lists of anonymous folios of a memory cgroup (struct lruvec); the first element is the coldest.
+
+    ``flushed`` are its statistics as readers see them; ``refaults`` the activations that the last reclaim saw.
+    """
 
     inactive: OrderedDict[Folio, None] = field(default_factory=OrderedDict)
     active: OrderedDict[Folio, None] = field(default_factory=OrderedDict)
@@ -94,6 +106,8 @@ class Lruvec:
     nr_active: int = 0
     nonresident_age: int = 0
     nr_disk_swapins: int = 0
+    flushed: LruvecStats = field(default_factory=LruvecStats)
+    refaults: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -151,6 +165,8 @@ class MemcgState:
     enabled: bool = True
     memsw: bool = False
     """Version 1: memory and swap are limited together (do_memsw_account), swap and zswap not by themselves."""
+    next_flush_ns: int = 0
+    """When the cgroups' statistics are flushed next (virtual time)."""
 
 
 @dataclass(slots=True, eq=False)

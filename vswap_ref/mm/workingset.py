@@ -7,7 +7,7 @@ whether the folio was part of the workingset; it is odd, so that a swap-table wo
 
 from __future__ import annotations
 
-from .memcg import mem_cgroup_get_nr_swap_pages
+from .memcg import lruvec_page_state, mem_cgroup_get_nr_swap_pages
 from .state import Folio, Memcg, System
 from .types import Shadow
 
@@ -53,10 +53,9 @@ def workingset_refault(s: System, folio: Folio, shadow: Shadow) -> None:
     owner = folio.memcg or s.memcg.root
     s.vmstat["workingset_refault_anon"] += nr
     owner.stat["workingset_refault_anon"] += nr
-    lruvec = evicted_from.lruvec
-    distance = lruvec.nonresident_age - eviction & EVICTION_MASK
+    distance = evicted_from.lruvec.nonresident_age - eviction & EVICTION_MASK
     swap_left = mem_cgroup_get_nr_swap_pages(s, evicted_from) > 0
-    if distance > (lruvec.nr_active if swap_left else 0):
+    if distance > (lruvec_page_state(s, evicted_from).active if swap_left else 0):
         return
     folio.active = True
     workingset_age_nonresident(owner, nr)
