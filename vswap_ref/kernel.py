@@ -107,7 +107,7 @@ class Kernel:
         self.processes: list[Process] = []
         self.devices: dict[int, BlockDevice] = {}
         self.online_cpus = list(range(cpus))
-        self.system = api.boot(config, pages * PAGE_SIZE, locks)
+        self.system = api.boot(config, pages * PAGE_SIZE, locks, self.online_cpus)
         self.root = Cgroup(self, self.system.memcg.root)
         if self.zswap is not None:
             api.zswap_enable(self.system, self.zswap.compressor)

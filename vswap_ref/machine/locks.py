@@ -1,13 +1,15 @@
 """Locks by class, in kinds with one interface.
 
 ``plain`` locks are bare ``threading`` locks: fast.  ``validated`` locks check every acquisition as lockdep does: the
-order in which classes nest must have no cycle, a task must not take a class twice.  A third kind, switching tasks at
-every acquisition, has its place in ``KINDS``.
+order in which classes nest must have no cycle, a task must not take a class twice, a class that interrupt handlers
+take must never be taken with interrupts on.  ``KINDS`` has room for more: a kind is a function that makes a lock.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import Any
 
@@ -16,12 +18,34 @@ class LockdepError(RuntimeError):
     """A lock was used in a way that can deadlock; the message shows the chain of classes."""
 
 
-class Lockdep:
-    """What validated locks have seen: who holds what, and which class was taken inside which."""
+class Task:
+    """What a task is doing: the locks that it holds, in order, and the state of interrupts on its CPU."""
+
+    __slots__ = ("held", "in_interrupt", "irqs_off")
 
     def __init__(self) -> None:
         self.held: list[ValidatedLock] = []
+        self.irqs_off = 0
+        self.in_interrupt = 0
+
+
+class Lockdep:
+    """What validated locks have seen: which class was taken inside which, in interrupts, with interrupts on.
+
+    ``current`` tells tasks apart: threads, until a scheduler puts its own function there.
+    """
+
+    def __init__(self, current: Callable[[], Hashable] = threading.get_ident) -> None:
+        self.current = current
+        self.tasks: dict[Hashable, Task] = {}
         self.inside: dict[str, set[str]] = {}
+        self.used_in_irq: set[str] = set()
+        self.used_with_irqs_on: set[str] = set()
+
+    @property
+    def task(self) -> Task:
+        """The current task."""
+        return self.tasks.setdefault(self.current(), Task())
 
     def path(self, start: str, goal: str) -> list[str] | None:
         """Classes from ``start`` to ``goal`` along recorded nestings, or None."""
@@ -38,17 +62,68 @@ class Lockdep:
 
     def check(self, lock: ValidatedLock) -> None:
         """Raise LockdepError if taking ``lock`` now can deadlock; record the nesting otherwise."""
-        for holder in self.held:
-            if holder.name == lock.name:
-                raise LockdepError(f"possible recursive locking: {lock.name} taken while {holder.name} is held")
-            chain = self.path(lock.name, holder.name)
-            if chain is not None:
-                raise LockdepError(
-                    f"possible circular locking: {lock.name} wanted while {holder.name} is held, "
-                    f"but it was seen before that {' -> '.join(chain)} nest in this order"
-                )
-        for holder in self.held:
+        task = self.task
+        for holder in task.held:
+            self.check_order(holder, lock)
+        for holder in task.held:
             self.inside.setdefault(holder.name, set()).add(lock.name)
+        self.mark(lock.name, task)
+
+    def check_order(self, holder: ValidatedLock, lock: ValidatedLock) -> None:
+        """LockdepError if ``lock`` may not be taken while ``holder`` is held."""
+        if holder.name == lock.name:
+            raise LockdepError(f"possible recursive locking: {lock.name} taken while {holder.name} is held")
+        chain = self.path(lock.name, holder.name)
+        if chain is not None:
+            raise LockdepError(
+                f"possible circular locking: {lock.name} wanted while {holder.name} is held, "
+                f"but it was seen before that {' -> '.join(chain)} nest in this order"
+            )
+
+    def mark(self, name: str, task: Task) -> None:
+        """Record in which state of interrupts a class is taken.
+
+        LockdepError if an interrupt that comes at the wrong moment can wait for the task that it has interrupted.
+        """
+        if task.in_interrupt:
+            self.used_in_irq.add(name)
+        elif not task.irqs_off:
+            self.used_with_irqs_on.add(name)
+        if name in self.used_in_irq and name in self.used_with_irqs_on:
+            raise LockdepError(
+                f"inconsistent lock state: {name} is taken by an interrupt handler, and elsewhere with interrupts on"
+            )
+        for safe in sorted(self.used_in_irq):
+            for unsafe in sorted(self.used_with_irqs_on):
+                chain = self.path(safe, unsafe)
+                if chain is not None:
+                    raise LockdepError(
+                        f"irq-unsafe lock inside an irq-safe one: {' -> '.join(chain)} nest, {safe} is taken by an "
+                        f"interrupt handler, {unsafe} with interrupts on"
+                    )
+
+    @contextmanager
+    def irqs_off(self) -> Iterator[None]:
+        """Interrupts are off on this task's CPU."""
+        task = self.task
+        task.irqs_off += 1
+        try:
+            yield
+        finally:
+            task.irqs_off -= 1
+
+    @contextmanager
+    def interrupt(self) -> Iterator[None]:
+        """An interrupt handler runs: whatever the task holds stays held, but it is not this code that holds it."""
+        task, handler = self.task, Task()
+        handler.in_interrupt = 1
+        self.tasks[self.current()] = handler
+        try:
+            yield
+            if handler.held:
+                raise LockdepError(f"interrupt handler leaves with {', '.join(lock.name for lock in handler.held)}")
+        finally:
+            self.tasks[self.current()] = task
 
 
 class ValidatedLock:
@@ -62,19 +137,23 @@ class ValidatedLock:
         self._lock = threading.Lock()
 
     def acquire(self, blocking: bool = True) -> bool:
-        """Take the lock.  A trylock that succeeds is held, but cannot deadlock and is not checked."""
+        """Take the lock.  A trylock that succeeds is held; it cannot deadlock in order, only by an interrupt."""
         if blocking:
             self.lockdep.check(self)
         if not self._lock.acquire(blocking=blocking):
             return False
-        self.lockdep.held.append(self)
+        task = self.lockdep.task
+        task.held.append(self)
+        if not blocking:
+            self.lockdep.mark(self.name, task)
         return True
 
     def release(self) -> None:
-        """Drop the lock; LockdepError if it is not held."""
-        if self not in self.lockdep.held:
+        """Drop the lock; LockdepError if this task does not hold it."""
+        held = self.lockdep.task.held
+        if self not in held:
             raise LockdepError(f"{self.name} released but not held")
-        self.lockdep.held.remove(self)
+        held.remove(self)
         self._lock.release()
 
     def locked(self) -> bool:
@@ -90,33 +169,46 @@ class ValidatedLock:
         self.release()
 
 
+KINDS: dict[str, Callable[[str, Lockdep], Any]] = {
+    "plain": lambda name, lockdep: threading.Lock(),
+    "validated": ValidatedLock,
+}
+"""How locks of each kind are made, from the name of the class and the validator."""
+
+
 class Locks:
     """Makes locks of one kind: "plain" or "validated"."""
 
-    KINDS = ("plain", "validated")
-
     def __init__(self, kind: str = "plain") -> None:
-        if kind not in self.KINDS:
-            raise ValueError(f"locks={kind!r}: expected one of {', '.join(self.KINDS)}")
+        if kind not in KINDS:
+            raise ValueError(f"locks={kind!r}: expected one of {', '.join(KINDS)}")
         self.kind = kind
         self.lockdep = Lockdep()
 
     def spinlock(self, name: str) -> Any:
         """A new lock of the class ``name``."""
-        if self.kind == "plain":
-            return threading.Lock()
-        return ValidatedLock(name, self.lockdep)
+        return KINDS[self.kind](name, self.lockdep)
 
     def local_lock(self, name: str) -> Any:
         """A per-CPU lock (local_lock_t)."""
         return self.spinlock(name)
 
+    def irqs_off(self) -> AbstractContextManager[None]:
+        """Interrupts are off inside (local_irq_disable; around ``with lock`` that is spin_lock_irq)."""
+        return nullcontext() if self.kind == "plain" else self.lockdep.irqs_off()
+
+    def interrupt(self) -> AbstractContextManager[None]:
+        """An interrupt handler runs inside."""
+        return nullcontext() if self.kind == "plain" else self.lockdep.interrupt()
+
     def assert_held(self, lock: Any) -> None:
-        """lockdep_assert_held: LockdepError unless ``lock`` is held."""
-        if not lock.locked():
+        """lockdep_assert_held: LockdepError unless ``lock`` is held: by this task, if locks are validated."""
+        held = lock in self.lockdep.task.held if isinstance(lock, ValidatedLock) else lock.locked()
+        if not held:
             raise LockdepError(f"{getattr(lock, 'name', 'lock')} must be held here")
 
     def assert_none_held(self) -> None:
-        """LockdepError if a validated lock is still held."""
-        if self.lockdep.held:
-            raise LockdepError(f"still held: {', '.join(lock.name for lock in self.lockdep.held)}")
+        """LockdepError if a validated lock is still held, by any task."""
+        held = [lock.name for task in self.lockdep.tasks.values() for lock in task.held]
+        if held:
+            raise LockdepError(f"still held: {', '.join(held)}")

@@ -3,7 +3,19 @@
 
 from __future__ import annotations
 
-from vswap_ref.machine import COST, MEMCG_STAT, PAGE_SIZE, VMSTAT, ZSWAP_DEBUGFS, Clock, Counters, Faults, Locks, Rcu
+from vswap_ref.machine import (
+    COST,
+    MEMCG_STAT,
+    PAGE_SIZE,
+    VMSTAT,
+    ZSWAP_DEBUGFS,
+    Clock,
+    Counters,
+    Faults,
+    Locks,
+    PerCpu,
+    Rcu,
+)
 
 from .folio import setup_per_zone_wmarks
 from .reclaim import try_to_free_mem_cgroup_pages, try_to_free_pages
@@ -46,8 +58,8 @@ def mem_cgroup_alloc(s: MemcgState | None, name: str, parent: Memcg | None, memc
     return memcg
 
 
-def boot(config: Config, ram_bytes: int, locks: str) -> System:
-    """A running kernel without swap devices."""
+def boot(config: Config, ram_bytes: int, locks: str, online_cpus: list[int]) -> System:
+    """A running kernel without swap devices; ``online_cpus`` stays the caller's, who keeps it up to date."""
     lock_kinds = Locks(locks)
     root = mem_cgroup_alloc(None, "", None, 1)
     faults = Faults()
@@ -69,7 +81,7 @@ def boot(config: Config, ram_bytes: int, locks: str) -> System:
         swap=SwapState(
             lock_kinds.spinlock("swap_lock"),
             lock_kinds.spinlock("swap_avail_lock"),
-            [PercpuSwapCluster(lock_kinds.local_lock("percpu_swap_cluster")) for _ in range(config.cpus)],
+            PerCpu(online_cpus, PercpuSwapCluster, lambda: lock_kinds.local_lock("percpu_swap_cluster")),
         ),
         zswap=ZswapState(Counters(ZSWAP_DEBUGFS)),
         io=IoState(),

@@ -281,8 +281,8 @@ def folio_alloc_swap(s: System, folio: Folio) -> int:
     if folio.order > PMD_ORDER:
         return -EINVAL
     while True:
-        hint = s.swap.percpu[s.cpu]
-        with hint.lock:
+        with s.swap.percpu.local_lock[s.cpu]:
+            hint = s.swap.percpu[s.cpu]
             entry = swap_alloc_fast(s, hint, folio.order) or swap_alloc_slow(s, folio.order)
         if entry or folio.order or not swap_sync_discard(s):
             break

@@ -61,17 +61,16 @@ def __swap_writepage(s: System, folio: Folio) -> None:
     si, bdev = swap_device_of(s, folio)
     count_swpout_vm_event(s, folio)
     nr = 1 << folio.order
+    duration = bdev.write_ns(folio.swap & SWP_OFFSET_MASK, nr)
     failed = not bdev_write_folio(bdev, folio)
     folio.writeback = True
     folio_unlock(folio)
-    duration = bdev.write_ns(folio.swap & SWP_OFFSET_MASK, nr)
     if si.flags & SWP_SYNCHRONOUS_IO:
         s.clock.advance(duration)
         end_swap_bio_write(s, folio, failed)
         return
     folio.refcount += 1
-    done = max(s.clock.ns, s.io.busy_until.get(si.type, 0)) + duration
-    s.io.busy_until[si.type] = done
+    done = s.io.queues[si.type].submit(s.clock.ns, duration, nr * bdev.page_transfer_ns)
     s.io.sequence += 1
     heapq.heappush(s.io.inflight, (done, s.io.sequence, folio, failed))
 
@@ -92,8 +91,9 @@ def swap_io_poll(s: System) -> None:
     inflight = s.io.inflight
     while inflight and inflight[0][0] <= s.clock.ns:
         _, _, folio, failed = heapq.heappop(inflight)
-        end_swap_bio_write(s, folio, failed)
-        folio_put(s, folio)
+        with s.locks.interrupt():
+            end_swap_bio_write(s, folio, failed)
+            folio_put(s, folio)
 
 
 def swap_io_wait_one(s: System) -> bool:
@@ -116,6 +116,7 @@ def swap_read_folio_bdev(s: System, folio: Folio) -> None:
     _, bdev = swap_device_of(s, folio)
     offset = folio.swap & SWP_OFFSET_MASK
     nr = 1 << folio.order
+    duration = bdev.read_ns(offset, nr)
     s.vmstat["pswpin"] += nr
     if folio.memcg is not None:
         folio.memcg.stat["pswpin"] += nr
@@ -124,5 +125,5 @@ def swap_read_folio_bdev(s: System, folio: Folio) -> None:
         folio.uptodate = True
     except OSError:
         folio.uptodate = False
-    s.clock.ns += bdev.read_ns(offset, nr)
+    s.clock.ns += duration
     folio.locked = False
