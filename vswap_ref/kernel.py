@@ -206,8 +206,8 @@ class Kernel:
 
     @property
     def cost(self) -> Counters:
-        """Counts of primitive operations."""
-        return self.system.cost
+        """Counts of primitive operations since boot: lock acquisitions, look-ups, reference counts."""
+        return api.primitive_counts(self.system)
 
     @property
     def faults(self) -> Faults:

@@ -109,13 +109,13 @@ def test_an_interrupt_takes_what_others_take_with_interrupts_on(handler_first: b
     lru = locks.spinlock("lru")
 
     def take(irqs_off: bool) -> None:
-        context = locks.irqs_off() if irqs_off else nullcontext()
+        context = locks.irqs_off if irqs_off else nullcontext()
         with context:
             assert lru.acquire(blocking=blocking)
             lru.release()
 
     def handle() -> None:
-        with locks.interrupt(), lru:
+        with locks.interrupt, lru:
             pass
 
     take(irqs_off=True)
@@ -130,13 +130,13 @@ def test_an_irq_safe_lock_has_no_unsafe_one_inside() -> None:
     """An interrupt that wants the outer lock would wait for a task that was interrupted under the inner one."""
     locks = Locks("validated")
     lru, ci, si = (locks.spinlock(name) for name in ("lru", "ci", "si"))
-    with locks.interrupt(), lru:
+    with locks.interrupt, lru:
         pass
-    with locks.irqs_off(), lru, ci:
+    with locks.irqs_off, lru, ci:
         pass
     with si:
         pass
-    with locks.irqs_off(), ci, pytest.raises(LockdepError, match="lru -> ci -> si nest"), si:
+    with locks.irqs_off, ci, pytest.raises(LockdepError, match="lru -> ci -> si nest"), si:
         pass
 
 
@@ -145,10 +145,10 @@ def test_a_handler_leaves_nothing_held() -> None:
     locks = Locks("validated")
     ci, lru = locks.spinlock("ci"), locks.spinlock("lru")
     with ci:
-        with locks.interrupt(), pytest.raises(LockdepError, match="ci must be held"):
+        with locks.interrupt, pytest.raises(LockdepError, match="ci must be held"):
             locks.assert_held(ci)
         locks.assert_held(ci)
-    with pytest.raises(LockdepError, match="interrupt handler leaves with lru"), locks.interrupt():
+    with pytest.raises(LockdepError, match="interrupt handler leaves with lru"), locks.interrupt:
         lru.acquire()
 
 
@@ -156,9 +156,9 @@ def test_plain_kernels_have_no_interrupts() -> None:
     """Nothing is tracked, nothing is slow."""
     locks = Locks()
     lock = locks.spinlock("lru")
-    with locks.interrupt(), lock:
+    with locks.interrupt, lock:
         locks.assert_held(lock)
-    with lock, locks.irqs_off():
+    with lock, locks.irqs_off:
         pass
     assert not locks.lockdep.tasks
 

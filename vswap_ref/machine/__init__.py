@@ -8,7 +8,7 @@ from .bitmap import Bitmap
 from .blockdev import BlockDevice, DeviceStats, Disk, Pmem, RequestQueue, Ssd, SwapFile, Zram
 from .clock import Clock
 from .codecs import Codec, get_codec
-from .counters import COST, MEMCG_STAT, VMSTAT, ZSWAP_DEBUGFS, Counters
+from .counters import MEMCG_STAT, VMSTAT, ZSWAP_DEBUGFS, Counters
 from .faults import Faults
 from .locks import LockdepError, Locks
 from .percpu import PerCpu, PercpuRef
@@ -17,7 +17,6 @@ from .units import PAGE_SHIFT, PAGE_SIZE, format_size, parse_pages, parse_size
 from .xarray import XArray
 
 __all__ = [
-    "COST",
     "MEMCG_STAT",
     "PAGE_SHIFT",
     "PAGE_SIZE",

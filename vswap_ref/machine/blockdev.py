@@ -52,13 +52,13 @@ class RequestQueue:
         self.ends: deque[int] = deque(maxlen=depth)
 
     def submit(self, now: int, duration: int, transfer: int) -> int:
-        """When a request of ``duration`` that comes ``now`` ends; the last ``transfer`` of it needs the channel (ns)."""
+        """When a request that comes ``now`` ends, in ns: it takes ``duration``, and ``transfer`` of it the channel."""
         ends = self.ends
-        if ends:
-            begin = max(now, ends[0]) if len(ends) == ends.maxlen else now
-            end = max(begin + duration, ends[-1] + transfer)
-        else:
-            end = now + duration
+        end = now + duration
+        if ends and ends[-1] > now:
+            if len(ends) == ends.maxlen and ends[0] > now:
+                end = ends[0] + duration
+            end = max(end, ends[-1] + transfer)
         ends.append(end)
         return end
 
@@ -113,10 +113,8 @@ class BlockDevice:
         if self._failing or not 0 <= page < self.pages or len(data) != PAGE_SIZE:
             self._check(page, "write", len(data))
         self.stats.writes += 1
-        if not self.contentless:
-            self._store(page, data)
-
-    def _store(self, page: int, data: bytes | bytearray) -> None:
+        if self.contentless:
+            return
         stored = self._content.get(page)
         if stored is None:
             self._content[page] = bytearray(data)
@@ -273,9 +271,12 @@ class Zram(BlockDevice):
         packed = super().read(page)
         return packed if len(packed) == PAGE_SIZE else self.codec.decompress(packed)
 
-    def _store(self, page: int, data: bytes | bytearray) -> None:
+    def write(self, page: int, data: bytes | bytearray) -> None:
+        """Compress a page; one that does not shrink is kept as it is."""
+        super().write(page, data)
         packed = self.codec.compress(bytes(data))
-        super()._store(page, packed if len(packed) < PAGE_SIZE else data)
+        if not self.contentless and len(packed) < PAGE_SIZE:
+            self._content[page] = bytearray(packed)
 
     def slot_free_notify(self, page: int) -> None:
         """Free the compressed copy."""

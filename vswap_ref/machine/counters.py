@@ -83,9 +83,6 @@ ZSWAP_DEBUGFS = (
 )
 """Files of debugfs zswap/ that count events."""
 
-COST = ("ci_lock",)
-"""Primitive operations: ``ci_lock`` acquisitions of physical cluster locks."""
-
 
 class Counters(dict[str, int]):
     """Counters with a fixed set of names, in order; an unknown name is a KeyError that suggests one.

@@ -8,8 +8,7 @@ take must never be taken with interrupts on.  ``KINDS`` has room for more: a kin
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Hashable
 from types import TracebackType
 from typing import Any
 
@@ -23,10 +22,10 @@ class Task:
 
     __slots__ = ("held", "in_interrupt", "irqs_off")
 
-    def __init__(self) -> None:
+    def __init__(self, in_interrupt: bool = False) -> None:
         self.held: list[ValidatedLock] = []
         self.irqs_off = 0
-        self.in_interrupt = 0
+        self.in_interrupt = in_interrupt
 
 
 class Lockdep:
@@ -102,28 +101,42 @@ class Lockdep:
                         f"interrupt handler, {unsafe} with interrupts on"
                     )
 
-    @contextmanager
-    def irqs_off(self) -> Iterator[None]:
-        """Interrupts are off on this task's CPU."""
-        task = self.task
-        task.irqs_off += 1
-        try:
-            yield
-        finally:
-            task.irqs_off -= 1
 
-    @contextmanager
-    def interrupt(self) -> Iterator[None]:
-        """An interrupt handler runs: whatever the task holds stays held, but it is not this code that holds it."""
-        task, handler = self.task, Task()
-        handler.in_interrupt = 1
-        self.tasks[self.current()] = handler
-        try:
-            yield
-            if handler.held:
-                raise LockdepError(f"interrupt handler leaves with {', '.join(lock.name for lock in handler.held)}")
-        finally:
-            self.tasks[self.current()] = task
+class IrqsOff:
+    """A section with interrupts off on the task's CPU; sections nest."""
+
+    def __init__(self, lockdep: Lockdep) -> None:
+        self.lockdep = lockdep
+
+    def __enter__(self) -> None:
+        self.lockdep.task.irqs_off += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.lockdep.task.irqs_off -= 1
+
+
+class Interrupt:
+    """An interrupt handler: what the interrupted task holds stays held, but it is not the handler that holds it."""
+
+    def __init__(self, lockdep: Lockdep) -> None:
+        self.lockdep = lockdep
+        self.interrupted: dict[Hashable, list[Task]] = {}
+
+    def __enter__(self) -> None:
+        lockdep = self.lockdep
+        self.interrupted.setdefault(lockdep.current(), []).append(lockdep.task)
+        lockdep.tasks[lockdep.current()] = Task(in_interrupt=True)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        current = self.lockdep.current()
+        held = self.lockdep.task.held
+        self.lockdep.tasks[current] = self.interrupted[current].pop()
+        if held and error is None:
+            raise LockdepError(f"interrupt handler leaves with {', '.join(lock.name for lock in held)}")
 
 
 class ValidatedLock:
@@ -177,13 +190,20 @@ KINDS: dict[str, Callable[[str, Lockdep], Any]] = {
 
 
 class Locks:
-    """Makes locks of one kind: "plain" or "validated"."""
+    """Makes locks of one kind: "plain" or "validated".
+
+    ``with irqs_off:`` interrupts are off (local_irq_disable; around ``with lock`` it is spin_lock_irq).
+    ``with interrupt:`` an interrupt handler runs.
+    """
 
     def __init__(self, kind: str = "plain") -> None:
         if kind not in KINDS:
             raise ValueError(f"locks={kind!r}: expected one of {', '.join(KINDS)}")
         self.kind = kind
         self.lockdep = Lockdep()
+        validated = kind == "validated"
+        self.irqs_off: Any = IrqsOff(self.lockdep) if validated else threading.RLock()
+        self.interrupt: Any = Interrupt(self.lockdep) if validated else threading.RLock()
 
     def spinlock(self, name: str) -> Any:
         """A new lock of the class ``name``."""
@@ -192,14 +212,6 @@ class Locks:
     def local_lock(self, name: str) -> Any:
         """A per-CPU lock (local_lock_t)."""
         return self.spinlock(name)
-
-    def irqs_off(self) -> AbstractContextManager[None]:
-        """Interrupts are off inside (local_irq_disable; around ``with lock`` that is spin_lock_irq)."""
-        return nullcontext() if self.kind == "plain" else self.lockdep.irqs_off()
-
-    def interrupt(self) -> AbstractContextManager[None]:
-        """An interrupt handler runs inside."""
-        return nullcontext() if self.kind == "plain" else self.lockdep.interrupt()
 
     def assert_held(self, lock: Any) -> None:
         """lockdep_assert_held: LockdepError unless ``lock`` is held: by this task, if locks are validated."""

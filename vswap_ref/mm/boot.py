@@ -3,20 +3,9 @@
 
 from __future__ import annotations
 
-from vswap_ref.machine import (
-    COST,
-    MEMCG_STAT,
-    PAGE_SIZE,
-    VMSTAT,
-    ZSWAP_DEBUGFS,
-    Clock,
-    Counters,
-    Faults,
-    Locks,
-    PerCpu,
-    Rcu,
-)
+from vswap_ref.machine import MEMCG_STAT, PAGE_SIZE, VMSTAT, ZSWAP_DEBUGFS, Clock, Counters, Faults, Locks, PerCpu, Rcu
 
+from .cost import COST_OF_PATH
 from .folio import setup_per_zone_wmarks
 from .reclaim import try_to_free_mem_cgroup_pages, try_to_free_pages
 from .state import (
@@ -75,7 +64,7 @@ def boot(config: Config, ram_bytes: int, locks: str, online_cpus: list[int]) -> 
         rcu=Rcu(locks),
         faults=faults,
         vmstat=Counters(VMSTAT),
-        cost=Counters(COST),
+        cost=dict.fromkeys(COST_OF_PATH, 0),
         memory=memory,
         memcg=MemcgState(root, {1: root}, config.memcg is not None, config.memcg == "v1"),
         swap=SwapState(

@@ -340,7 +340,7 @@ class System:
     rcu: Rcu
     faults: Faults
     vmstat: Counters
-    cost: Counters
+    cost: dict[str, int]
     memory: Memory
     memcg: MemcgState
     swap: SwapState

@@ -91,7 +91,7 @@ def swap_io_poll(s: System) -> None:
     inflight = s.io.inflight
     while inflight and inflight[0][0] <= s.clock.ns:
         _, _, folio, failed = heapq.heappop(inflight)
-        with s.locks.interrupt():
+        with s.locks.interrupt:
             end_swap_bio_write(s, folio, failed)
             folio_put(s, folio)
 
