@@ -107,7 +107,7 @@ class Kernel:
         self.processes: list[Process] = []
         self.devices: dict[int, BlockDevice] = {}
         self.online_cpus = list(range(cpus))
-        self.system = api.boot(config, pages * PAGE_SIZE, locks)
+        self.system = api.boot(config, pages * PAGE_SIZE, locks, self.online_cpus)
         self.root = Cgroup(self, self.system.memcg.root)
         if self.zswap is not None:
             api.zswap_enable(self.system, self.zswap.compressor)
@@ -206,8 +206,8 @@ class Kernel:
 
     @property
     def cost(self) -> Counters:
-        """Counts of primitive operations."""
-        return self.system.cost
+        """Counts of primitive operations since boot: lock acquisitions, look-ups, reference counts."""
+        return api.primitive_counts(self.system)
 
     @property
     def faults(self) -> Faults:

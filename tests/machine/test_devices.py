@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 import sys
+from collections.abc import Callable
+from errno import EINVAL
 
 import pytest
 from hypothesis import given
@@ -16,6 +19,7 @@ from vswap_ref.machine import (
     Disk,
     Faults,
     Pmem,
+    RequestQueue,
     Ssd,
     SwapFile,
     Zram,
@@ -74,11 +78,53 @@ def test_zram_compresses_and_frees() -> None:
 
 
 def test_a_disk_pays_for_distance_and_nothing_for_sequence() -> None:
-    """The head's way decides."""
+    """The head's way decides; it goes where pages are read or written, through a file too; asking moves nothing."""
     disk = Disk("64M")
-    far, near = disk.read_ns(16000, 1), disk.read_ns(16100, 1)
-    assert far > near > disk.read_ns(16101, 1)
+    far = disk.read_ns(16000, 1)
+    assert far == disk.read_ns(16000, 1)
+    disk.write(16000, bytes(PAGE_SIZE))
+    near, next_one = disk.read_ns(16100, 1), disk.write_ns(16001, 1)
+    assert far > near > next_one == disk.page_transfer_ns
+    SwapFile("1M", on=disk).read(5)
+    assert disk.read_ns(6, 1) == disk.page_transfer_ns
     assert Pmem("1M").read_ns(0, 1) < Ssd("1M").read_ns(0, 1) < far
+
+
+def test_a_queue_overlaps_latencies_but_not_transfers() -> None:
+    """Up to its depth; a disk does one thing at a time; an idle queue costs nothing."""
+    ssd, disk = RequestQueue(Ssd.queue_depth), RequestQueue(Disk.queue_depth)
+    assert [ssd.submit(0, 22, 2) for _ in range(3)] == [22, 24, 26]
+    assert ssd.submit(1000, 22, 2) == 1022
+    assert [disk.submit(0, 22, 2) for _ in range(3)] == [22, 44, 66]
+    assert disk.submit(1000, 22, 2) == 1022
+    narrow = RequestQueue(2)
+    assert [narrow.submit(0, 22, 0) for _ in range(5)] == [22, 22, 44, 44, 66]
+
+
+@pytest.mark.parametrize("make", KINDS)
+@pytest.mark.parametrize("size", [0, 1, PAGE_SIZE - 1, PAGE_SIZE + 1])
+def test_only_whole_pages_are_written(make: type[Ssd], size: int) -> None:
+    """Anything else is EINVAL, and the page stays as it is."""
+    device = make("1M")
+    device.write(7, b"x" * PAGE_SIZE)
+    with pytest.raises(OSError, match=f"{size} bytes are no page; expected 4096") as caught:
+        device.write(7, bytes(size))
+    assert caught.value.errno == EINVAL
+    assert device.read(7) == b"x" * PAGE_SIZE
+    assert device.stats.writes == 1
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_the_nth_request_fails(make: type[Ssd]) -> None:
+    """Requests for other pages do not count, reads and writes count apart."""
+    device = make("1M")
+    device.fail_writes(pages=[5], nth=2)
+    device.write(5, bytes(PAGE_SIZE))
+    device.write(4, bytes(PAGE_SIZE))
+    device.read(5)
+    with pytest.raises(OSError, match="write error on page 5"):
+        device.write(5, bytes(PAGE_SIZE))
+    device.write(5, bytes(PAGE_SIZE))
 
 
 def test_a_file_needs_room_below() -> None:
@@ -124,16 +170,32 @@ def test_counters_suggest_names() -> None:
     assert counters.text() == "pswpin 2\npswpout 0\n"
     with pytest.raises(KeyError, match="did you mean 'pswpout'"):
         counters["pswput"] += 1
+    assert pickle.loads(pickle.dumps(counters)) == counters
+
+
+@pytest.mark.parametrize(
+    "look", [Counters.check_names, Counters.snapshot, Counters.text, lambda c: c.since({"pswpin": 0}), pickle.dumps]
+)
+def test_a_wrong_name_that_is_assigned_is_found(look: Callable[[Counters], object]) -> None:
+    """By the next look at the counters, with the same words."""
+    counters = Counters(["pswpin", "pswpout"])
+    counters["pswpin"] = 3
+    counters["pswpot"] = 1
+    with pytest.raises(KeyError, match="no counter 'pswpot'; did you mean 'pswpout'"):
+        look(counters)
 
 
 def test_faults_hit_the_nth_request() -> None:
     """Counted from now, for as many as asked."""
     faults = Faults()
     faults.declare("site", "a place")
+    faults.declare("elsewhere", "another place")
+    assert faults.reached == []
     assert not faults.should_fail("site")
+    assert faults.reached == ["site"]
     faults.fail("site", nth=2, times=2)
     assert [faults.should_fail("site") for _ in range(4)] == [False, True, True, False]
-    assert faults.report() == [("site", 5, "a place")]
+    assert faults.report() == [("elsewhere", 0, "another place"), ("site", 5, "a place")]
     with pytest.raises(ValueError, match="nth=0"):
         faults.fail("site", nth=0)
 
@@ -151,17 +213,13 @@ def test_bitmap_finds_the_first_run(used: set[int], nr: int, align: int, start: 
 
 
 def test_ranges_and_pages_are_checked() -> None:
-    """A bitmap does not grow, a device takes no more than a page, a file discards below, a size is exact."""
+    """A bitmap does not grow, a file discards below, a size is exact."""
     bitmap = Bitmap(10)
     with pytest.raises(IndexError, match="bits 8 to 11 of 10"):
         bitmap.set_range(8, 4)
     with pytest.raises(IndexError):
         bitmap.clear_range(10, 1)
     assert len(bitmap) == 10
-    for device in (Zram("1M"), Ssd("1M")):
-        with pytest.raises(OSError, match="bytes are"):
-            device.write(0, bytes(PAGE_SIZE + 1))
-        assert device.read(0) == bytes(PAGE_SIZE)
     below = Ssd("1M")
     file = SwapFile("1M", on=below)
     file.write(2, b"x" * PAGE_SIZE)
@@ -195,5 +253,7 @@ def test_failing_no_times_is_an_error_and_arms_nothing() -> None:
     for arm in (device.fail_reads, device.fail_writes):
         with pytest.raises(ValueError, match="times=0"):
             arm(times=0)
+        with pytest.raises(ValueError, match="nth=0"):
+            arm(nth=0)
     device.write(1, bytes(4096))
     assert device.read(1) == bytes(4096)

@@ -3,25 +3,26 @@
 Nothing here knows anything of swap.  All state is in the objects; there is none in the modules.
 """
 
+from .arena import Arena
 from .bitmap import Bitmap
-from .blockdev import BlockDevice, DeviceStats, Disk, Pmem, Ssd, SwapFile, Zram
+from .blockdev import BlockDevice, DeviceStats, Disk, Pmem, RequestQueue, Ssd, SwapFile, Zram
 from .clock import Clock
 from .codecs import Codec, get_codec
-from .counters import COST, MEMCG_STAT, VMSTAT, ZSWAP_DEBUGFS, Counters
+from .counters import MEMCG_STAT, VMSTAT, ZSWAP_DEBUGFS, Counters
 from .faults import Faults
 from .locks import LockdepError, Locks
-from .percpu import PercpuRef
+from .percpu import PerCpu, PercpuRef
 from .rcu import Rcu
 from .units import PAGE_SHIFT, PAGE_SIZE, format_size, parse_pages, parse_size
 from .xarray import XArray
 
 __all__ = [
-    "COST",
     "MEMCG_STAT",
     "PAGE_SHIFT",
     "PAGE_SIZE",
     "VMSTAT",
     "ZSWAP_DEBUGFS",
+    "Arena",
     "Bitmap",
     "BlockDevice",
     "Clock",
@@ -32,9 +33,11 @@ __all__ = [
     "Faults",
     "LockdepError",
     "Locks",
+    "PerCpu",
     "PercpuRef",
     "Pmem",
     "Rcu",
+    "RequestQueue",
     "Ssd",
     "SwapFile",
     "XArray",

@@ -2,10 +2,14 @@
 
 The latencies are round figures of common hardware (each class names its own); they order the devices and make
 asynchronous writes end in a sensible sequence.  They are no measurements.
+
+Asking is apart from doing: ``read_ns`` and ``write_ns`` say what a request would take and change nothing; ``read`` and
+``write`` do it, and move a disk's head.  A ``RequestQueue`` says when requests end that are in flight together.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from errno import EINVAL, EIO
@@ -36,6 +40,29 @@ class DeviceStats:
         return self.writes * PAGE_SIZE
 
 
+class RequestQueue:
+    """When requests to a device end that are in flight at the same time: up to ``depth`` of them overlap.
+
+    The next one begins when the oldest has ended.  Requests end in order, for their data shares one channel.
+    """
+
+    __slots__ = ("ends",)
+
+    def __init__(self, depth: int) -> None:
+        self.ends: deque[int] = deque(maxlen=depth)
+
+    def submit(self, now: int, duration: int, transfer: int) -> int:
+        """When a request that comes ``now`` ends, in ns: it takes ``duration``, and ``transfer`` of it the channel."""
+        ends = self.ends
+        end = now + duration
+        if ends and ends[-1] > now:
+            if len(ends) == ends.maxlen and ends[0] > now:
+                end = ends[0] + duration
+            end = max(end, ends[-1] + transfer)
+        ends.append(end)
+        return end
+
+
 class BlockDevice:
     """A device of ``size`` bytes (int or "64M"; a multiple of 4096, at least two pages).
 
@@ -52,6 +79,7 @@ class BlockDevice:
     read_latency_ns = 0
     write_latency_ns = 0
     page_transfer_ns = 0
+    queue_depth = 1
 
     def __init__(self, size: int | str, name: str | None = None, contentless: bool = False) -> None:
         self.pages = parse_pages(size, "size", least=2)
@@ -59,7 +87,7 @@ class BlockDevice:
         self.contentless = contentless
         self.stats = DeviceStats()
         self._content: dict[int, bytearray] = {}
-        self._failing: dict[str, tuple[frozenset[int] | None, int]] = {}
+        self._failing: dict[str, Failure] = {}
 
     @property
     def size(self) -> int:
@@ -90,13 +118,11 @@ class BlockDevice:
 
     def write(self, page: int, data: bytes | bytearray) -> None:
         """Write a page.  OSError(EIO) if made to fail, OSError(EINVAL) for data that is no page."""
-        if self._failing or not 0 <= page < self.pages:
-            self._check(page, "write")
+        if self._failing or not 0 <= page < self.pages or len(data) != PAGE_SIZE:
+            self._check(page, "write", len(data))
         self.stats.writes += 1
         if self.contentless:
             return
-        if len(data) > PAGE_SIZE:
-            raise OSError(EINVAL, f"{len(data)} bytes are more than a page")
         stored = self._content.get(page)
         if stored is None:
             self._content[page] = bytearray(data)
@@ -113,34 +139,35 @@ class BlockDevice:
         """A swap slot was freed; only a device that compresses in memory cares."""
 
     def read_ns(self, page: int, nr: int) -> int:
-        """Virtual time to read ``nr`` pages from ``page`` on."""
+        """Virtual time that reading ``nr`` pages from ``page`` on would take now, alone."""
         return self.read_latency_ns + nr * self.page_transfer_ns
 
     def write_ns(self, page: int, nr: int) -> int:
-        """Virtual time to write ``nr`` pages from ``page`` on."""
+        """Virtual time that writing ``nr`` pages from ``page`` on would take now, alone."""
         return self.write_latency_ns + nr * self.page_transfer_ns
 
-    def fail_reads(self, pages: Iterable[int] | None = None, times: int = 1) -> None:
-        """Let the next ``times`` reads (of these pages; None: of any) fail with EIO.  ValueError for times < 1."""
-        self._fail("read", pages, times)
+    def fail_reads(self, pages: Iterable[int] | None = None, times: int = 1, nth: int = 1) -> None:
+        """Let the ``nth`` read from now on (of these pages; None: of any) fail with EIO, and ``times`` - 1 after it.
 
-    def fail_writes(self, pages: Iterable[int] | None = None, times: int = 1) -> None:
-        """Let the next ``times`` writes (of these pages; None: of any) fail with EIO.  ValueError for times < 1."""
-        self._fail("write", pages, times)
+        Raises ValueError for numbers below 1.
+        """
+        self._failing["read"] = Failure(pages, times, nth)
 
-    def _fail(self, request: str, pages: Iterable[int] | None, times: int) -> None:
-        if times < 1:
-            raise ValueError(f"times={times}: expected a number >= 1")
-        self._failing[request] = (None if pages is None else frozenset(pages), times)
+    def fail_writes(self, pages: Iterable[int] | None = None, times: int = 1, nth: int = 1) -> None:
+        """Let the ``nth`` write from now on (of these pages; None: of any) fail with EIO, and ``times`` - 1 after it.
 
-    def _check(self, page: int, request: str) -> None:
+        Raises ValueError for numbers below 1.
+        """
+        self._failing["write"] = Failure(pages, times, nth)
+
+    def _check(self, page: int, request: str, size: int = PAGE_SIZE) -> None:
         if not 0 <= page < self.pages:
             raise OSError(EINVAL, f"page {page} is outside of {self.name} ({self.pages} pages)")
-        if request in self._failing:
-            pages, times = self._failing[request]
-            if times > 0 and (pages is None or page in pages):
-                self._failing[request] = (pages, times - 1)
-                raise OSError(EIO, f"{request} error on page {page} of {self.name}")
+        if size != PAGE_SIZE:
+            raise OSError(EINVAL, f"{size} bytes are no page; expected {PAGE_SIZE}")
+        failure = self._failing.get(request)
+        if failure is not None and failure.hits(page):
+            raise OSError(EIO, f"{request} error on page {page} of {self.name}")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({format_size(self.size)}, {self.name!r})"
@@ -158,6 +185,24 @@ class BlockDevice:
         return f"<table><thead><tr><th>{escape(self.name)}</th><th></th></tr></thead><tbody>{rows}</tbody></table>"
 
 
+class Failure:
+    """Which of the coming requests shall fail; ValueError for numbers below 1."""
+
+    def __init__(self, pages: Iterable[int] | None, times: int, nth: int) -> None:
+        if times < 1 or nth < 1:
+            raise ValueError(f"times={times}, nth={nth}: expected numbers >= 1")
+        self.pages = None if pages is None else frozenset(pages)
+        self.due = range(nth, nth + times)
+        self.seen = 0
+
+    def hits(self, page: int) -> bool:
+        """Count a request; True if it must fail."""
+        if self.pages is not None and page not in self.pages:
+            return False
+        self.seen += 1
+        return self.seen in self.due
+
+
 class Disk(BlockDevice):
     """A rotating disk: 8 ms for a random access, less for a near one, then 100 MB/s."""
 
@@ -170,25 +215,36 @@ class Disk(BlockDevice):
         super().__init__(size, name, contentless)
         self._head = 0
 
+    def read(self, page: int) -> bytes:
+        """Read a page; the head is behind it then."""
+        content = super().read(page)
+        self._head = page + 1
+        return content
+
+    def write(self, page: int, data: bytes | bytearray) -> None:
+        """Write a page; the head is behind it then."""
+        super().write(page, data)
+        self._head = page + 1
+
     def read_ns(self, page: int, nr: int) -> int:
         """Seek from where the head is, then transfer."""
-        return self._seek_ns(page, nr) + nr * self.page_transfer_ns
+        return self._seek_ns(abs(page - self._head)) + nr * self.page_transfer_ns
 
     write_ns = read_ns
 
-    def _seek_ns(self, page: int, nr: int) -> int:
-        distance, self._head = abs(page - self._head), page + nr
+    def _seek_ns(self, distance: int) -> int:
         return 0 if distance == 0 else self.full_seek_ns // 4 + self.full_seek_ns * 3 // 4 * distance // self.pages
 
 
 class Ssd(BlockDevice):
-    """A flash drive: 80 us to read, 20 us to write (into its cache), 2 GB/s."""
+    """A flash drive: 80 us to read, 20 us to write (into its cache), 32 requests at a time, 2 GB/s for all of them."""
 
     kind = "ssd"
     can_discard = True
     read_latency_ns = 80_000
     write_latency_ns = 20_000
     page_transfer_ns = 2_000
+    queue_depth = 32
 
 
 class Pmem(BlockDevice):
@@ -225,10 +281,10 @@ class Zram(BlockDevice):
 
     def write(self, page: int, data: bytes | bytearray) -> None:
         """Compress a page; one that does not shrink is kept as it is."""
-        if len(data) != PAGE_SIZE:
-            raise OSError(EINVAL, f"{len(data)} bytes are no page")
+        super().write(page, data)
         packed = self.codec.compress(bytes(data))
-        super().write(page, packed if len(packed) < PAGE_SIZE else data)
+        if not self.contentless and len(packed) < PAGE_SIZE:
+            self._content[page] = bytearray(packed)
 
     def slot_free_notify(self, page: int) -> None:
         """Free the compressed copy."""
@@ -252,6 +308,8 @@ class SwapFile(BlockDevice):
         self.rotational = on.rotational
         self.synchronous = on.synchronous
         self.stable_writes = on.stable_writes
+        self.queue_depth = on.queue_depth
+        self.page_transfer_ns = on.page_transfer_ns
 
     @property
     def fill(self) -> int:
@@ -266,7 +324,7 @@ class SwapFile(BlockDevice):
 
     def write(self, page: int, data: bytes | bytearray) -> None:
         """Write to the device below."""
-        self._check(page, "write")
+        self._check(page, "write", len(data))
         self.stats.writes += 1
         self.on.write(page, data)
 

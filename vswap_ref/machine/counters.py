@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from html import escape
 
@@ -84,36 +83,51 @@ ZSWAP_DEBUGFS = (
 )
 """Files of debugfs zswap/ that count events."""
 
-COST = ("ci_lock",)
-"""Primitive operations: ``ci_lock`` acquisitions of physical cluster locks."""
-
 
 class Counters(dict[str, int]):
     """Counters with a fixed set of names, in order; an unknown name is a KeyError that suggests one.
 
-    It is a plain dict underneath, so that ``counters[name] += n`` is as fast as Python allows.
+    It is a plain dict underneath, so that ``counters[name] += n`` is as fast as Python allows.  So a wrong name that is
+    plainly assigned is found by whoever looks next: ``check_names``, ``snapshot``, ``since``, ``text`` raise.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
         super().__init__(dict.fromkeys(names, 0))
+        self.size = len(self)
 
     def __missing__(self, name: str) -> int:
-        close = difflib.get_close_matches(str(name), self, 1)
-        raise KeyError(f"no counter {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+        raise self._unknown(name, self)
+
+    def check_names(self) -> None:
+        """KeyError if a name was assigned that is no counter."""
+        if len(self) != self.size:
+            names = list(self)
+            raise self._unknown(names[self.size], names[: self.size])
+
+    @staticmethod
+    def _unknown(name: str, known: Iterable[str]) -> KeyError:
+        import difflib
+
+        close = difflib.get_close_matches(str(name), known, 1)
+        return KeyError(f"no counter {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
 
     def __reduce__(self) -> tuple[type[Counters], tuple[list[str]], None, None, object]:
+        self.check_names()
         return Counters, (list(self),), None, None, iter(self.items())
 
     def snapshot(self) -> dict[str, int]:
         """All values now."""
+        self.check_names()
         return dict(self)
 
     def since(self, before: dict[str, int]) -> dict[str, int]:
         """What has changed since a snapshot."""
+        self.check_names()
         return {name: value - before[name] for name, value in self.items() if value != before[name]}
 
     def text(self) -> str:
         """One "name value" line each, as in /proc/vmstat."""
+        self.check_names()
         return "".join(f"{name} {value}\n" for name, value in self.items())
 
     def _repr_html_(self) -> str:

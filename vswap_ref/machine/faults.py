@@ -40,6 +40,11 @@ class Faults:
         first, end = self._armed[site]
         return first <= count < end
 
+    @property
+    def reached(self) -> list[str]:
+        """Sites that were asked at least once, by name; all sites are the keys of ``docs``."""
+        return sorted(site for site, count in self.calls.items() if count)
+
     def report(self) -> list[tuple[str, int, str]]:
         """(site, requests so far, what it allocates), by name."""
         return [(site, self.calls[site], self.docs[site]) for site in sorted(self.docs)]

@@ -1,13 +1,14 @@
 """Locks by class, in kinds with one interface.
 
 ``plain`` locks are bare ``threading`` locks: fast.  ``validated`` locks check every acquisition as lockdep does: the
-order in which classes nest must have no cycle, a task must not take a class twice.  A third kind, switching tasks at
-every acquisition, has its place in ``KINDS``.
+order in which classes nest must have no cycle, a task must not take a class twice, a class that interrupt handlers
+take must never be taken with interrupts on.  ``KINDS`` has room for more: a kind is a function that makes a lock.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Hashable
 from types import TracebackType
 from typing import Any
 
@@ -16,12 +17,34 @@ class LockdepError(RuntimeError):
     """A lock was used in a way that can deadlock; the message shows the chain of classes."""
 
 
-class Lockdep:
-    """What validated locks have seen: who holds what, and which class was taken inside which."""
+class Task:
+    """What a task is doing: the locks that it holds, in order, and the state of interrupts on its CPU."""
 
-    def __init__(self) -> None:
+    __slots__ = ("held", "in_interrupt", "irqs_off")
+
+    def __init__(self, in_interrupt: bool = False) -> None:
         self.held: list[ValidatedLock] = []
+        self.irqs_off = 0
+        self.in_interrupt = in_interrupt
+
+
+class Lockdep:
+    """What validated locks have seen: which class was taken inside which, in interrupts, with interrupts on.
+
+    ``current`` tells tasks apart: threads, until a scheduler puts its own function there.
+    """
+
+    def __init__(self, current: Callable[[], Hashable] = threading.get_ident) -> None:
+        self.current = current
+        self.tasks: dict[Hashable, Task] = {}
         self.inside: dict[str, set[str]] = {}
+        self.used_in_irq: set[str] = set()
+        self.used_with_irqs_on: set[str] = set()
+
+    @property
+    def task(self) -> Task:
+        """The current task."""
+        return self.tasks.setdefault(self.current(), Task())
 
     def path(self, start: str, goal: str) -> list[str] | None:
         """Classes from ``start`` to ``goal`` along recorded nestings, or None."""
@@ -38,17 +61,82 @@ class Lockdep:
 
     def check(self, lock: ValidatedLock) -> None:
         """Raise LockdepError if taking ``lock`` now can deadlock; record the nesting otherwise."""
-        for holder in self.held:
-            if holder.name == lock.name:
-                raise LockdepError(f"possible recursive locking: {lock.name} taken while {holder.name} is held")
-            chain = self.path(lock.name, holder.name)
-            if chain is not None:
-                raise LockdepError(
-                    f"possible circular locking: {lock.name} wanted while {holder.name} is held, "
-                    f"but it was seen before that {' -> '.join(chain)} nest in this order"
-                )
-        for holder in self.held:
+        task = self.task
+        for holder in task.held:
+            self.check_order(holder, lock)
+        for holder in task.held:
             self.inside.setdefault(holder.name, set()).add(lock.name)
+        self.mark(lock.name, task)
+
+    def check_order(self, holder: ValidatedLock, lock: ValidatedLock) -> None:
+        """LockdepError if ``lock`` may not be taken while ``holder`` is held."""
+        if holder.name == lock.name:
+            raise LockdepError(f"possible recursive locking: {lock.name} taken while {holder.name} is held")
+        chain = self.path(lock.name, holder.name)
+        if chain is not None:
+            raise LockdepError(
+                f"possible circular locking: {lock.name} wanted while {holder.name} is held, "
+                f"but it was seen before that {' -> '.join(chain)} nest in this order"
+            )
+
+    def mark(self, name: str, task: Task) -> None:
+        """Record in which state of interrupts a class is taken.
+
+        LockdepError if an interrupt that comes at the wrong moment can wait for the task that it has interrupted.
+        """
+        if task.in_interrupt:
+            self.used_in_irq.add(name)
+        elif not task.irqs_off:
+            self.used_with_irqs_on.add(name)
+        if name in self.used_in_irq and name in self.used_with_irqs_on:
+            raise LockdepError(
+                f"inconsistent lock state: {name} is taken by an interrupt handler, and elsewhere with interrupts on"
+            )
+        for safe in sorted(self.used_in_irq):
+            for unsafe in sorted(self.used_with_irqs_on):
+                chain = self.path(safe, unsafe)
+                if chain is not None:
+                    raise LockdepError(
+                        f"irq-unsafe lock inside an irq-safe one: {' -> '.join(chain)} nest, {safe} is taken by an "
+                        f"interrupt handler, {unsafe} with interrupts on"
+                    )
+
+
+class IrqsOff:
+    """A section with interrupts off on the task's CPU; sections nest."""
+
+    def __init__(self, lockdep: Lockdep) -> None:
+        self.lockdep = lockdep
+
+    def __enter__(self) -> None:
+        self.lockdep.task.irqs_off += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.lockdep.task.irqs_off -= 1
+
+
+class Interrupt:
+    """An interrupt handler: what the interrupted task holds stays held, but it is not the handler that holds it."""
+
+    def __init__(self, lockdep: Lockdep) -> None:
+        self.lockdep = lockdep
+        self.interrupted: dict[Hashable, list[Task]] = {}
+
+    def __enter__(self) -> None:
+        lockdep = self.lockdep
+        self.interrupted.setdefault(lockdep.current(), []).append(lockdep.task)
+        lockdep.tasks[lockdep.current()] = Task(in_interrupt=True)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        current = self.lockdep.current()
+        held = self.lockdep.task.held
+        self.lockdep.tasks[current] = self.interrupted[current].pop()
+        if held and error is None:
+            raise LockdepError(f"interrupt handler leaves with {', '.join(lock.name for lock in held)}")
 
 
 class ValidatedLock:
@@ -62,19 +150,23 @@ class ValidatedLock:
         self._lock = threading.Lock()
 
     def acquire(self, blocking: bool = True) -> bool:
-        """Take the lock.  A trylock that succeeds is held, but cannot deadlock and is not checked."""
+        """Take the lock.  A trylock that succeeds is held; it cannot deadlock in order, only by an interrupt."""
         if blocking:
             self.lockdep.check(self)
         if not self._lock.acquire(blocking=blocking):
             return False
-        self.lockdep.held.append(self)
+        task = self.lockdep.task
+        task.held.append(self)
+        if not blocking:
+            self.lockdep.mark(self.name, task)
         return True
 
     def release(self) -> None:
-        """Drop the lock; LockdepError if it is not held."""
-        if self not in self.lockdep.held:
+        """Drop the lock; LockdepError if this task does not hold it."""
+        held = self.lockdep.task.held
+        if self not in held:
             raise LockdepError(f"{self.name} released but not held")
-        self.lockdep.held.remove(self)
+        held.remove(self)
         self._lock.release()
 
     def locked(self) -> bool:
@@ -90,33 +182,45 @@ class ValidatedLock:
         self.release()
 
 
-class Locks:
-    """Makes locks of one kind: "plain" or "validated"."""
+KINDS: dict[str, Callable[[str, Lockdep], Any]] = {
+    "plain": lambda name, lockdep: threading.Lock(),
+    "validated": ValidatedLock,
+}
+"""How locks of each kind are made, from the name of the class and the validator."""
 
-    KINDS = ("plain", "validated")
+
+class Locks:
+    """Makes locks of one kind: "plain" or "validated".
+
+    ``with irqs_off:`` interrupts are off (local_irq_disable; around ``with lock`` it is spin_lock_irq).
+    ``with interrupt:`` an interrupt handler runs.
+    """
 
     def __init__(self, kind: str = "plain") -> None:
-        if kind not in self.KINDS:
-            raise ValueError(f"locks={kind!r}: expected one of {', '.join(self.KINDS)}")
+        if kind not in KINDS:
+            raise ValueError(f"locks={kind!r}: expected one of {', '.join(KINDS)}")
         self.kind = kind
         self.lockdep = Lockdep()
+        validated = kind == "validated"
+        self.irqs_off: Any = IrqsOff(self.lockdep) if validated else threading.RLock()
+        self.interrupt: Any = Interrupt(self.lockdep) if validated else threading.RLock()
 
     def spinlock(self, name: str) -> Any:
         """A new lock of the class ``name``."""
-        if self.kind == "plain":
-            return threading.Lock()
-        return ValidatedLock(name, self.lockdep)
+        return KINDS[self.kind](name, self.lockdep)
 
     def local_lock(self, name: str) -> Any:
         """A per-CPU lock (local_lock_t)."""
         return self.spinlock(name)
 
     def assert_held(self, lock: Any) -> None:
-        """lockdep_assert_held: LockdepError unless ``lock`` is held."""
-        if not lock.locked():
+        """lockdep_assert_held: LockdepError unless ``lock`` is held: by this task, if locks are validated."""
+        held = lock in self.lockdep.task.held if isinstance(lock, ValidatedLock) else lock.locked()
+        if not held:
             raise LockdepError(f"{getattr(lock, 'name', 'lock')} must be held here")
 
     def assert_none_held(self) -> None:
-        """LockdepError if a validated lock is still held."""
-        if self.lockdep.held:
-            raise LockdepError(f"still held: {', '.join(lock.name for lock in self.lockdep.held)}")
+        """LockdepError if a validated lock is still held, by any task."""
+        held = [lock.name for task in self.lockdep.tasks.values() for lock in task.held]
+        if held:
+            raise LockdepError(f"still held: {', '.join(held)}")

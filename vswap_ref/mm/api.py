@@ -7,6 +7,7 @@ from .access import OutOfMemory, access_page, page_location
 from .address_space import do_munmap, dup_mm, exit_mmap, mm_alloc
 from .boot import boot, mem_cgroup_alloc
 from .check import InvariantError, check
+from .cost import primitive_counts
 from .ledger import memory_ledger
 from .madvise import madvise_pageout, madvise_willneed
 from .pagetable import mmap_region
@@ -43,6 +44,7 @@ __all__ = [
     "mm_alloc",
     "mmap_region",
     "page_location",
+    "primitive_counts",
     "proc_swaps",
     "refresh_vmstat",
     "run_deferred_work",

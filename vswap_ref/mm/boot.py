@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from vswap_ref.machine import COST, MEMCG_STAT, PAGE_SIZE, VMSTAT, ZSWAP_DEBUGFS, Clock, Counters, Faults, Locks, Rcu
+from vswap_ref.machine import MEMCG_STAT, PAGE_SIZE, VMSTAT, ZSWAP_DEBUGFS, Clock, Counters, Faults, Locks, PerCpu, Rcu
 
+from .cost import COST_OF_PATH
 from .folio import setup_per_zone_wmarks
 from .reclaim import try_to_free_mem_cgroup_pages, try_to_free_pages
 from .state import (
@@ -46,8 +47,8 @@ def mem_cgroup_alloc(s: MemcgState | None, name: str, parent: Memcg | None, memc
     return memcg
 
 
-def boot(config: Config, ram_bytes: int, locks: str) -> System:
-    """A running kernel without swap devices."""
+def boot(config: Config, ram_bytes: int, locks: str, online_cpus: list[int]) -> System:
+    """A running kernel without swap devices; ``online_cpus`` stays the caller's, who keeps it up to date."""
     lock_kinds = Locks(locks)
     root = mem_cgroup_alloc(None, "", None, 1)
     faults = Faults()
@@ -63,13 +64,13 @@ def boot(config: Config, ram_bytes: int, locks: str) -> System:
         rcu=Rcu(locks),
         faults=faults,
         vmstat=Counters(VMSTAT),
-        cost=Counters(COST),
+        cost=dict.fromkeys(COST_OF_PATH, 0),
         memory=memory,
         memcg=MemcgState(root, {1: root}, config.memcg is not None, config.memcg == "v1"),
         swap=SwapState(
             lock_kinds.spinlock("swap_lock"),
             lock_kinds.spinlock("swap_avail_lock"),
-            [PercpuSwapCluster(lock_kinds.local_lock("percpu_swap_cluster")) for _ in range(config.cpus)],
+            PerCpu(online_cpus, PercpuSwapCluster, lambda: lock_kinds.local_lock("percpu_swap_cluster")),
         ),
         zswap=ZswapState(Counters(ZSWAP_DEBUGFS)),
         io=IoState(),

@@ -127,6 +127,7 @@ def swap_do_scheduled_discard(s: System, si: SwapInfo) -> bool:
         if si.bdev is not None:
             si.bdev.discard(cluster_offset(ci), SWAPFILE_CLUSTER)
         with ci.lock:
+            s.cost["ci_lock"] += 1
             ci.flags = CLUSTER_FLAG_NONE
             __free_cluster(s, si, ci)
         done = True

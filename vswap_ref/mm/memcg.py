@@ -148,7 +148,7 @@ def memcg1_swapout(s: System, folio: Folio, entry: SwpEntry) -> None:
     if memcg is None or not s.memcg.memsw:
         return
     nr = 1 << folio.order
-    owner = mem_cgroup_id_get_online(memcg, nr)
+    owner = mem_cgroup_id_get_online(s, memcg, nr)
     owner.nr_swap += nr
     swap_cgroup_record(s, owner.id, entry, nr)
     page_counter_uncharge(memcg.memory_counters, nr)
@@ -161,8 +161,11 @@ def memcg1_swapin(s: System, entry: SwpEntry, nr: int) -> None:
         mem_cgroup_uncharge_swap(s, entry, nr)
 
 
-def mem_cgroup_id_get_online(memcg: Memcg, nr: int) -> Memcg:
+def mem_cgroup_id_get_online(s: System, memcg: Memcg, nr: int) -> Memcg:
     """Take ``nr`` id references on the cgroup or its nearest ancestor whose id is still alive."""
+    s.cost["mem_cgroup_id_get"] += 1
+    if nr > 1:
+        s.cost["mem_cgroup_id_get_many"] += 1
     while memcg.parent is not None and memcg.id_refs == 0:
         memcg = memcg.parent
     memcg.id_refs += nr
@@ -189,10 +192,11 @@ def mem_cgroup_try_charge_swap(s: System, folio: Folio, entry: SwpEntry) -> int:
         memcg_event(memcg, "swap.fail")
         return 0
     nr = 1 << folio.order
-    memcg = mem_cgroup_id_get_online(memcg, nr)
+    memcg = mem_cgroup_id_get_online(s, memcg, nr)
     if memcg.swap_counters and page_counter_try_charge(memcg.swap_counters, nr) >= 0:
         memcg_event(memcg, "swap.max")
         memcg_event(memcg, "swap.fail")
+        s.cost["mem_cgroup_try_charge_swap_fails"] += 1
         mem_cgroup_id_put_many(s, memcg, nr)
         return -ENOMEM
     memcg.nr_swap += nr
@@ -202,10 +206,14 @@ def mem_cgroup_try_charge_swap(s: System, folio: Folio, entry: SwpEntry) -> int:
 
 def mem_cgroup_uncharge_swap(s: System, entry: SwpEntry, nr: int) -> None:
     """Uncharge ``nr`` slots from the cgroup recorded for them and clear the record."""
+    if not s.memcg.enabled:
+        return
     memcg_id = swap_cgroup_clear(s, entry, nr)
     memcg = s.memcg.by_id.get(memcg_id)
     if memcg is None:
+        s.cost["mem_cgroup_uncharge_swap_nobody"] += 1
         return
+    s.cost["mem_cgroup_uncharge_swap"] += 1
     page_counter_uncharge(memcg.memsw_counters if s.memcg.memsw else memcg.swap_counters, nr)
     memcg.nr_swap -= nr
     mem_cgroup_id_put_many(s, memcg, nr)

@@ -13,7 +13,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from vswap_ref.machine import Bitmap, BlockDevice, Clock, Codec, Counters, Faults, Locks, PercpuRef, Rcu, XArray
+from vswap_ref.machine import (
+    Bitmap,
+    BlockDevice,
+    Clock,
+    Codec,
+    Counters,
+    Faults,
+    Locks,
+    PerCpu,
+    PercpuRef,
+    Rcu,
+    RequestQueue,
+    XArray,
+)
 
 from .types import NO_ENTRY, SwpEntry
 
@@ -231,9 +244,11 @@ class SwapInfo:
 
 @dataclass(slots=True, eq=False)
 class PercpuSwapCluster:
-    """A CPU's allocation hint: device and next slot to try, per order (struct percpu_swap_cluster)."""
+    """A CPU's allocation hint: device and next slot to try, per order (struct percpu_swap_cluster).
 
-    lock: Any
+    Its ``lock`` is the container's local lock of that CPU.
+    """
+
     si: list[SwapInfo | None] = field(default_factory=lambda: [None] * 10)
     offset: list[int] = field(default_factory=lambda: [0] * 10)
 
@@ -244,7 +259,7 @@ class SwapState:
 
     swap_lock: Any
     avail_lock: Any
-    percpu: list[PercpuSwapCluster]
+    percpu: PerCpu[PercpuSwapCluster]
     info: list[SwapInfo] = field(default_factory=list)
     active_head: list[SwapInfo] = field(default_factory=list)
     avail_head: list[SwapInfo] = field(default_factory=list)
@@ -301,11 +316,11 @@ class ZswapState:
 
 @dataclass(slots=True, eq=False)
 class IoState:
-    """Writes in flight as (completion time, sequence number, folio, error), earliest first; per-device busy-until."""
+    """Writes in flight as (completion time, sequence number, folio, error), earliest first; each device's queue."""
 
     inflight: list[tuple[int, int, Folio, bool]] = field(default_factory=list)
     sequence: int = 0
-    busy_until: dict[int, int] = field(default_factory=dict)
+    queues: dict[int, RequestQueue] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -341,7 +356,7 @@ class System:
     rcu: Rcu
     faults: Faults
     vmstat: Counters
-    cost: Counters
+    cost: dict[str, int]
     memory: Memory
     memcg: MemcgState
     swap: SwapState

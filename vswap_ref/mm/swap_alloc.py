@@ -161,6 +161,7 @@ def swap_reclaim_full_clusters(s: System, si: SwapInfo, force: bool) -> None:
                 step = abs(__try_to_reclaim_swap(s, si, offset, TTRS_ANYWAY)) or 1
             offset += step
         with ci.lock:
+            s.cost["ci_lock"] += 1
             if ci.on_list is None:
                 relocate_cluster(s, si, ci)
 
@@ -281,10 +282,13 @@ def folio_alloc_swap(s: System, folio: Folio) -> int:
     if folio.order > PMD_ORDER:
         return -EINVAL
     while True:
-        hint = s.swap.percpu[s.cpu]
-        with hint.lock:
+        with s.swap.percpu.local_lock[s.cpu]:
+            hint = s.swap.percpu[s.cpu]
             entry = swap_alloc_fast(s, hint, folio.order) or swap_alloc_slow(s, folio.order)
-        if entry or folio.order or not swap_sync_discard(s):
+        if entry:
+            break
+        s.cost["folio_alloc_swap_fails"] += 1
+        if folio.order or not swap_sync_discard(s):
             break
     if mem_cgroup_try_charge_swap(s, folio, entry):
         put_swap_folio(s, folio, entry)

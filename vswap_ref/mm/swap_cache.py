@@ -29,6 +29,7 @@ def swap_cache_get_folio(s: System, entry: SwpEntry) -> Folio | None:
 
     Lockless: lock the folio, then check it with folio_matches_swap_entry.
     """
+    s.cost["swap_cache_get_folio"] += 1
     word = swap_table_get(s.swap.info[entry >> SWP_TYPE_SHIFT], entry & SWP_OFFSET_MASK)
     if not swp_tb_is_folio(word):
         return None
@@ -39,6 +40,7 @@ def swap_cache_get_folio(s: System, entry: SwpEntry) -> Folio | None:
 
 def swap_cache_get_shadow(s: System, entry: SwpEntry) -> Shadow | None:
     """The shadow kept for an entry, or None."""
+    s.cost["swap_cache_get_folio"] += 1
     word = swap_table_get(s.swap.info[entry >> SWP_TYPE_SHIFT], entry & SWP_OFFSET_MASK)
     return Shadow(word) if word & 1 else None
 

@@ -56,17 +56,16 @@ def __swap_writepage(s: System, folio: Folio) -> None:
     assert bdev is not None
     count_swpout_vm_event(s, folio)
     nr = 1 << folio.order
+    duration = bdev.write_ns(folio.swap & SWP_OFFSET_MASK, nr)
     failed = not bdev_write_folio(bdev, folio)
     folio.writeback = True
     folio_unlock(folio)
-    duration = bdev.write_ns(folio.swap & SWP_OFFSET_MASK, nr)
     if si.flags & SWP_SYNCHRONOUS_IO:
         s.clock.ns += duration
         end_swap_bio_write(s, folio, failed)
         return
     folio.refcount += 1
-    done = max(s.clock.ns, s.io.busy_until.get(si.type, 0)) + duration
-    s.io.busy_until[si.type] = done
+    done = s.io.queues[si.type].submit(s.clock.ns, duration, nr * bdev.page_transfer_ns)
     s.io.sequence += 1
     heapq.heappush(s.io.inflight, (done, s.io.sequence, folio, failed))
 
@@ -87,8 +86,9 @@ def swap_io_poll(s: System) -> None:
     inflight = s.io.inflight
     while inflight and inflight[0][0] <= s.clock.ns:
         _, _, folio, failed = heapq.heappop(inflight)
-        end_swap_bio_write(s, folio, failed)
-        folio_put(s, folio)
+        with s.locks.interrupt:
+            end_swap_bio_write(s, folio, failed)
+            folio_put(s, folio)
 
 
 def swap_io_wait_one(s: System) -> bool:
@@ -122,6 +122,7 @@ def swap_read_folio_bdev(s: System, folio: Folio) -> None:
     assert bdev is not None
     offset = folio.swap & SWP_OFFSET_MASK
     nr = 1 << folio.order
+    duration = bdev.read_ns(offset, nr)
     s.vmstat["pswpin"] += nr
     if folio.memcg is not None:
         folio.memcg.stat["pswpin"] += nr
@@ -130,5 +131,5 @@ def swap_read_folio_bdev(s: System, folio: Folio) -> None:
         folio.uptodate = True
     except OSError:
         folio.uptodate = False
-    s.clock.ns += bdev.read_ns(offset, nr)
+    s.clock.ns += duration
     folio.locked = False

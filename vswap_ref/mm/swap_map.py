@@ -132,6 +132,9 @@ def swap_range_free(s: System, si: SwapInfo, offset: int, nr: int) -> None:
         for i in range(offset, offset + nr):
             bdev.slot_free_notify(i)
     __swap_cache_clear_shadow(si, offset, nr)
+    s.cost["swap_range_free"] += 1
+    if nr > 1:
+        s.cost["further_slot_free"] += nr - 1
     s.swap.nr_swap_pages += nr
     swap_usage_sub(s, si, nr)
 

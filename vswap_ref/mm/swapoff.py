@@ -50,7 +50,7 @@ def swapoff(s: System, type_: int) -> int:
         s.swap.active_head.remove(si)
         s.swap.nr_swap_pages -= si.pages
         s.swap.total_swap_pages -= si.pages
-    wait_for_allocation(si)
+    wait_for_allocation(s, si)
     err = try_to_unuse(s, si)
     if err:
         reinsert_swap_info(s, si)
@@ -62,11 +62,12 @@ def swapoff(s: System, type_: int) -> int:
     return 0
 
 
-def wait_for_allocation(si: SwapInfo) -> None:
+def wait_for_allocation(s: System, si: SwapInfo) -> None:
     """Take and drop every cluster's lock: no allocation that saw WRITEOK is still running."""
     for ci in si.cluster_info:
         ci.lock.acquire()
         ci.lock.release()
+    s.cost["ci_lock"] += len(si.cluster_info)
 
 
 def reinsert_swap_info(s: System, si: SwapInfo) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from errno import EBUSY, EINVAL, ENOMEM, EPERM
 
-from vswap_ref.machine import Bitmap, BlockDevice, PercpuRef
+from vswap_ref.machine import Bitmap, BlockDevice, PercpuRef, RequestQueue
 
 from .cluster import move_cluster, swap_cluster_alloc_table
 from .state import SwapClusterInfo, SwapInfo, System
@@ -150,5 +150,6 @@ def swapon(s: System, bdev: BlockDevice, prio: int = -1, discard: bool = False) 
         release_swap_info(s, si)
         return err
     s.swap.nr_rotate_swap += bdev.rotational
+    s.io.queues[si.type] = RequestQueue(bdev.queue_depth)
     enable_swap_info(s, si, prio)
     return si.type

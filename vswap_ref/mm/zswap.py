@@ -78,6 +78,7 @@ def zswap_store_page(s: System, swpentry: SwpEntry, data: bytes, memcg: Memcg | 
     entry = zswap_entry_alloc(s, swpentry, packed, memcg)
     if entry is None:
         return False
+    s.cost["zswap_tree_store"] += 1
     try:
         old = swap_zswap_tree(s, swpentry).store(swp_offset(swpentry), entry)
     except MemoryError:
@@ -106,6 +107,7 @@ def zswap_load(s: System, folio: Folio) -> int:
         return -EINVAL
     offset = swp_offset(folio.swap)
     tree = swap_zswap_tree(s, folio.swap)
+    s.cost["zswap_tree_load"] += 1
     entry = tree.load(offset)
     if entry is None:
         return -ENOENT
@@ -120,6 +122,7 @@ def zswap_load(s: System, folio: Folio) -> int:
         entry.memcg.stat["zswpin"] += 1
     if folio.swapcache:
         folio_mark_dirty(folio)
+        s.cost["zswap_tree_erase"] += 1
         tree.erase(offset)
         zswap_entry_free(s, entry)
     folio_unlock(folio)

@@ -145,6 +145,7 @@ def zs_free(s: System, entry: ZswapEntry) -> None:
 
 def zswap_entry_free(s: System, entry: ZswapEntry) -> None:
     """Free a stored entry: list, object, charge, counters."""
+    s.cost["zswap_entry_free"] += 1
     zswap_lru_del(s, entry)
     zs_free(s, entry)
     obj_cgroup_uncharge_zswap(s, entry)
@@ -158,6 +159,7 @@ def zswap_invalidate(s: System, entry: SwpEntry) -> None:
     tree = swap_zswap_tree(s, entry)
     if tree.empty:
         return
+    s.cost["zswap_tree_erase"] += 1
     old = tree.erase(swp_offset(entry))
     if old is not None:
         zswap_entry_free(s, old)

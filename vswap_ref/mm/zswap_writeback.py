@@ -46,12 +46,14 @@ def zswap_writeback_entry(s: System, entry: ZswapEntry, swpentry: SwpEntry) -> i
 def zswap_writeback_folio(s: System, entry: ZswapEntry, swpentry: SwpEntry, folio: Folio) -> int:
     """The part of zswap_writeback_entry that owns the locked, cached, empty folio."""
     tree = swap_zswap_tree(s, swpentry)
+    s.cost["zswap_tree_load"] += 1
     if tree.load(swp_offset(swpentry)) is not entry:
         return -ENOMEM
     data = zswap_decompress(s, entry)
     if data is None:
         return -EIO
     folio.data[:] = data
+    s.cost["zswap_tree_erase"] += 1
     tree.erase(swp_offset(swpentry))
     s.vmstat["zswpwb"] += 1
     if entry.memcg is not None:
