@@ -20,10 +20,26 @@ from resource import RUSAGE_CHILDREN, getrusage
 
 PARAMETERS = ("device", "limit_mb", "mb", "passes", "pattern", "writes", "mix", "thp", "seed", "zswap")
 COUNTERS = (
-    "workingset_refault_anon pswpin pswpout pgmajfault pgsteal_anon thp_swpout thp_swpout_fallback swap_ra swap_ra_hit "
-    "swpin_zero swpout_zero zswpin zswpout zswpwb pgscan_anon pgactivate pgdeactivate workingset_activate_anon "
-    "workingset_restore_anon"
-).split()
+    "workingset_refault_anon",
+    "pswpin",
+    "pswpout",
+    "pgmajfault",
+    "pgsteal_anon",
+    "thp_swpout",
+    "thp_swpout_fallback",
+    "swap_ra",
+    "swap_ra_hit",
+    "swpin_zero",
+    "swpout_zero",
+    "zswpin",
+    "zswpout",
+    "zswpwb",
+    "pgscan_anon",
+    "pgactivate",
+    "pgdeactivate",
+    "workingset_activate_anon",
+    "workingset_restore_anon",
+)
 CGROUP = Path("/sys/fs/cgroup/memory/vswap-ref-record")
 ZSWAP = Path("/sys/module/zswap/parameters/enabled")
 REPETITIONS = 2

@@ -215,9 +215,9 @@ class Disk(BlockDevice):
         super().__init__(size, name, contentless)
         self._head = 0
 
-    def read(self, page: int) -> bytes:
+    def _load(self, page: int) -> bytes | bytearray:
         """Read a page; the head is behind it then."""
-        content = super().read(page)
+        content = super()._load(page)
         self._head = page + 1
         return content
 
