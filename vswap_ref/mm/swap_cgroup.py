@@ -32,10 +32,11 @@ def swap_cgroup_record(s: System, memcg_id: int, entry: SwpEntry, nr: int) -> No
     """Record the id for ``nr`` slots that had none."""
     ids = s.swap.cgroup[entry >> SWP_TYPE_SHIFT]
     first = entry & SWP_OFFSET_MASK
-    assert not any(ids[first : first + nr])
     if nr == 1:
+        assert ids[first] == 0
         ids[first] = memcg_id
     else:
+        assert not any(ids[first : first + nr])
         ids[first : first + nr] = array("H", (memcg_id,)) * nr
 
 
