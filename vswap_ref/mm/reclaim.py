@@ -46,6 +46,9 @@ from .workingset import workingset_eviction
 from .zswap_writeback import shrink_worker, zswap_shrinker_count, zswap_shrinker_scan
 
 DEF_PRIORITY = 12
+
+SCAN_NS = 500
+"""Virtual time to look at a page on a list: an assumption, so that writes end while reclaim scans."""
 DIRECT = "direct"
 KSWAPD = "kswapd"
 KEEP = "keep"
@@ -206,7 +209,9 @@ def shrink_inactive_list(s: System, memcg: Memcg, nr_to_scan: int, sc: ScanContr
     If the batch is nothing but folios under writeback, it waits for a write to end (reclaim_throttle): scanning on
     would only find more of them.
     """
+    swap_io_poll(s)
     folios = isolate_lru_folios(s, memcg.lruvec.inactive, nr_to_scan)
+    s.clock.ns += SCAN_NS * len(folios)
     scanned = sum(1 << folio.order for folio in folios)
     throttle = bool(folios) and all(folio.writeback for folio in folios)
     freed = shrink_folio_list(s, folios, ignore_references=False)

@@ -22,6 +22,10 @@ def swap_folio_sector(folio: Folio) -> int:
     return swp_offset(folio.swap) * (PAGE_SIZE // 512)
 
 
+SUBMIT_NS = 5_000
+"""Virtual time that handing a write to a device takes a processor: an assumption."""
+
+
 def count_swpout_vm_event(s: System, folio: Folio) -> None:
     """Count a folio that goes to a device."""
     nr = 1 << folio.order
@@ -64,6 +68,7 @@ def __swap_writepage(s: System, folio: Folio) -> None:
         s.clock.ns += duration
         end_swap_bio_write(s, folio, failed)
         return
+    s.clock.ns += SUBMIT_NS
     folio.refcount += 1
     done = s.io.queues[si.type].submit(s.clock.ns, duration, nr * bdev.page_transfer_ns)
     s.io.sequence += 1
