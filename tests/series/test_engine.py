@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import pickle
-import shutil
 import sys
 import traceback
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from toys import TOY, copy_toy, edit, live, write_package
 
 import vswap_ref
 from vswap_ref.series import SeriesError
@@ -25,28 +25,16 @@ from vswap_ref.series.stitch import stitch
 from vswap_ref.series.tree import apply_cells
 from vswap_ref.series.weave import weave_tree
 
-TOY = Path(__file__).parent / "toy"
-
 
 @pytest.fixture
 def toy(tmp_path: Path) -> Series:
     """The toy series in a folder of its own."""
-    shutil.copytree(TOY, tmp_path / "notebooks")
-    return Series(tmp_path / "notebooks")
+    return copy_toy(tmp_path)
 
 
 def woven(series: Series, stage: int | str) -> dict[str, str]:
     """Module texts of a stage."""
     return series.weave(stage)
-
-
-def edit(series: Series, notebook: str, old: str, new: str) -> Series:
-    """The series after an edit of a notebook's text."""
-    path = series.path(notebook)
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
-    return Series(series.root)
 
 
 def load(texts: dict[str, str], name: str, folder: Path) -> Any:
@@ -92,16 +80,6 @@ def test_weave_then_stitch_changes_nothing(toy: Series) -> None:
     package = write_package(toy)
     assert stitch(toy, package) == []
     assert {path.name: path.read_text() for path in toy.root.glob("*.md")} == before
-
-
-def write_package(series: Series) -> Path:
-    """The package of the latest stage."""
-    package = series.root.parent / "package"
-    for path, text in woven(series, series.latest).items():
-        target = package / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text)
-    return package
 
 
 EDITS = {
@@ -207,7 +185,10 @@ BROKEN = {
         r"0v-variant, cell 1, line 18: del thrice: mm/store.py has no such definition",
     ),
     "an odd path": (("00-more", "mm/face.py", "kernel.py"), r"00-more, cell 1, line 18: expected %%patch mm/a.py"),
-    "an odd option": (("01-replace", "--after STEP", "--before STEP"), r"01-replace, cell 2, line 25: expected %%patch"),
+    "an odd option": (
+        ("01-replace", "--after STEP", "--before STEP"),
+        r"01-replace, cell 2, line 25: expected %%patch",
+    ),
     "after nothing": (
         ("01-replace", "--after STEP", "--after STAP"),
         r"01-replace, cell 2, line 25: --after STAP: mm/store.py has no such definition",
@@ -236,7 +217,11 @@ BROKEN = {
     ),
     "no floor": (("00-more", "mm/face.py", "mm/fact.py"), r"00-more, cell 1, line 19: mm/fact.py has no floor"),
     "a circle": (
-        ("02-move", "%%patch mm/face.py", "%%patch mm/store.py\nHOW = twice\n```\n\n```{code-cell}\n%%patch mm/face.py"),
+        (
+            "02-move",
+            "%%patch mm/face.py",
+            "%%patch mm/store.py\nHOW = twice\n```\n\n```{code-cell}\n%%patch mm/face.py",
+        ),
         r"circle, (mm/count.py -> mm/store.py -> mm/count.py: 01-replace, cell 2, line 28: twice uses advance of "
         r"mm/store.py; 02-move, cell 2, line 26: HOW uses twice of mm/count.py|mm/store.py -> mm/count.py -> .*)",
     ),
@@ -271,11 +256,6 @@ def test_equal_texts_are_stored_once(toy: Series, tmp_path: Path) -> None:
     assert manifest["1"]["modules"]["mm/store.py"] == "s1/mm/store.py"
     files = list((tmp_path / "stages").rglob("store.py"))
     assert len(files) == 4
-
-
-def live(toy: Series, stage: str = "2", notebook: str = "02-move") -> LiveStage:
-    """A live stage of the toy."""
-    return LiveStage(toy, stage, notebook)
 
 
 def test_live_cells_take_effect_everywhere(toy: Series) -> None:

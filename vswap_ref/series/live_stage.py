@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import linecache
 import sys
-from collections.abc import Iterable, Set
+from collections.abc import Set
 from types import ModuleType
 from typing import Any
 
@@ -152,9 +152,9 @@ class LiveStage:
 
     def _execute(self, path: str, name: str) -> bool:
         """Execute one definition in its module; False if it has to wait for a name."""
-        namespace, file = self._module(path).__dict__, f"<live {path}:{name}>"
         text = f"{DOC} = " * (name == DOC) + self.tree[path].definitions[name].text
-        namespace |= self._outside(path, free_names(text))
+        file = f"<live {path}:{name}>"
+        namespace = self._bind(path, free_names(text))
         linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
         try:
             exec(compile(text, file, "exec", LAZY_ANNOTATIONS), namespace)
@@ -162,38 +162,34 @@ class LiveStage:
             return False
         return True
 
-    def _outside(self, path: str, names: Iterable[str]) -> dict[str, object]:
-        """The values of the names that a module takes from outside, as far as they exist."""
-        found: dict[str, object] = {}
-        for name in names:
-            if name in self.tree[path].imports:
-                exec(self.tree[path].imports[name].statement, found)
-            elif name in self._homes and self._homes[name] != path:
+    def _bind(self, path: str, names: Set[str]) -> dict[str, Any]:
+        """Bind in a module those of the names that it takes from outside and that exist; returns its namespace."""
+        namespace, module = self._module(path).__dict__, self.tree[path]
+        for name in names - module.definitions.keys():
+            namespace.pop(name, None)
+            if name in module.imports:
+                exec(module.imports[name].statement, namespace)
+            elif name in self._homes:
                 home = self._module(self._homes[name]).__dict__
-                found |= {name: home[name]} if name in home else {}
-        found.pop("__builtins__", None)
-        return found
+                namespace |= {name: home[name]} if name in home else {}
+        return namespace
 
     def _link_all(self) -> None:
         """Bind in every module exactly the names that its definitions use; note what is missing."""
         self.missing = {}
         for path, module in self.tree.items():
-            namespace, definitions = self._module(path).__dict__, module.definitions
-            users = {name: user for user in definitions for name in free_names(definitions[user].text)}
-            outside = self._outside(path, users.keys() - definitions.keys())
-            for name in [name for name in namespace if not name.startswith("__") and name not in definitions]:
+            users = {name: user for user, it in module.definitions.items() for name in free_names(it.text)}
+            namespace = self._bind(path, users.keys())
+            needed = {name: name for name in module.definitions} | users
+            for name in [name for name in namespace if name not in needed and not name.endswith("__")]:
                 del namespace[name]
-            namespace |= outside
-            needed = {**{name: name for name in definitions}, **users}
             self.missing |= {n: user for n, user in needed.items() if n not in namespace and n not in BUILTINS}
 
 
 def with_dependents(changed: set[Key], gone: Set[Key], new: dict[Key, str]) -> set[Key]:
     """The changed definitions, and all that were made from a changed or gone one: subclasses, tables, defaults."""
-    more = set(changed)
     names = {name for _, name in changed | gone}
-    while more:
-        more = {key for key in new.keys() - changed if free_names(new[key], eager=True) & names}
+    while more := {key for key in new.keys() - changed if free_names(new[key], eager=True) & names}:
         changed, names = changed | more, names | {name for _, name in more}
     return changed
 
