@@ -111,13 +111,13 @@ class StageFinder:
         if not names:
             known = not stage or stage[1:] in stages()
             return ModuleSpec(fullname, None, is_package=True) if known else None
-        module, files = "/".join(names), stage_modules(stage[1:])
-        if module == "kernel":
-            return spec_from_file_location(fullname, PACKAGE / "kernel.py")
+        module, files = "/".join(names), stage_modules(stage[1:]) | {"kernel.py": PACKAGE / "kernel.py"}
         if f"{module}.py" in files:
             return spec_from_file_location(fullname, files[f"{module}.py"])
-        package = files.get(f"{module}/__init__.py")
-        return spec_from_file_location(fullname, package, submodule_search_locations=[]) if package else None
+        spec = spec_from_file_location(fullname, files.get(f"{module}/__init__.py"))
+        if spec is not None:
+            spec.submodule_search_locations = []  # this finder knows what is in it; its folder may be an older stage's
+        return spec
 
 
 def install() -> None:
