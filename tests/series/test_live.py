@@ -167,17 +167,24 @@ def test_a_changed_stage_equals_one_that_began_so(tmp_path_factory: Any, orders:
             stage.apply(cell(order))
         except SeriesError:
             continue
-    changed = {path: set(vars(stage._module(path))) for path in stage.tree}
-    values = {path: vars(stage._module(path)).get("FAR") for path in stage.tree}
+    seen = [bindings(stage), stage.missing]
     fresh = live(toy)
+    fresh._become({})
+    assert bindings(fresh) == {}
     fresh._become(stage.tree)
-    scratch = LiveStage.__new__(LiveStage)
-    scratch.__dict__.update(fresh.__dict__, tree={}, _waiting=set(), package=fresh.package + "_scratch")
-    scratch._make_module(scratch.package)
-    scratch._become(stage.tree)
-    assert {path: set(vars(scratch._module(path))) for path in stage.tree} == changed
-    assert {path: vars(scratch._module(path)).get("FAR") for path in stage.tree} == values
-    assert scratch.missing == stage.missing
+    assert [bindings(fresh), fresh.missing] == seen
+
+
+def bindings(stage: LiveStage) -> dict[str, dict[str, object]]:
+    """Module -> what it binds: constants by value, everything else by the module that it was made in."""
+    return {
+        path: {
+            name: getattr(value, "__module__", value)
+            for name, value in vars(stage._module(path)).items()
+            if not name.endswith("__")
+        }
+        for path in stage.tree
+    }
 
 
 def test_the_live_stage_of_a_patch_begins_as_its_parent(toy: Series) -> None:

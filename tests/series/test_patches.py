@@ -219,3 +219,11 @@ def test_symbol_map(toy: Series) -> None:
     branch = toy.symbol_map("variant")
     assert [event["verb"] for event in branch["symbols"]["twice"]] == ["added", "removed"]
     assert [stage["id"] for stage in branch["stages"]] == ["0", "1", "variant"]
+
+
+def test_series_toml_is_checked(toy: Series) -> None:
+    """A parent that does not exist, a key that means nothing."""
+    with pytest.raises(SeriesError, match="stage variant: no stage 7 before it"):
+        edit(toy, "series.toml", "parent = 1", "parent = 7")
+    with pytest.raises(SeriesError, match="stage variant: expected the keys id, title, notebooks, parent, above"):
+        edit(toy, "series.toml", "parent = 7", "parents = 1")

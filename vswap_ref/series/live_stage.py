@@ -17,7 +17,7 @@ from .errors import SeriesError
 from .notebook import Cell
 from .series import Series
 from .source import DOC, free_names
-from .stages import PACKAGE, ROOT, install
+from .stages import PACKAGE, ROOT
 from .tree import Change, Tree, apply_cells, symbols, texts
 from .weave import BUILTINS
 
@@ -56,10 +56,8 @@ class LiveStage:
         self._kernel: ModuleType | None = None
         self._homes: dict[str, str] = {}
         self._waiting: set[Key] = set()
-        install()
         for name in [name for name in sys.modules if f"{name}.".startswith(f"{self.package}.")]:
             del sys.modules[name]
-        self._make_module(self.package)
         self._become(series.build(stage_id, without=notebook)[0])
 
     def apply(self, cell: Cell) -> list[Change]:
@@ -81,7 +79,7 @@ class LiveStage:
             names = ", ".join(f"{name} (needed by {user})" for name, user in sorted(self.missing.items()))
             raise SeriesError(f"this stage is not complete yet, run the %%patch cells first; missing: {names}")
         if self._kernel is None:
-            self._kernel = self._make_module(f"{self.package}.kernel")
+            self._kernel = module_of(f"{self.package}.kernel")
             self._kernel.__file__, self._kernel.__package__ = str(KERNEL), self.package
             exec(compile(KERNEL.read_text(encoding="utf-8"), str(KERNEL), "exec"), self._kernel.__dict__)
         return self._kernel
@@ -95,23 +93,13 @@ class LiveStage:
         """A module of the live stage, e.g. "zswap"."""
         return self._module(f"mm/{name.replace('.', '/')}.py")
 
-    def _make_module(self, name: str) -> ModuleType:
-        """A new empty module, bound in its package."""
-        module = sys.modules[name] = ModuleType(name)
-        module.__path__ = []
-        parent, _, short = name.rpartition(".")
-        if parent in sys.modules:
-            setattr(sys.modules[parent], short, module)
-        return module
+    def _name(self, path: str) -> str:
+        """The dotted name of a module."""
+        return f"{self.package}.{path.removesuffix('.py').replace('/', '.')}"
 
     def _module(self, path: str) -> ModuleType:
-        """The module of a path; it and its packages are made if missing."""
-        name = self.package
-        for part in path.removesuffix(".py").split("/"):
-            name += f".{part}"
-            if name not in sys.modules:
-                self._make_module(name)
-        return sys.modules[name]
+        """The module of a path, made if missing."""
+        return module_of(self._name(path))
 
     def _become(self, tree: Tree) -> None:
         """Bring the running modules from the present tree to another one."""
@@ -123,7 +111,7 @@ class LiveStage:
         for path, name in gone | changed:
             self._module(path).__dict__.pop(name, None)
         for path in self.tree.keys() - tree.keys():
-            self._drop(path)
+            forget(self._name(path))
         self.tree, self._homes = tree, homes
         self._execute_all(changed | (self._waiting & new.keys()))
         self._link_all()
@@ -133,18 +121,13 @@ class LiveStage:
         if self._kernel is not None:
             for kernel in list(self._kernel.booted):
                 kernel.__class__ = StaleKernel
+            forget(self._kernel.__name__)
             self._kernel = None
-
-    def _drop(self, path: str) -> None:
-        """Forget a module."""
-        parent, _, short = self._module(path).__name__.rpartition(".")
-        delattr(sys.modules[parent], short)
-        del sys.modules[f"{parent}.{short}"]
 
     def _execute_all(self, keys: set[Key]) -> None:
         """Execute definitions, lower floors first; those that miss a name wait as long as that helps."""
-        place = {key: number for number, key in enumerate(texts(self.tree))}
-        waiting = sorted(keys, key=lambda key: (self.order.get(key[0], 0), place[key]))
+        paths = sorted(self.tree, key=lambda path: self.order.get(path, 0))
+        waiting = [(path, name) for path in paths for name in self.tree[path].definitions if (path, name) in keys]
         before: list[Key] = []
         while waiting != before:
             before, waiting = waiting, [key for key in waiting if not self._execute(*key)]
@@ -184,6 +167,23 @@ class LiveStage:
             for name in [name for name in namespace if name not in needed and not name.endswith("__")]:
                 del namespace[name]
             self.missing |= {n: user for n, user in needed.items() if n not in namespace and n not in BUILTINS}
+
+
+def module_of(name: str) -> ModuleType:
+    """The module of a dotted name; it and its packages are made, and bound in each other, if missing."""
+    if name not in sys.modules:
+        module = sys.modules[name] = ModuleType(name)
+        module.__path__ = []
+        parent, _, short = name.rpartition(".")
+        setattr(module_of(parent), short, module)
+    return sys.modules[name]
+
+
+def forget(name: str) -> None:
+    """Take a module out of its package."""
+    parent, _, short = name.rpartition(".")
+    delattr(sys.modules[parent], short)
+    del sys.modules[name]
 
 
 def with_dependents(changed: set[Key], gone: Set[Key], new: dict[Key, str]) -> set[Key]:

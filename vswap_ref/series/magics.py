@@ -61,7 +61,7 @@ class SealSummary:
 
     def __init__(self, stage: Stage, changes: list[Change]) -> None:
         verbs = Counter(change.verb for change in changes)
-        self.stage, kernel = stage, stage.diffstat or ("", "", "")
+        self.stage, kernel = stage, stage.kernel_numbers or ("", "", "")
         self.rows: list[tuple[object, ...]] = [
             ("modules", len({change.module for change in changes}), kernel[0]),
             *((f"symbols {verb}", verbs[verb], "") for verb in VERBS if verbs[verb]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +27,15 @@ class Stage:
 
     id: str
     title: str
-    notebooks: tuple[str, ...]
-    parent: str | None
-    above: dict[str, str]
-    diffstat: tuple[int, ...] | None
+    notebooks: list[str]
+    parent: str | None = None
+    above: dict[str, str] = field(default_factory=dict)
+    diffstat: str = ""
 
-
-def read_stage(row: dict[str, Any], previous: str | None) -> Stage:
-    """A ``[[stage]]`` table."""
-    stage_id = str(row["id"])
-    parent = str(row["parent"]) if "parent" in row else previous
-    numbers = tuple(int(number) for number in re.findall(r"\d+", row.get("diffstat", "")))
-    if "diffstat" in row and len(numbers) != 3:
-        raise SeriesError(f"series.toml: stage {stage_id}: diffstat needs files, insertions and deletions")
-    return Stage(stage_id, row["title"], tuple(row["notebooks"]), parent, row.get("above", {}), numbers or None)
+    @property
+    def kernel_numbers(self) -> list[int]:
+        """Files, insertions, deletions of the kernel's patch; empty if that is not known."""
+        return [int(number) for number in re.findall(r"\d+", self.diffstat)]
 
 
 class Series:
@@ -51,11 +46,18 @@ class Series:
         settings = tomllib.loads((root / "series.toml").read_text(encoding="utf-8"))
         self.ground: list[list[str]] = settings.get("floors", [])
         self.stages: dict[str, Stage] = {}
-        previous = None
+        previous: str | None = None
         for row in settings["stage"]:
-            stage = read_stage(row, previous)
+            if row.keys() - Stage.__annotations__.keys():
+                raise SeriesError(
+                    f"series.toml: stage {row['id']}: expected the keys {', '.join(Stage.__annotations__)}"
+                )
+            parent = row.get("parent", previous)
+            stage = Stage(**{**row, "id": str(row["id"]), "parent": None if parent is None else str(parent)})
             if stage.parent is not None and stage.parent not in self.stages:
                 raise SeriesError(f"series.toml: stage {stage.id}: no stage {stage.parent} before it")
+            if stage.diffstat and len(stage.kernel_numbers) != 3:
+                raise SeriesError(f"series.toml: stage {stage.id}: diffstat needs files, insertions and deletions")
             self.stages[stage.id] = stage
             previous = stage.id
         self._trees: dict[str, tuple[Tree, list[Change]]] = {}

@@ -158,7 +158,6 @@ def at(stage_id: int | str) -> LoadedStage:
 
     Raises ValueError listing the stages that exist.
     """
-    install()
     known = stages()
     if str(stage_id) not in known:
         raise ValueError(f"stage={stage_id!r}: expected one of {', '.join(known)}")
