@@ -62,6 +62,7 @@ class Series:
             previous = stage.id
         self._trees: dict[str, tuple[Tree, list[Change]]] = {}
         self._cells: dict[str, list[Cell]] = {}
+        self._woven: dict[str, dict[str, str]] = {}
 
     @property
     def latest(self) -> str:
@@ -121,7 +122,10 @@ class Series:
 
     def weave(self, stage_id: int | str) -> dict[str, str]:
         """The text of every module of a stage, by path."""
-        return weave_tree(self.tree(stage_id), self.floors(stage_id))
+        stage = self.stage(stage_id).id
+        if stage not in self._woven:
+            self._woven[stage] = weave_tree(self.tree(stage), self.floors(stage))
+        return self._woven[stage]
 
     def weave_all(self) -> dict[str, dict[str, str]]:
         """Stage -> path -> text, of all stages."""
