@@ -8,10 +8,11 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "book")]
+
+from patch_lexer import PatchLexer  # noqa: E402
 
 from vswap_ref import __version__  # noqa: E402
-from vswap_ref.series.lexer import PatchLexer  # noqa: E402
 
 project = "vswap_ref"
 author = "The vswap_ref authors"

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; errors in its input are one line on stderr and exit status 1."""
     args = build_parser().parse_args(arguments)
     try:
-        return int(args.func(args))
+        return int(args.func(args) or 0)
     except (SeriesError, ValueError, OSError, MemoryError) as error:
         print(f"vswap-ref: {error}", file=sys.stderr)
         return 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import pickle
-import shutil
 import sys
 import traceback
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from toys import TOY, copy_toy, edit, live, write_package
 
 import vswap_ref
 from vswap_ref.series import SeriesError
@@ -25,28 +25,16 @@ from vswap_ref.series.stitch import stitch
 from vswap_ref.series.tree import apply_cells
 from vswap_ref.series.weave import weave_tree
 
-TOY = Path(__file__).parent / "toy"
-
 
 @pytest.fixture
 def toy(tmp_path: Path) -> Series:
     """The toy series in a folder of its own."""
-    shutil.copytree(TOY, tmp_path / "notebooks")
-    return Series(tmp_path / "notebooks")
+    return copy_toy(tmp_path)
 
 
 def woven(series: Series, stage: int | str) -> dict[str, str]:
     """Module texts of a stage."""
-    return weave_tree(series.tree(stage), series.floors)
-
-
-def edit(series: Series, notebook: str, old: str, new: str) -> Series:
-    """The series after an edit of a notebook's text."""
-    path = series.path(notebook)
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
-    return Series(series.root)
+    return series.weave(stage)
 
 
 def load(texts: dict[str, str], name: str, folder: Path) -> Any:
@@ -73,8 +61,8 @@ def test_woven_text_is_ordinary_python(toy: Series) -> None:
     text = woven(toy, 1)["mm/store.py"]
     assert text.startswith("# Woven from notebooks/")
     assert "from .state import Counter\n" in text
-    order = [definition.name for definition in split(text, "store").definitions]
-    assert order == ["STEP", "twice", "step"]
+    order = [definition.name for definition in split(Cell("store", 0, 0, "\n" + text)).definitions]
+    assert order == ["__doc__", "STEP", "twice", "step"]
     assert "# A step." in woven(toy, 0)["mm/store.py"]
     assert set(woven(toy, 2)) == {"mm/__init__.py", "mm/count.py", "mm/face.py", "mm/state.py", "mm/store.py"}
 
@@ -92,16 +80,6 @@ def test_weave_then_stitch_changes_nothing(toy: Series) -> None:
     package = write_package(toy)
     assert stitch(toy, package) == []
     assert {path.name: path.read_text() for path in toy.root.glob("*.md")} == before
-
-
-def write_package(series: Series) -> Path:
-    """The package of the latest stage."""
-    package = series.root.parent / "package"
-    for path, text in woven(series, series.latest).items():
-        target = package / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text)
-    return package
 
 
 EDITS = {
@@ -177,65 +155,85 @@ def test_replacing_twice_is_replacing_once(name: str, first: int, second: int) -
 
 BROKEN = {
     "unknown name": (
-        "00-more",
-        "counter = Counter()",
-        "counter = Kounter()",
+        ("00-more", "counter = Counter()", "counter = Kounter()"),
         r"00-more, cell 1, line 24: Kounter is unknown",
     ),
-    "twice in a notebook": (
-        "01-replace",
-        "def twice(",
-        "STEP = 3\n\n\ndef twice(",
-        r"01-replace, cell 2.*STEP.*defined before",
+    "twice in a stage": (
+        ("01-replace", "def twice(", "STEP = 3\n\n\ndef twice("),
+        r"01-replace, cell 2, line 25: STEP of mm/store.py was defined before in 01-replace, cell 1, line 18",
+    ),
+    "twice in two notebooks of a stage": (
+        ("00-more", "%%patch mm/face.py", "%%patch mm/store.py\nSTEP = 1\n```\n\n```{code-cell}\n%%patch mm/face.py"),
+        r"00-more, cell 1, line 18: STEP of mm/store.py was defined before in 00-base, cell 2, line 34",
     ),
     "in two modules": (
-        "00-more",
-        "def run(",
-        "STEP = 3\n\n\ndef run(",
-        r"STEP is defined in mm/\w+.py and in mm/\w+.py",
+        ("00-more", "def run(", "STEP = 3\n\n\ndef run("),
+        r"00-more, cell 1, line 22: STEP is defined in mm/face.py and, at 00-base, cell 2, line 38, in mm/store.py",
     ),
     "a call up": (
-        "00-base",
-        "counter.value += STEP",
-        "counter.value += run(0)",
-        r"00-base, cell 2.*calls up: run is in mm/face.py",
+        ("00-base", "counter.value += STEP", "counter.value += run(0)"),
+        r"00-base, cell 2, line 45: step uses run of mm/face.py: a call up from mm/store.py",
     ),
-    "no definition": ("00-base", "STEP = 1", "print(1)", r"00-base, cell 2: line 39: only definitions"),
-    "a syntax error": ("00-more", "def run(times", "def run(times times", r"00-more, cell 1.*line 2\d: "),
-    "a foreign import": ("00-base", "from dataclasses", "import pandas\nfrom dataclasses", ""),
-    "delete what is not there": ("0v-variant", "del twice", "del thrice", r"0v-variant, cell 1.*del thrice"),
-    "an odd path": ("00-more", "mm/face.py", "kernel.py", r"'kernel.py' is no module path"),
-    "after nothing": ("01-replace", "--after STEP", "--after STAP", r"--after STAP: mm/store.py has no such"),
+    "no definition": (("00-base", "STEP = 1", "print(1)"), r"00-base, cell 2, line 39: only definitions"),
+    "a syntax error": (("00-more", "def run(times", "def run(times times"), r"00-more, cell 1, line 22: "),
+    "a foreign import": (
+        ("00-base", "from dataclasses", "import numpyro\nfrom dataclasses"),
+        r"00-base, cell 1, line 21: imports numpyro; allowed",
+    ),
+    "delete what is not there": (
+        ("0v-variant", "del twice", "del thrice"),
+        r"0v-variant, cell 1, line 18: del thrice: mm/store.py has no such definition",
+    ),
+    "an odd path": (("00-more", "mm/face.py", "kernel.py"), r"00-more, cell 1, line 18: expected %%patch mm/a.py"),
+    "an odd option": (
+        ("01-replace", "--after STEP", "--before STEP"),
+        r"01-replace, cell 2, line 25: expected %%patch",
+    ),
+    "after nothing": (
+        ("01-replace", "--after STEP", "--after STAP"),
+        r"01-replace, cell 2, line 25: --after STAP: mm/store.py has no such definition",
+    ),
+    "move what is not there": (
+        ("02-move", "mm/store.py:twice", "mm/store.py:thrice"),
+        r"02-move, cell 1, line 18: --move thrice: mm/store.py has no such definition",
+    ),
+    "move from nowhere": (("02-move", "mm/store.py:twice", "mm/stare.py:twice"), r"cell 1, line 18: --move twice"),
+    "rename what is not there": (
+        ("02-move", "--rename step", "--rename stop"),
+        r"02-move, cell 1, line 18: --rename stop advance: no module defines stop",
+    ),
+    "rename to a name that exists": (
+        ("02-move", "step advance", "step twice"),
+        r"--rename step twice: twice stands already in 01-replace, cell 2, line 26",
+    ),
+    "rename to a word that is used": (
+        ("02-move", "step advance", "step counter"),
+        r"--rename step counter: counter stands already in 00-base, cell 1, line 19",
+    ),
+    "an odd rename": (("02-move", "--rename step advance", "--rename step"), r"02-move, cell 1, line 19: expected"),
+    "delete no module": (
+        ("02-move", "--rename step advance", "--delete mm/stare.py"),
+        r"02-move, cell 1, line 18: --delete mm/stare.py: no such module",
+    ),
+    "no floor": (("00-more", "mm/face.py", "mm/fact.py"), r"00-more, cell 1, line 19: mm/fact.py has no floor"),
+    "a circle": (
+        (
+            "02-move",
+            "%%patch mm/face.py",
+            "%%patch mm/store.py\nHOW = twice\n```\n\n```{code-cell}\n%%patch mm/face.py",
+        ),
+        r"circle, (mm/count.py -> mm/store.py -> mm/count.py: 01-replace, cell 2, line 28: twice uses advance of "
+        r"mm/store.py; 02-move, cell 2, line 26: HOW uses twice of mm/count.py|mm/store.py -> mm/count.py -> .*)",
+    ),
 }
 
 
 @pytest.mark.parametrize("what", sorted(BROKEN))
 def test_errors_name_notebook_cell_and_line(toy: Series, what: str) -> None:
     """A mistake is found when weaving, and the message leads to it."""
-    notebook, old, new, message = BROKEN[what]
-    broken = edit(toy, notebook, old, new)
-    if what == "a foreign import":
-        broken = edit(broken, notebook, "value: int = 0", "value: int = pandas.NA")
-        message = "imports pandas; allowed are"
+    (notebook, old, new), message = BROKEN[what]
     with pytest.raises(SeriesError, match=message):
-        _ = [woven(broken, stage) for stage in broken.stages]
-
-
-def test_a_circle_is_refused(toy: Series) -> None:
-    """Two modules on a floor may not need each other."""
-    path = toy.root / "02-move.md"
-    path.write_text(
-        path.read_text()
-        + "\n```{code-cell}\n%%patch mm/store.py\ndef again() -> int:\n    return twice(Counter())\n```\n"
-    )
-    with pytest.raises(SeriesError, match="circle: mm/"):
-        woven(Series(toy.root), 2)
-
-
-def test_a_module_without_floor_is_refused(toy: Series) -> None:
-    """Every module has its place."""
-    with pytest.raises(SeriesError, match=r"mm/fact\.py has no floor"):
-        woven(edit(toy, "00-more", "mm/face.py", "mm/fact.py"), 0)
+        edit(toy, notebook, old, new).weave_all()
 
 
 def test_blame_and_diff(toy: Series) -> None:
@@ -258,11 +256,6 @@ def test_equal_texts_are_stored_once(toy: Series, tmp_path: Path) -> None:
     assert manifest["1"]["modules"]["mm/store.py"] == "s1/mm/store.py"
     files = list((tmp_path / "stages").rglob("store.py"))
     assert len(files) == 4
-
-
-def live(toy: Series, stage: str = "2", notebook: str = "02-move") -> LiveStage:
-    """A live stage of the toy."""
-    return LiveStage(toy, stage, notebook)
 
 
 def test_live_cells_take_effect_everywhere(toy: Series) -> None:
@@ -340,7 +333,9 @@ def test_replacing_a_class_makes_kernels_stale() -> None:
             stage.apply(one)
     kernel = stage.Kernel(ram="1M")
     owned = stage.tree["mm/state.py"].definitions["IoState"]
-    stage.apply(Cell("x", 0, 0, f"%%patch mm/state.py\n{owned.definition.text}"))
+    stage.apply(Cell("x", 0, 0, f"%%patch mm/state.py\n{owned.text}"))
+    assert kernel.vmstat is not None, "the same text again changes nothing"
+    stage.apply(Cell("x", 0, 0, f"%%patch mm/state.py\n# Another.\n{owned.text}"))
     with pytest.raises(StaleKernelError, match="boot a new Kernel"):
         kernel.vmstat  # noqa: B018
     stage.Kernel(ram="1M").check()
@@ -375,5 +370,5 @@ def test_execution_is_deterministic(tmp_path: Path) -> None:
 def test_a_code_cell_that_is_never_closed_is_named(tmp_path: Path) -> None:
     path = tmp_path / "01-open.md"
     path.write_text("# Open\n\n```{code-cell}\n:tags: [x]\nx = 1\n")
-    with pytest.raises(SeriesError, match="01-open, line 4: the code cell"):
+    with pytest.raises(SeriesError, match="01-open, line 5: the code cell"):
         read_cells(path)

@@ -136,7 +136,7 @@ def run(
     ledger = kernel.memory()
     return Record(
         trace=accesses.name,
-        stage=series.stages.store.manifest["latest"] if stage is None else str(stage),
+        stage=series.stages.latest() if stage is None else str(stage),
         pages=pages if isinstance(pages, str) else getattr(pages, "__name__", "function"),
         ram=size,
         swap=tuple(map(repr, devices)),

@@ -3,20 +3,27 @@
 A text notebook (``notebooks/*.md``) mixes prose, experiments and *export cells*.  An export cell begins with
 ``%%patch mm/x.py``; each top-level function, class or constant in it defines or replaces that name in that module,
 ``del name`` removes it, ``--after name`` gives its place.  ``%patch --delete MODULE``, ``--move mm/a.py:name mm/b.py``
-and ``--rename old new`` list mechanical changes.  ``series.toml`` orders the notebooks into stages and the modules
-into floors.
+and ``--rename old new`` list mechanical changes, one a line.  A rename follows in code, docstrings and comments.
+
+``series.toml`` orders the notebooks into stages and the modules into floors.  A stage's table has ``id``, ``title``,
+``notebooks``, and if needed ``parent`` (default: the stage before), ``above = { "vswap/lookup" = "types" }`` (from this
+stage on mm/vswap/lookup.py has a floor of its own, right above types) and ``diffstat = "3 files, 10 insertions, 4
+deletions"`` (the kernel patch's own, which ``%seal`` shows beside the model's).  A floor may name a module that a stage
+has not yet, or no more.
 
 * ``weave`` turns the cells of a stage into ordinary modules.  Cells import the standard library, NumPy and
   ``vswap_ref.machine`` only; imports between modules are written by ``weave``, which knows where every name lives.
   An unknown name, a name defined twice, an import to a higher floor, or a circle is an error with notebook, cell, line.
-* ``stitch`` carries edits made in the woven package back into the cells that own the definitions.
+* ``stitch`` carries edits made in the woven package back into the cells that own the definitions, in whichever stage;
+  a later rename is undone in them.  Nothing is written if a stage could not be woven any more.
+* ``symbol_map`` of a series tells what each stage did to each symbol (``vswap-ref symbols --json``).
 * ``at(k)`` loads any stage as real modules, beside all others.
 * In a running notebook ``%stage K NOTEBOOK`` loads stage K without this notebook's own cells.  Every ``%%patch`` cell
   changes that live stage at once; ``live.Kernel`` boots it; ``%seal`` asserts that it equals the woven stage.
 * ``execute`` produces the paired ``.ipynb`` with outputs, deterministically, and only where something has changed.
 
-Modules, bottom to top: errors, notebook (cells), source (definitions), tree (what cells do), series (stages),
-weave, stitch, stages (importing), live_stage, magics, execute, commands.
+Modules, bottom to top: errors, notebook (cells), source (definitions), tree (what cells do), weave, series (stages),
+stitch, stages (importing), live_stage, magics, execute, commands.
 """
 
 from __future__ import annotations

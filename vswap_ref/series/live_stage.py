@@ -1,28 +1,34 @@
 """The live stage of a notebook: running a ``%%patch`` cell changes it at once.
 
-It begins as the notebook's stage without the notebook's own definitions.  Modules are executed definition by
-definition; every name is bound in each module that uses it, so that replacing one replaces it everywhere.
+It begins as the notebook's stage without the notebook's own cells.  After each cell whatever differs from the
+definitions before is executed, in the module where it now lives, together with the constants and classes that were
+made from it; then every module gets exactly the names that its definitions use.
 """
 
 from __future__ import annotations
 
-import importlib
 import linecache
 import sys
-from pathlib import Path
+from collections.abc import Set
 from types import ModuleType
 from typing import Any
 
 from .errors import SeriesError
 from .notebook import Cell
 from .series import Series
-from .source import Definition, Import, free_names
-from .stages import PACKAGE, ROOT, install
-from .tree import Change, Tree, apply_cell, symbols
+from .source import DOC, free_names
+from .stages import PACKAGE, ROOT
+from .tree import Change, Tree, apply_cells, symbols, texts
+from .weave import BUILTINS
+
+KERNEL = PACKAGE / "kernel.py"
+LAZY_ANNOTATIONS = annotations.compiler_flag
+Key = tuple[str, str]
+"""(module path, name)."""
 
 
 class StaleKernelError(RuntimeError):
-    """This kernel was booted before one of its classes was replaced."""
+    """This kernel was booted before one of its classes or constants was replaced."""
 
 
 class StaleKernel:
@@ -38,40 +44,44 @@ class LiveStage:
     """A stage under construction."""
 
     def __init__(self, series: Series, stage_id: str, notebook: str) -> None:
-        stage = series.stage(stage_id)
-        if notebook not in stage.notebooks:
-            raise SeriesError(f"{notebook!r} is no notebook of stage {stage_id}: {', '.join(stage.notebooks)}")
-        self.series, self.stage, self.notebook = series, stage, notebook
+        self.series, self.stage, self.notebook = series, series.stage(stage_id), notebook
+        if notebook not in self.stage.notebooks:
+            raise SeriesError(f"{notebook!r} is no notebook of stage {stage_id}: {', '.join(self.stage.notebooks)}")
+        floors = [name for names in series.floors(stage_id) for name in names]
+        self.order = {f"mm/{name}.py": number for number, name in enumerate(floors)}
         self.package = f"{ROOT}.live_{notebook.replace('-', '_')}"
-        self.tree: Tree = series.tree(stage_id, without=notebook)
+        self.tree: Tree = {}
         self.changes: list[Change] = []
-        self.missing: dict[tuple[str, str], str] = {}
+        self.missing: dict[str, str] = {}
         self._kernel: ModuleType | None = None
-        self._make_packages()
-        for path in self.tree:
-            self._module(path)
-        self._execute_all()
+        self._homes: dict[str, str] = {}
+        self._waiting: set[Key] = set()
+        for name in [name for name in sys.modules if f"{name}.".startswith(f"{self.package}.")]:
+            del sys.modules[name]
+        self._become(series.build(stage_id, without=notebook)[0])
 
     def apply(self, cell: Cell) -> list[Change]:
-        """Run an export cell: change the sources and the running system."""
-        changes = apply_cell(self.tree, cell)
-        symbols(self.tree)
+        """Run an export cell: change the sources and the running system; if that fails, neither."""
+        before = self.tree
+        tree, changes = apply_cells(before, [cell])
+        try:
+            self._become(tree)
+        except Exception:
+            self._become(before)
+            raise
         self.changes += changes
-        for change in changes:
-            self._run_change(change)
-        self._retry_missing()
-        if any(self._is_state(change) for change in changes if change.verb == "replaced"):
-            self._mark_stale()
         return changes
 
     @property
     def kernel(self) -> ModuleType:
         """The face on this stage.  SeriesError while definitions are missing, naming them."""
         if self.missing:
-            names = ", ".join(sorted({f"{name} (needed by {key[1]})" for key, name in self.missing.items()}))
+            names = ", ".join(f"{name} (needed by {user})" for name, user in sorted(self.missing.items()))
             raise SeriesError(f"this stage is not complete yet, run the %%patch cells first; missing: {names}")
         if self._kernel is None:
-            self._kernel = self._load_kernel()
+            self._kernel = module_of(f"{self.package}.kernel")
+            self._kernel.__file__, self._kernel.__package__ = str(KERNEL), self.package
+            exec(compile(KERNEL.read_text(encoding="utf-8"), str(KERNEL), "exec"), self._kernel.__dict__)
         return self._kernel
 
     @property
@@ -81,130 +91,107 @@ class LiveStage:
 
     def module(self, name: str) -> ModuleType:
         """A module of the live stage, e.g. "zswap"."""
-        return sys.modules[f"{self.package}.mm.{name}"]
+        return self._module(f"mm/{name.replace('.', '/')}.py")
 
-    def _make_packages(self) -> None:
-        """The packages above the modules; an earlier live stage of this notebook is forgotten."""
-        install()
-        for name in [name for name in sys.modules if name.startswith(self.package)]:
-            del sys.modules[name]
-        for name in (self.package, f"{self.package}.mm"):
-            package = ModuleType(name)
-            package.__path__ = []
-            sys.modules[name] = package
+    def _name(self, path: str) -> str:
+        """The dotted name of a module."""
+        return f"{self.package}.{path.removesuffix('.py').replace('/', '.')}"
 
     def _module(self, path: str) -> ModuleType:
         """The module of a path, made if missing."""
-        name = f"{self.package}.{path.removesuffix('.py').replace('/', '.')}"
-        if name not in sys.modules:
-            module = ModuleType(name, self.tree[path].docstring)
-            module.__file__ = f"<live {path}>"
-            sys.modules[name] = module
-            parent, _, short = name.rpartition(".")
-            setattr(sys.modules[parent], short, module)
-        return sys.modules[name]
+        return module_of(self._name(path))
 
-    def _execute_all(self) -> None:
-        """Execute every definition, lower floors first, so that few have to wait."""
-        order = {f"mm/{name}.py": n for n, names in enumerate(self.series.floors) for name in names}
-        for path in sorted(self.tree, key=lambda path: order.get(path, 0)):
-            for owned in self.tree[path].definitions.values():
-                self._execute(path, owned.definition)
-        self._retry_missing()
-
-    def _execute(self, path: str, definition: Definition) -> None:
-        """Execute one definition in its module and bind it where it is used; note what it misses."""
-        module = self._module(path)
-        missing = self._bind_needs(path, definition)
-        file = f"<live {path}:{definition.name}>"
-        text = "from __future__ import annotations\n" + definition.text + "\n"
-        linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
-        try:
-            exec(compile(text, file, "exec"), module.__dict__)
-        except NameError as error:
-            self.missing[(path, definition.name)] = error.name or str(error)
-            return
-        if missing:
-            self.missing[(path, definition.name)] = missing
-        self._bind_everywhere(definition.name, getattr(module, definition.name))
-
-    def _bind_needs(self, path: str, definition: Definition) -> str | None:
-        """Give a module the imported and neighbouring names that a definition uses; returns one that is missing."""
-        missing = None
-        namespace = self._module(path).__dict__
-        homes = symbols(self.tree)
-        for name in free_names(definition.text):
-            if name in self.tree[path].imports:
-                namespace[name] = resolve_import(self.tree[path].imports[name])
-            elif name in homes and homes[name] != path and hasattr(self._module(homes[name]), name):
-                namespace[name] = getattr(self._module(homes[name]), name)
-            elif name not in namespace and name not in homes and not is_builtin(name):
-                missing = name
-        return missing
-
-    def _bind_everywhere(self, name: str, value: object) -> None:
-        """Rebind a name in every other module whose definitions use it."""
-        for path, module in self.tree.items():
-            if name in module.definitions or name == "__all__":
-                continue
-            if any(name in owned.definition.text for owned in module.definitions.values()):
-                self._module(path).__dict__[name] = value
-
-    def _retry_missing(self) -> None:
-        """Execute what had to wait, as long as that helps; then note names that functions still miss."""
-        before = -1
-        while self.missing and len(self.missing) != before:
-            before = len(self.missing)
-            for path, name in list(self.missing):
-                if path in self.tree and name in self.tree[path].definitions:
-                    self.missing.pop((path, name))
-                    self._execute(path, self.tree[path].definitions[name].definition)
-                else:
-                    self.missing.pop((path, name))
-
-    def _run_change(self, change: Change) -> None:
-        """Bring the running system up to date with one change."""
-        if change.module in self.tree and change.name in self.tree[change.module].definitions:
-            self._execute(change.module, self.tree[change.module].definitions[change.name].definition)
-        elif change.verb == "removed":
-            name = f"{self.package}.{change.module.removesuffix('.py').replace('/', '.')}"
-            if name in sys.modules:
-                sys.modules[name].__dict__.pop(change.name, None)
-
-    def _is_state(self, change: Change) -> bool:
-        """True if a change replaces a class or a constant, under which old objects are of the wrong shape."""
-        return self.tree[change.module].definitions[change.name].definition.kind != "FunctionDef"
+    def _become(self, tree: Tree) -> None:
+        """Bring the running modules from the present tree to another one."""
+        homes, old, new = symbols(tree), texts(self.tree), texts(tree)
+        gone = old.keys() - new.keys()
+        changed = with_dependents({key for key in new if old.get(key) != new[key]}, gone, new)
+        if any(self.tree[path].definitions[name].is_state for path, name in gone | (changed & old.keys())):
+            self._mark_stale()
+        for path, name in gone | changed:
+            self._module(path).__dict__.pop(name, None)
+        for path in self.tree.keys() - tree.keys():
+            forget(self._name(path))
+        self.tree, self._homes = tree, homes
+        self._execute_all(changed | (self._waiting & new.keys()))
+        self._link_all()
 
     def _mark_stale(self) -> None:
         """Kernels booted so far must not be used any more."""
         if self._kernel is not None:
             for kernel in list(self._kernel.booted):
                 kernel.__class__ = StaleKernel
+            forget(self._kernel.__name__)
             self._kernel = None
 
-    def _load_kernel(self) -> ModuleType:
-        """The face's text, executed on top of this stage."""
-        path = PACKAGE / "kernel.py"
-        module = ModuleType(f"{self.package}.kernel")
-        module.__file__, module.__package__ = str(path), self.package
-        sys.modules[module.__name__] = module
-        exec(compile(Path(path).read_text(encoding="utf-8"), str(path), "exec"), module.__dict__)
-        return module
+    def _execute_all(self, keys: set[Key]) -> None:
+        """Execute definitions, lower floors first; those that miss a name wait as long as that helps."""
+        paths = sorted(self.tree, key=lambda path: self.order.get(path, 0))
+        waiting = [(path, name) for path in paths for name in self.tree[path].definitions if (path, name) in keys]
+        before: list[Key] = []
+        while waiting != before:
+            before, waiting = waiting, [key for key in waiting if not self._execute(*key)]
+        self._waiting = set(waiting)
+
+    def _execute(self, path: str, name: str) -> bool:
+        """Execute one definition in its module; False if it has to wait for a name."""
+        text = f"{DOC} = " * (name == DOC) + self.tree[path].definitions[name].text
+        file = f"<live {path}:{name}>"
+        namespace = self._bind(path, free_names(text))
+        linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
+        try:
+            exec(compile(text, file, "exec", LAZY_ANNOTATIONS), namespace)
+        except NameError:
+            return False
+        return True
+
+    def _bind(self, path: str, names: Set[str]) -> dict[str, Any]:
+        """Bind in a module those of the names that it takes from outside and that exist; returns its namespace."""
+        namespace, module = self._module(path).__dict__, self.tree[path]
+        for name in names - module.definitions.keys():
+            namespace.pop(name, None)
+            if name in module.imports:
+                exec(module.imports[name].statement, namespace)
+            elif name in self._homes:
+                home = self._module(self._homes[name]).__dict__
+                namespace |= {name: home[name]} if name in home else {}
+        return namespace
+
+    def _link_all(self) -> None:
+        """Bind in every module exactly the names that its definitions use; note what is missing."""
+        self.missing = {}
+        for path, module in self.tree.items():
+            users = {name: user for user, it in module.definitions.items() for name in free_names(it.text)}
+            namespace = self._bind(path, users.keys())
+            needed = {name: name for name in module.definitions} | users
+            for name in [name for name in namespace if name not in needed and not name.endswith("__")]:
+                del namespace[name]
+            self.missing |= {n: user for n, user in needed.items() if n not in namespace and n not in BUILTINS}
 
 
-def is_builtin(name: str) -> bool:
-    """True for names that are always there."""
-    from .weave import BUILTINS
+def module_of(name: str) -> ModuleType:
+    """The module of a dotted name; it and its packages are made, and bound in each other, if missing."""
+    if name not in sys.modules:
+        module = sys.modules[name] = ModuleType(name)
+        module.__path__ = []
+        parent, _, short = name.rpartition(".")
+        setattr(module_of(parent), short, module)
+    return sys.modules[name]
 
-    return name in BUILTINS
+
+def forget(name: str) -> None:
+    """Take a module out of its package."""
+    parent, _, short = name.rpartition(".")
+    delattr(sys.modules[parent], short)
+    del sys.modules[name]
 
 
-def resolve_import(item: Import) -> object:
-    """The object that an import binds."""
-    module = importlib.import_module(item.module)
-    if item.name is not None:
-        return getattr(module, item.name)
-    return module if item.local != item.module.partition(".")[0] else importlib.import_module(item.local)
+def with_dependents(changed: set[Key], gone: Set[Key], new: dict[Key, str]) -> set[Key]:
+    """The changed definitions, and all that were made from a changed or gone one: subclasses, tables, defaults."""
+    names = {name for _, name in changed | gone}
+    while more := {key for key in new.keys() - changed if free_names(new[key], eager=True) & names}:
+        changed, names = changed | more, names | {name for _, name in more}
+    return changed
 
 
 class Live:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from html import escape
 from typing import Any
 
 from .errors import SeriesError
 from .live_stage import LiveStage, live
 from .notebook import Cell
+from .series import Stage
 from .stages import checkout_series
 from .tree import Change
 from .weave import weave_tree
+
+VERBS = ("added", "replaced", "moved", "renamed", "removed")
 
 
 class Locations:
@@ -28,20 +32,16 @@ class Locations:
         return DiffView(self.changes)
 
 
-class DiffView:
+class DiffView(Locations):
     """A coloured line diff of what a cell changed, folded; readable in light and dark."""
-
-    def __init__(self, changes: list[Change]) -> None:
-        self.changes = changes
 
     def lines(self) -> list[str]:
         """Unified diff of all changes."""
         parts: list[str] = []
         for change in self.changes:
             label = f"{change.module}:{change.name}"
-            parts += difflib.unified_diff(
-                change.before.splitlines(), change.after.splitlines(), label, label, lineterm="", n=99
-            )
+            before, after = change.before.splitlines(), change.after.splitlines()
+            parts += difflib.unified_diff(before, after, label, label, lineterm="", n=99)
         return parts
 
     def __repr__(self) -> str:
@@ -53,36 +53,28 @@ class DiffView:
             f"<span style='display:block;background:{tints.get(line[:1], 'transparent')}'>{escape(line)}</span>"
             for line in self.lines()
         )
-        return f"<details open><summary>{escape(repr(Locations(self.changes)))}</summary><pre>{rows}</pre></details>"
+        return f"<details open><summary>{escape(super().__repr__())}</summary><pre>{rows}</pre></details>"
 
 
 class SealSummary:
-    """The summary of a notebook whose stage is complete: modules, symbols and lines."""
+    """The summary of a notebook whose stage is complete: modules, symbols and lines, beside the kernel's diffstat."""
 
-    def __init__(self, stage: str, changes: list[Change]) -> None:
-        self.stage, self.changes = stage, changes
-
-    @property
-    def rows(self) -> list[tuple[str, str, int]]:
-        """(what, names or number)."""
-        verbs = ("added", "replaced", "moved", "renamed", "removed")
-        counts = [(verb, sum(change.verb == verb for change in self.changes)) for verb in verbs]
-        rows = [("modules", "", len({change.module for change in self.changes}))]
-        rows += [("symbols", verb, count) for verb, count in counts if count]
-        rows.append(("lines", "added", sum(change.plus for change in self.changes)))
-        rows.append(("lines", "removed", sum(change.minus for change in self.changes)))
-        return rows
+    def __init__(self, stage: Stage, changes: list[Change]) -> None:
+        verbs = Counter(change.verb for change in changes)
+        self.stage, kernel = stage, stage.kernel_numbers or ("", "", "")
+        self.rows: list[tuple[object, ...]] = [
+            ("modules", len({change.module for change in changes}), kernel[0]),
+            *((f"symbols {verb}", verbs[verb], "") for verb in VERBS if verbs[verb]),
+            ("lines added", sum(change.lines[0] for change in changes), kernel[1]),
+            ("lines removed", sum(change.lines[1] for change in changes), kernel[2]),
+        ]
+        if stage.diffstat:
+            self.rows.insert(0, ("", "model", "kernel"))
+        """(what, how many in the model, how many in the kernel's patch); the last is empty without a diffstat."""
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{what} {detail} {count}".replace("  ", " ") for what, detail, count in self.rows)
-        return f"sealed: the live stage equals stage {self.stage}; {shown}"
-
-    def _repr_html_(self) -> str:
-        cells = "".join(
-            f"<tr><td>{escape(what)} {escape(detail)}</td><td style='text-align:right'>{count}</td></tr>"
-            for what, detail, count in self.rows
-        )
-        return f"<p>Sealed: the live stage equals stage {escape(self.stage)}.</p><table><tbody>{cells}</tbody></table>"
+        rows = "\n".join(f"{row[0]:<17}{row[1]:>6}{row[2]:>8}".rstrip() for row in self.rows)
+        return f"sealed: the live stage equals stage {self.stage.id}\n{rows}"
 
 
 def stage(line: str) -> None:
@@ -93,35 +85,33 @@ def stage(line: str) -> None:
     live.current = LiveStage(checkout_series(), words[0], words[1])
 
 
-def current() -> LiveStage:
-    """The live stage; SeriesError if %stage did not run."""
+def run(body: str) -> Locations:
+    """Run a cell of the notebook in the live stage."""
     if live.current is None:
         raise SeriesError("run the %stage cell first")
-    return live.current
+    return Locations(live.apply(Cell(f"{live.notebook}, this cell", 0, 1, body)))
 
 
 def patch_cell(line: str, body: str) -> Locations:
     """``%%patch mm/x.py``: define or replace what stands in the cell, in the live stage."""
-    cell = Cell(current().notebook, 0, 0, f"%%patch {line.strip()}\n{body.rstrip()}")
-    return Locations(current().apply(cell))
+    return run(f"%%patch {line.strip()}\n{body.rstrip()}")
 
 
-def patch_line(line: str) -> Locations:
-    """``%patch --delete/--move/--rename``: mechanical changes."""
-    return Locations(current().apply(Cell(current().notebook, 0, 0, f"%patch {line.strip()}")))
+def patch_line(line: str) -> None:
+    """``%patch --delete/--move/--rename``: mechanical changes; several may stand in a cell."""
+    print(run(f"%patch {line.strip()}"))
 
 
 def seal(line: str) -> SealSummary:
     """``%seal``: fail unless the live stage equals the stage that the notebooks say; show what this one did."""
-    stage_ = current()
-    wanted = weave_tree(stage_.series.tree(stage_.stage.id), stage_.series.floors)
-    have = weave_tree(stage_.tree, stage_.series.floors)
-    for path, text in wanted.items():
-        if sorted(have.get(path, "").split("\n")) != sorted(text.split("\n")):
-            raise SeriesError(
-                f"not sealed: {path} differs from stage {stage_.stage.id}; did every cell run as written?"
-            )
-    return SealSummary(stage_.stage.id, stage_.changes)
+    if live.current is None:
+        raise SeriesError("run the %stage cell first")
+    wanted, floors = live.series.weave(live.stage.id), live.series.floors(live.stage.id)
+    have = weave_tree(live.tree, floors)
+    for path in sorted({*wanted, *have}):
+        if sorted(have.get(path, "").split("\n")) != sorted(wanted.get(path, "").split("\n")):
+            raise SeriesError(f"not sealed: {path} differs from stage {live.stage.id}; did every cell run as written?")
+    return SealSummary(live.stage, live.changes)
 
 
 def load_ipython_extension(shell: Any) -> None:

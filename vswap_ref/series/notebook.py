@@ -8,31 +8,41 @@ from pathlib import Path
 
 from .errors import SeriesError
 
-FENCE = re.compile(r"^(`{3,})\{code-cell\}")
-OPTION = re.compile(r"^:([\w-]+):")
-PATCH = re.compile(r"^%%patch\s+(\S+)(?:\s+--after\s+(\S+))?\s*$")
-MECHANICAL = re.compile(r"^%patch\s+--(delete|move|rename)\s+(.+?)\s*$", re.MULTILINE)
+CODE_CELL = re.compile(r"^(`{3,})\{code-cell\}.*\n(?::[\w-]+:.*\n)*((?s:.*?))(?:^\1$|\Z(?P<open>))", re.MULTILINE)
+PATH = r"mm(?:/\w+)+\.py"
+ORDER = re.compile(
+    rf"%(%patch)\s+({PATH})(?:\s+--after\s+(\w+))?\s*|%patch\s+--(?:"
+    rf"(delete)\s+({PATH})|(move)\s+({PATH}):(\w+)\s+({PATH})|(rename)\s+(\w+)\s+(\w+))\s*"
+)
+USAGE = "%%patch mm/a.py [--after NAME], %patch --delete mm/a.py, --move mm/a.py:NAME mm/b.py or --rename OLD NEW"
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A code cell: its notebook's name, its number among the code cells (from 1), the line where its body begins."""
+    """A code cell: its notebook's name, its number among the code cells (from 1), the line where its body begins.
+
+    Number 0 is text that stands in no notebook, such as a cell that a reader runs.
+    """
 
     notebook: str
     number: int
     line: int
     body: str
 
-    @property
-    def where(self) -> str:
-        """For messages."""
-        return f"{self.notebook}, cell {self.number}, line {self.line}"
+    def at(self, line: int) -> str:
+        """For messages: where a line of the body (from 1) stands."""
+        cell = f", cell {self.number}" if self.number else ""
+        return f"{self.notebook}{cell}, line {self.line + line - 1}"
 
     @property
-    def patch(self) -> tuple[str, str | None] | None:
-        """(module, definition to come after) of a ``%%patch`` cell; None for any other."""
-        match = PATCH.match(self.body.partition("\n")[0])
-        return (match[1], match[2]) if match else None
+    def where(self) -> str:
+        """For messages: where the cell stands."""
+        return self.at(1)
+
+    @property
+    def patch(self) -> bool:
+        """True for a ``%%patch`` cell, whose other lines are definitions."""
+        return self.body.startswith("%%patch")
 
     @property
     def source(self) -> str:
@@ -40,35 +50,33 @@ class Cell:
         return self.body.partition("\n")[2]
 
     @property
-    def mechanical(self) -> list[tuple[str, str]]:
-        """(delete | move | rename, arguments) of the ``%patch --...`` lines of a cell."""
-        return [(match[1], match[2]) for match in MECHANICAL.finditer(self.body)]
+    def orders(self) -> list[list[str]]:
+        """The words of its ``%%patch`` line, or of its ``%patch --delete/--move/--rename`` lines, in order."""
+        found: list[list[str]] = []
+        for number, line in enumerate(self.body.split("\n")[: 1 if self.patch else None], 1):
+            if line.startswith(("%%patch", "%patch")):
+                match = ORDER.fullmatch(line)
+                if match is None:
+                    raise SeriesError(f"{self.at(number)}: expected {USAGE}")
+                found.append([word for word in match.groups() if word])
+        return found
 
 
 def read_cells(path: Path) -> list[Cell]:
     """The code cells of a notebook, in order."""
+    text = path.read_text(encoding="utf-8")
     cells: list[Cell] = []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    index = 0
-    while index < len(lines):
-        fence = FENCE.match(lines[index])
-        index += 1
-        if not fence:
-            continue
-        while index < len(lines) and OPTION.match(lines[index]):
-            index += 1
-        first = index
-        while index < len(lines) and lines[index] != fence[1]:
-            index += 1
-        if index == len(lines):
-            raise SeriesError(f"{path.stem}, line {first}: the code cell that begins here is never closed")
-        cells.append(Cell(path.stem, len(cells) + 1, first + 1, "\n".join(lines[first:index])))
+    for match in CODE_CELL.finditer(text):
+        line = text.count("\n", 0, match.start(2)) + 1
+        if match["open"] is not None:
+            raise SeriesError(f"{path.stem}, line {line}: the code cell that begins here is never closed")
+        cells.append(Cell(path.stem, len(cells) + 1, line, match[2].removesuffix("\n")))
     return cells
 
 
-def replace_cell(path: Path, cell: Cell, body: str) -> None:
-    """Write a new body for a cell of a notebook that has not changed since it was read."""
-    lines = path.read_text(encoding="utf-8").split("\n")
+def replace_cell(text: str, cell: Cell, body: str) -> str:
+    """A notebook's text with a new body for a cell; cells above it keep their lines."""
+    lines = text.split("\n")
     first = cell.line - 1
     lines[first : first + len(cell.body.split("\n"))] = body.split("\n")
-    path.write_text("\n".join(lines), encoding="utf-8")
+    return "\n".join(lines)

@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .errors import SeriesError
 from .notebook import Cell, read_cells
-from .tree import Change, Owned, Tree, apply_cells, symbols
+from .source import Definition
+from .tree import Change, Tree, apply_cells, symbols, texts
+from .weave import weave_tree
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One stage: its id (a number, or a name for a variant), title, notebooks, and the stage that it builds on."""
+    """One stage, as its table in series.toml says.
+
+    id: a number, or a name for a variant.  parent: the stage it builds on (default: the one before).  above: module
+    (without mm/ and .py) -> module that it stands right above from this stage on, on a new floor.  diffstat: the
+    kernel's own, e.g. "3 files, 10 insertions, 4 deletions".
+    """
 
     id: str
     title: str
-    notebooks: tuple[str, ...]
-    parent: str | None
+    notebooks: list[str]
+    parent: str | None = None
+    above: dict[str, str] = field(default_factory=dict)
+    diffstat: str = ""
+
+    @property
+    def kernel_numbers(self) -> list[int]:
+        """Files, insertions, deletions of the kernel's patch; empty if that is not known."""
+        return [int(number) for number in re.findall(r"\d+", self.diffstat)]
 
 
 class Series:
@@ -28,18 +44,25 @@ class Series:
     def __init__(self, root: Path) -> None:
         self.root = root
         settings = tomllib.loads((root / "series.toml").read_text(encoding="utf-8"))
-        self.floors: list[list[str]] = settings.get("floors", [])
+        self.ground: list[list[str]] = settings.get("floors", [])
         self.stages: dict[str, Stage] = {}
-        previous = None
+        previous: str | None = None
         for row in settings["stage"]:
-            stage_id = str(row["id"])
-            parent = str(row["parent"]) if "parent" in row else previous
-            if parent is not None and parent not in self.stages:
-                raise SeriesError(f"series.toml: stage {stage_id}: no stage {parent} before it")
-            self.stages[stage_id] = Stage(stage_id, row["title"], tuple(row["notebooks"]), parent)
-            previous = stage_id
-        self._trees: dict[str, Tree] = {}
+            if row.keys() - Stage.__annotations__.keys():
+                raise SeriesError(
+                    f"series.toml: stage {row['id']}: expected the keys {', '.join(Stage.__annotations__)}"
+                )
+            parent = row.get("parent", previous)
+            stage = Stage(**{**row, "id": str(row["id"]), "parent": None if parent is None else str(parent)})
+            if stage.parent is not None and stage.parent not in self.stages:
+                raise SeriesError(f"series.toml: stage {stage.id}: no stage {stage.parent} before it")
+            if stage.diffstat and len(stage.kernel_numbers) != 3:
+                raise SeriesError(f"series.toml: stage {stage.id}: diffstat needs files, insertions and deletions")
+            self.stages[stage.id] = stage
+            previous = stage.id
+        self._trees: dict[str, tuple[Tree, list[Change]]] = {}
         self._cells: dict[str, list[Cell]] = {}
+        self._woven: dict[str, dict[str, str]] = {}
 
     @property
     def latest(self) -> str:
@@ -53,6 +76,11 @@ class Series:
         except KeyError:
             raise SeriesError(f"no stage {stage_id!r}; there are {', '.join(self.stages)}") from None
 
+    def lineage(self, stage_id: int | str) -> list[Stage]:
+        """A stage and those that it builds on, the first one first."""
+        stage = self.stage(stage_id)
+        return [*(self.lineage(stage.parent) if stage.parent is not None else []), stage]
+
     def path(self, notebook: str) -> Path:
         """The text file of a notebook."""
         return self.root / f"{notebook}.md"
@@ -63,24 +91,45 @@ class Series:
             self._cells[notebook] = read_cells(self.path(notebook))
         return self._cells[notebook]
 
-    def tree(self, stage_id: int | str, without: str | None = None) -> Tree:
-        """The sources of a stage; without the cells of one of its notebooks if that is named."""
+    def build(self, stage_id: int | str, without: str | None = None) -> tuple[Tree, list[Change]]:
+        """The sources of a stage, and what it changed; without the cells of one of its notebooks if that is named."""
         stage = self.stage(stage_id)
         if without is None and stage.id in self._trees:
             return self._trees[stage.id]
         tree: Tree = {} if stage.parent is None else self.tree(stage.parent)
-        for notebook in stage.notebooks:
-            if notebook != without:
-                tree, _ = apply_cells(tree, self.cells(notebook))
+        notebooks = [notebook for notebook in stage.notebooks if notebook != without]
+        built = apply_cells(tree, [cell for notebook in notebooks for cell in self.cells(notebook)])
+        symbols(built[0])
         if without is None:
-            symbols(tree)
-            self._trees[stage.id] = tree
-        return tree
+            self._trees[stage.id] = built
+        return built
 
-    def changes(self, notebook: str) -> list[Change]:
-        """What a notebook does to the stage as the others write it."""
-        _, changes = apply_cells(self.tree(self.stage_of(notebook).id, without=notebook), self.cells(notebook))
-        return changes
+    def tree(self, stage_id: int | str) -> Tree:
+        """The sources of a stage."""
+        return self.build(stage_id)[0]
+
+    def floors(self, stage_id: int | str) -> list[list[str]]:
+        """The floors of a stage from bottom to top: those of series.toml, and new ones that stages put in between."""
+        floors = self.ground
+        for stage in self.lineage(stage_id):
+            for module, below in stage.above.items():
+                floors = [[name for name in names if name != module] for names in floors]
+                place = next((number for number, names in enumerate(floors, 1) if below in names), None)
+                if place is None:
+                    raise SeriesError(f"series.toml: stage {stage.id}: {module} is above {below}, which has no floor")
+                floors = [*floors[:place], [module], *floors[place:]]
+        return floors
+
+    def weave(self, stage_id: int | str) -> dict[str, str]:
+        """The text of every module of a stage, by path."""
+        stage = self.stage(stage_id).id
+        if stage not in self._woven:
+            self._woven[stage] = weave_tree(self.tree(stage), self.floors(stage))
+        return self._woven[stage]
+
+    def weave_all(self) -> dict[str, dict[str, str]]:
+        """Stage -> path -> text, of all stages."""
+        return {stage: self.weave(stage) for stage in self.stages}
 
     def stage_of(self, notebook: str) -> Stage:
         """The stage that a notebook belongs to."""
@@ -89,7 +138,7 @@ class Series:
                 return stage
         raise SeriesError(f"notebook {notebook!r} is not listed in series.toml")
 
-    def find(self, symbol: str, stage_id: int | str) -> tuple[str, Owned]:
+    def find(self, symbol: str, stage_id: int | str) -> tuple[str, Definition]:
         """(module, definition) of a symbol at a stage; SeriesError with close names if there is none."""
         tree = self.tree(stage_id)
         homes = symbols(tree)
@@ -100,19 +149,29 @@ class Series:
 
     def diff(self, old: int | str, new: int | str, what: str | None = None) -> str:
         """Unified diff of two stages, definition by definition; ``what`` limits it to a symbol or a module."""
-        before, after = self.tree(old), self.tree(new)
+        before, after = texts(self.tree(old)), texts(self.tree(new))
         parts: list[str] = []
-        for path in sorted({*before, *after}):
-            names = {**definitions(before, path), **definitions(after, path)}
-            for name in names:
-                if what in (None, path, name):
-                    a, b = (definitions(tree, path).get(name, "").splitlines() for tree in (before, after))
-                    parts += difflib.unified_diff(a, b, f"{old}/{path}:{name}", f"{new}/{path}:{name}", lineterm="")
+        for path, name in sorted({**before, **after}, key=lambda key: key[0]):
+            if what in (None, path, name):
+                a, b = (side.get((path, name), "").splitlines() for side in (before, after))
+                parts += difflib.unified_diff(a, b, f"{old}/{path}:{name}", f"{new}/{path}:{name}", lineterm="")
         return "\n".join(parts)
 
+    def symbol_map(self, stage_id: int | str | None = None) -> dict[str, Any]:
+        """The symbol x patch map: {"stages": [...], "symbols": {name: [event, ...]}}, ready for JSON.
 
-def definitions(tree: Tree, path: str) -> dict[str, str]:
-    """Name -> text of the definitions of a module; empty if the tree has no such module."""
-    if path not in tree:
-        return {}
-    return {name: owned.definition.text for name, owned in tree[path].definitions.items()}
+        An event says what a stage up to ``stage_id`` (default: the latest) did to the symbol, and where that is
+        written.  The life of a renamed symbol continues under its new name; the old one ends.
+        """
+        lineage = self.lineage(self.latest if stage_id is None else stage_id)
+        lives: dict[str, list[dict[str, Any]]] = {}
+        for stage in lineage:
+            for change in self.build(stage.id)[1]:
+                event = {"stage": stage.id, "notebook": change.cell.notebook, "cell": change.cell.number}
+                event |= {"module": change.module, "name": change.name, "verb": change.verb, "source": change.source}
+                event |= {"added": change.lines[0], "removed": change.lines[1]}
+                if change.verb == "renamed":
+                    lives[change.name] = lives.get(change.source, [])
+                    lives[change.source] = [*lives[change.name], event]
+                lives[change.name] = [*lives.get(change.name, []), event]
+        return {"stages": [asdict(stage) for stage in lineage], "symbols": dict(sorted(lives.items()))}

@@ -1,21 +1,74 @@
-"""Splitting Python text into its top-level definitions, and finding what a definition needs from outside."""
+"""Splitting a cell into its top-level definitions, and finding what a definition needs from outside."""
 
 from __future__ import annotations
 
 import ast
+import re
 import symtable
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from functools import cache
 
 from .errors import SeriesError
+from .notebook import Cell
+
+DOC = "__doc__"
+"""The name under which a module's docstring is kept among its definitions."""
+ALLOWED = re.compile(r"(numpy|vswap_ref\.machine)(\.|$)")
+LOOPS = ("listcomp", "setcomp", "dictcomp", "genexpr")
 
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A top-level function, class or constant: its name and its text, with comments above and a string below."""
+    """A top-level function, class or constant: its name, its text (comments above and a string below included), the
+    kind of its syntax node, the cell and the line of its body where it begins, and the renames since it was written.
+    """
 
     name: str
     text: str
     kind: str
+    cell: Cell
+    line: int
+    renames: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return self.cell.at(self.line)
+
+    def use_of(self, name: str) -> str:
+        """For messages: where it uses a name."""
+        nodes = [node for node in ast.walk(ast.parse(self.text)) if isinstance(node, ast.Name) and node.id == name]
+        return self.cell.at(self.line + min([node.lineno for node in nodes], default=1) - 1)
+
+    @property
+    def is_state(self) -> bool:
+        """True if objects of a running kernel may be made from it: a class or a constant."""
+        return not self.kind.endswith("FunctionDef") and self.name != DOC
+
+    def renamed(self, old: str, new: str) -> Definition:
+        """With every use of a word replaced, in code and in text; itself if there is none."""
+        text = substitute(self.text, [(old, new)])
+        if text == self.text:
+            return self
+        name = new if self.name == old else self.name
+        return replace(self, name=name, text=text, renames=(*self.renames, (old, new)))
+
+    def as_written(self, text: str) -> str:
+        """A later text of this definition with the names that its cell uses.  SeriesError if that is ambiguous."""
+        written = substitute(text, [(new, old) for old, new in reversed(self.renames)])
+        if substitute(written, self.renames) != text:
+            renames = ", ".join(f"{old} to {new}" for old, new in self.renames)
+            raise SeriesError(f"{self.where}: {self.name} may not use a name that is renamed later ({renames})")
+        return written
+
+
+def substitute(text: str, renames: Iterable[tuple[str, str]]) -> str:
+    """Replace words, one rename after the other."""
+    for old, new in renames:
+        text = re.sub(rf"\b{old}\b", new, text)
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,99 +79,95 @@ class Import:
     module: str
     name: str | None
 
+    @property
+    def statement(self) -> str:
+        """As Python writes it."""
+        name = self.name or self.module
+        alias = f" as {self.local}" if self.local not in (name, name.partition(".")[0]) else ""
+        return (f"from {self.module} " if self.name else "") + f"import {name}{alias}"
+
 
 @dataclass(slots=True)
 class Fragment:
-    """What a piece of source says: docstring, imports, definitions in order, names to delete."""
+    """What a piece of source says: imports, definitions in order, names to delete."""
 
-    docstring: str | None = None
     imports: list[Import] = field(default_factory=list)
     definitions: list[Definition] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
 
 
-def split(text: str, where: str, first_line: int = 1) -> Fragment:
-    """Split source into definitions.  SeriesError for a syntax error, or a statement that is no definition."""
+def split(cell: Cell) -> Fragment:
+    """Split a cell into definitions.  SeriesError for a syntax error, or a statement that is no definition."""
     try:
-        body = ast.parse(text).body
+        body = ast.parse(cell.source).body
     except SyntaxError as error:
-        line = first_line + (error.lineno or 1) - 1
-        raise SeriesError(f"{where}: line {line}: {error.msg}") from None
-    fragment, lines, begin = Fragment(), text.split("\n"), 0
-    for place, node in enumerate(body):
+        raise SeriesError(f"{cell.at((error.lineno or 1) + 1)}: {error.msg}") from None
+    fragment, lines, begin = Fragment(), cell.source.split("\n"), 0
+    for node in body:
         end = node.end_lineno or node.lineno
-        chunk = "\n".join(lines[begin:end]).strip("\n")
+        while not lines[begin].strip():
+            begin += 1
+        read_statement(fragment, node, cell, begin + 2, "\n".join(lines[begin:end]))
         begin = end
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            fragment.imports += read_import(node)
-        elif isinstance(node, ast.Delete):
-            fragment.deleted += [target.id for target in node.targets if isinstance(target, ast.Name)]
-        elif is_string(node):
-            add_string(fragment, "\n".join(lines[node.lineno - 1 : end]), place)
-        else:
-            name = defined_name(node)
-            if name is None:
-                at = first_line + node.lineno - 1
-                raise SeriesError(f"{where}: line {at}: only definitions may stand in an exported cell")
-            fragment.definitions.append(Definition(name, chunk, type(node).__name__))
     return fragment
 
 
-def is_string(node: ast.stmt) -> bool:
-    """A string as a statement: the module's docstring, or the description of the constant above."""
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+def read_statement(fragment: Fragment, node: ast.stmt, cell: Cell, line: int, text: str) -> None:
+    """Add one statement, whose text begins at a line of the cell's body, to a fragment."""
+    match node:
+        case ast.Import(names=names):
+            found = [Import(a.asname or a.name.partition(".")[0], a.name, None) for a in names]
+            fragment.imports += check_allowed(found, cell.at(node.lineno + 1))
+        case ast.ImportFrom(module=str(module), names=names, level=0) if module != "__future__":
+            found = [Import(a.asname or a.name, module, a.name) for a in names]
+            fragment.imports += check_allowed(found, cell.at(node.lineno + 1))
+        case ast.ImportFrom():
+            pass  # weave writes the imports between modules of the subject
+        case ast.Delete(targets=targets):
+            fragment.deleted += [target.id for target in targets if isinstance(target, ast.Name)]
+        case ast.Expr(value=ast.Constant(value=str())) if fragment.definitions:
+            above = fragment.definitions.pop()
+            fragment.definitions.append(replace(above, text=f"{above.text}\n{text}"))
+        case ast.Expr(value=ast.Constant(value=str())):
+            fragment.definitions.append(Definition(DOC, text, "Expr", cell, line))
+        case (
+            ast.FunctionDef(name=name)
+            | ast.AsyncFunctionDef(name=name)
+            | ast.ClassDef(name=name)
+            | ast.AnnAssign(target=ast.Name(id=name))
+            | ast.Assign(targets=[ast.Name(id=name)])
+        ):
+            fragment.definitions.append(Definition(name, text, type(node).__name__, cell, line))
+        case _:
+            raise SeriesError(f"{cell.at(node.lineno + 1)}: only definitions may stand in an exported cell")
 
 
-def add_string(fragment: Fragment, chunk: str, place: int) -> None:
-    """File a string statement: first in the text it is the docstring, else it belongs to the definition above."""
-    if place == 0 or not fragment.definitions:
-        fragment.docstring = chunk
-    else:
-        above = fragment.definitions.pop()
-        fragment.definitions.append(Definition(above.name, f"{above.text}\n{chunk}", above.kind))
+def check_allowed(imports: list[Import], where: str) -> list[Import]:
+    """Cells import the standard library, NumPy and the machine; SeriesError for anything else."""
+    for item in imports:
+        if item.module.partition(".")[0] not in sys.stdlib_module_names and not ALLOWED.match(item.module):
+            raise SeriesError(f"{where}: imports {item.module}; allowed: standard library, numpy, vswap_ref.machine")
+    return imports
 
 
-def defined_name(node: ast.stmt) -> str | None:
-    """The name that a definition binds; None for any other statement."""
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        return node.name
-    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-        return node.target.id
-    if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-        return node.targets[0].id
-    return None
+@cache
+def free_names(text: str, eager: bool = False) -> frozenset[str]:
+    """Global names that a definition refers to, annotations included; ``__all__`` refers to what it lists.
 
-
-def read_import(node: ast.Import | ast.ImportFrom) -> list[Import]:
-    """The names that an import binds; imports between modules of the subject and __future__ are left out."""
-    if isinstance(node, ast.Import):
-        return [Import(a.asname or a.name.partition(".")[0], a.name, None) for a in node.names]
-    if node.level or node.module == "__future__":
-        return []
-    return [Import(a.asname or a.name, node.module or "", a.name) for a in node.names]
-
-
-def free_names(text: str) -> set[str]:
-    """Global names that a definition refers to, annotations included; ``__all__`` refers to what it lists."""
-    if text.startswith("__all__ = "):
-        return set(ast.literal_eval(text.removeprefix("__all__ = ")))
+    eager: only those that are looked up when it is executed, not when a function in it is called.
+    """
+    if text.startswith("__all__ = ") and not eager:
+        return frozenset(ast.literal_eval(text.removeprefix("__all__ = ")))
     found: set[str] = set()
-    collect_globals(symtable.symtable(text, "<definition>", "exec"), found, top=True)
-    return found
 
+    def collect(table: symtable.SymbolTable, top: bool) -> None:
+        for symbol in table.get_symbols():
+            if symbol.is_referenced() and (symbol.is_global() or (top and not symbol.is_assigned())):
+                found.add(symbol.get_name())
+        for child in table.get_children():
+            if not eager or child.get_type() == "class" or child.get_name() in LOOPS:
+                collect(child, top=False)
 
-def collect_globals(table: symtable.SymbolTable, found: set[str], top: bool = False) -> None:
-    """Add the names that a scope and the scopes inside it take from the module."""
-    for symbol in table.get_symbols():
-        if symbol.is_referenced() and (symbol.is_global() or (top and not symbol.is_assigned())):
-            found.add(symbol.get_name())
-    for child in table.get_children():
-        collect_globals(child, found)
-
-
-def line_of(text: str, name: str) -> int:
-    """Line (from 1) of the first use of a name in a text."""
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Name) and node.id == name:
-            return node.lineno
-    return 1
+    lazy_annotations = "from __future__ import annotations\n" * eager
+    collect(symtable.symtable(lazy_annotations + text, "<definition>", "exec"), top=True)
+    return frozenset(found)

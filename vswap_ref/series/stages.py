@@ -8,13 +8,15 @@ change; a wheel carries them inside the package.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import os
 import sys
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
 from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -43,58 +45,20 @@ def sources_key(root: Path) -> str:
 def write_stages(root: Path, folder: Path) -> dict[str, Any]:
     """Write the sources of all stages of the series in ``root`` to ``folder``; returns the manifest."""
     from .series import Series
-    from .weave import weave_tree
 
     series = Series(root)
     manifest: dict[str, Any] = {"key": sources_key(root), "latest": series.latest, "stages": {}}
     known: dict[tuple[str, str], str] = {}
-    for stage in series.stages.values():
-        files: dict[str, str] = {}
-        for path, text in weave_tree(series.tree(stage.id), series.floors).items():
-            file = known.setdefault((path, text), f"s{stage.id}/{path}")
-            target = folder / file
-            if file.startswith(f"s{stage.id}/"):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                if not target.exists() or target.read_text(encoding="utf-8") != text:
-                    target.write_text(text, encoding="utf-8")
-            files[path] = file
-        manifest["stages"][stage.id] = {"title": stage.title, "modules": files}
+    for stage, texts in series.weave_all().items():
+        files = {path: known.setdefault((path, text), f"s{stage}/{path}") for path, text in texts.items()}
+        manifest["stages"][stage] = {"title": series.stages[stage].title, "modules": files}
+    for (_, text), file in known.items():
+        target = folder / file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists() or target.read_text(encoding="utf-8") != text:
+            target.write_text(text, encoding="utf-8")
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     return manifest
-
-
-class StageStore:
-    """Where the stages' files are, read or written when first needed."""
-
-    def __init__(self) -> None:
-        self.folder = PACKAGE / "_stages"
-        self._manifest: dict[str, Any] | None = None
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        """Stage -> module -> file; made from the notebooks if they have changed."""
-        if self._manifest is None:
-            self._manifest = self._load()
-        return self._manifest
-
-    def _load(self) -> dict[str, Any]:
-        root = notebooks_root()
-        if root is None:
-            return dict(json.loads((self.folder / "manifest.json").read_text(encoding="utf-8")))
-        self.folder = stages_cache()
-        try:
-            manifest = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
-            if manifest["key"] == sources_key(root):
-                return dict(manifest)
-        except (OSError, ValueError, KeyError):
-            pass
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return write_stages(root, self.folder)
-
-    def file(self, stage: str, module: str) -> Path | None:
-        """The file of a module of a stage, e.g. ("13", "mm/zswap.py")."""
-        file = self.manifest["stages"].get(stage, {}).get("modules", {}).get(module)
-        return self.folder / file if file else None
 
 
 def stages_cache() -> Path:
@@ -105,7 +69,33 @@ def stages_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vswap_ref" / "stages"
 
 
-store = StageStore()
+@cache
+def stage_files() -> tuple[dict[str, Any], Path]:
+    """(manifest, folder of its files): stored in a wheel; made from a checkout's notebooks when they have changed."""
+    root = notebooks_root()
+    folder = PACKAGE / "_stages" if root is None else stages_cache()
+    manifest: dict[str, Any] = {}
+    with suppress(OSError, ValueError):
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    if root is not None and manifest.get("key") != sources_key(root):
+        manifest = write_stages(root, folder)
+    return manifest, folder
+
+
+def stages() -> dict[str, dict[str, Any]]:
+    """Stage -> {"title": ..., "modules": {path: file}}."""
+    return dict(stage_files()[0]["stages"])
+
+
+def latest() -> str:
+    """The last stage of the main line."""
+    return str(stage_files()[0]["latest"])
+
+
+def stage_modules(stage: str) -> dict[str, Path]:
+    """Path such as "mm/zswap.py" -> its file, of a stage; empty if there is no such stage."""
+    files = stages().get(stage, {"modules": {}})["modules"]
+    return {path: stage_files()[1] / file for path, file in files.items()}
 
 
 class StageFinder:
@@ -115,22 +105,19 @@ class StageFinder:
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """A spec for the root, a stage, its copy of the face, or one of its modules."""
-        if fullname != ROOT and not fullname.startswith(ROOT + "."):
+        if not f"{fullname}.".startswith(f"{ROOT}."):
             return None
-        parts = fullname[len(ROOT) + 1 :].split(".") if fullname != ROOT else []
-        if len(parts) < 2:
-            known = not parts or parts[0][1:] in store.manifest["stages"]
+        stage, *names = fullname[len(ROOT) + 1 :].split(".")
+        if not names:
+            known = not stage or stage[1:] in stages()
             return ModuleSpec(fullname, None, is_package=True) if known else None
-        stage, module = parts[0][1:], "/".join(parts[1:])
-        if module == "kernel":
-            return importlib.util.spec_from_file_location(fullname, PACKAGE / "kernel.py")
-        file = store.file(stage, f"{module}.py")
-        if file is not None:
-            return importlib.util.spec_from_file_location(fullname, file)
-        file = store.file(stage, f"{module}/__init__.py")
-        if file is None:
-            return None
-        return importlib.util.spec_from_file_location(fullname, file, submodule_search_locations=[str(file.parent)])
+        module, files = "/".join(names), stage_modules(stage[1:]) | {"kernel.py": PACKAGE / "kernel.py"}
+        if f"{module}.py" in files:
+            return spec_from_file_location(fullname, files[f"{module}.py"])
+        spec = spec_from_file_location(fullname, files.get(f"{module}/__init__.py"))
+        if spec is not None:
+            spec.submodule_search_locations = []  # this finder knows what is in it; its folder may be an older stage's
+        return spec
 
 
 def install() -> None:
@@ -144,7 +131,7 @@ class LoadedStage:
 
     def __init__(self, stage_id: str) -> None:
         self.id = stage_id
-        self.title: str = store.manifest["stages"][stage_id]["title"]
+        self.title: str = stages()[stage_id]["title"]
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -157,6 +144,11 @@ class LoadedStage:
         """A module of the stage, e.g. "zswap"."""
         return importlib.import_module(f"{ROOT}.s{self.id}.mm.{name}")
 
+    def sources(self) -> dict[str, str]:
+        """Path -> text of the stage's modules and its face: a package that can be written to a folder."""
+        texts = {path: file.read_text(encoding="utf-8") for path, file in stage_modules(self.id).items()}
+        return texts | {"kernel.py": (PACKAGE / "kernel.py").read_text(encoding="utf-8"), "__init__.py": ""}
+
     def __repr__(self) -> str:
         return f"<stage {self.id}: {self.title}>"
 
@@ -166,8 +158,7 @@ def at(stage_id: int | str) -> LoadedStage:
 
     Raises ValueError listing the stages that exist.
     """
-    install()
-    known = store.manifest["stages"]
+    known = stages()
     if str(stage_id) not in known:
         raise ValueError(f"stage={stage_id!r}: expected one of {', '.join(known)}")
     return LoadedStage(str(stage_id))

@@ -2,102 +2,118 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 from .errors import SeriesError
 from .notebook import Cell, replace_cell
 from .series import Series
-from .source import Definition, Import, split
-from .tree import Module, Owned
-from .weave import import_sections
+from .source import DOC, Definition, Import, free_names, split
+from .tree import Module
+from .weave import HEADER, import_sections
+
+Bodies = dict[Cell, str]
+"""Cell -> its new body."""
 
 
 def stitch(series: Series, package: Path) -> list[str]:
     """Carry every definition that was edited in ``package`` (the folder above mm/) back into its cell.
 
-    Replaced definitions and docstrings go where they stand; a new one goes below the one above it in the module; one
-    that is gone is taken out of its cell.  Returns what was done.  SeriesError for a module that no cell writes.
+    A replaced definition goes where it stands, also if that is the notebook of an earlier stage (later renames are
+    undone in it); a new one goes below the one above it in the module, or above the one below if only that uses it;
+    one that is gone is taken out of its cell.  Returns what was done.  SeriesError, and nothing is written, for a
+    module that no cell writes, and if a stage could not be woven any more.
     """
     tree = series.tree(series.latest)
-    bodies: dict[Cell, str] = {}
+    bodies: Bodies = {}
     done: list[str] = []
-    for path in sorted((package / "mm").rglob("*.py")):
-        name = path.relative_to(package).as_posix()
-        if name in tree:
-            done += stitch_module(tree[name], name, path.read_text(encoding="utf-8"), bodies)
-        elif path.name != "__init__.py":
-            raise SeriesError(f"{name}: no notebook writes this module; begin a cell with %%patch {name}")
+    for file in sorted((package / "mm").rglob("*.py")):
+        path = file.relative_to(package).as_posix()
+        if path in tree:
+            done += stitch_module(tree[path], path, file.read_text(encoding="utf-8"), bodies)
+        elif file.name != "__init__.py":
+            raise SeriesError(f"{path}: no notebook writes this module; begin a cell with %%patch {path}")
     write_bodies(series, bodies)
     return done
 
 
-def stitch_module(module: Module, path: str, text: str, bodies: dict[Cell, str]) -> list[str]:
+def stitch_module(module: Module, path: str, text: str, bodies: Bodies) -> list[str]:
     """Collect new cell bodies for one module; returns what changed."""
-    fragment = split(text, path)
+    fragment = split(Cell(path, 0, 0, "\n" + text.removeprefix(HEADER)))
     edited = {definition.name: definition for definition in fragment.definitions}
-    if not module.definitions:
-        return []
-    first = module.head or next(iter(module.definitions.values())).cell
-    done = stitch_docstring(module, path, fragment.docstring or "", first, bodies)
-    above: Owned | None = None
+    done = stitch_imports(module, path, fragment.imports, bodies)
+    above: Definition | None = None
     for name, definition in edited.items():
         owned = module.definitions.get(name)
         if owned is None:
-            owned = Owned(definition, above.cell if above else first)
-            insert(above, definition, first, bodies)
+            owned = insert(definition, above, neighbour_below(module, edited, name), module, bodies)
             done.append(f"{path}: {name} added to {owned.cell.where}")
-        elif owned.definition.text != definition.text:
-            edit(bodies, owned.cell, owned.definition.text, definition.text)
+        elif owned.text != definition.text:
+            swap(bodies, owned, definition.text)
             done.append(f"{path}: {name} replaced in {owned.cell.where}")
-        above = Owned(definition, owned.cell)
+        above = replace(owned, text=definition.text)
     for name, owned in module.definitions.items():
         if name not in edited:
-            edit(bodies, owned.cell, owned.definition.text, "")
+            swap(bodies, owned, "")
             done.append(f"{path}: {name} removed from {owned.cell.where}")
-    return done + stitch_imports(module, path, fragment.imports, first, bodies)
+    return done
 
 
-def stitch_docstring(module: Module, path: str, docstring: str, first: Cell, bodies: dict[Cell, str]) -> list[str]:
-    """Carry an edited module docstring back."""
-    if docstring in ("", module.docstring):
-        return []
-    edit(bodies, first, module.docstring, docstring)
-    return [f"{path}: docstring replaced in {first.where}"]
-
-
-def stitch_imports(module: Module, path: str, imports: list[Import], first: Cell, bodies: dict[Cell, str]) -> list[str]:
-    """Write imports that no cell has yet at the top of the module's first cell."""
+def stitch_imports(module: Module, path: str, imports: list[Import], bodies: Bodies) -> list[str]:
+    """Write imports that no cell has yet below the module's docstring, or above its first definition."""
+    for item in imports:
+        if module.imports.get(item.local, item) != item:
+            raise SeriesError(f"{path}: change the import of {item.local} in the notebook")
     new = [item for item in imports if item.local not in module.imports]
     if not new:
         return []
     lines = "\n".join(import_sections(new))
-    body = bodies.get(first, first.body)
-    head = f"{module.docstring}\n" if module.docstring and module.docstring in body else body.partition("\n")[0] + "\n"
-    bodies[first] = body.replace(head, f"{head}\n{lines}\n", 1)
-    return [f"{path}: imported {', '.join(item.local for item in new)} in {first.where}"]
+    first = next(iter(module.definitions.values()))
+    swap(bodies, first, f"{first.text}\n\n{lines}" if first.name == DOC else f"{lines}\n\n\n{first.text}")
+    return [f"{path}: imported {', '.join(item.local for item in new)} in {first.cell.where}"]
 
 
-def edit(bodies: dict[Cell, str], cell: Cell, old: str, new: str) -> None:
-    """Replace a text in a cell's body."""
-    body = bodies.get(cell, cell.body)
+def neighbour_below(module: Module, edited: dict[str, Definition], name: str) -> Definition | None:
+    """The next definition below a new one that the module had before, if it uses the new one."""
+    names = list(edited)
+    below = next((n for n in names[names.index(name) :] if n in module.definitions), None)
+    return module.definitions[below] if below and name in free_names(edited[below].text) else None
+
+
+def insert(
+    new: Definition, above: Definition | None, user: Definition | None, module: Module, bodies: Bodies
+) -> Definition:
+    """Put a new definition above the one that uses it, or below another one, or above the module's first."""
+    below = user or (None if above else next(iter(module.definitions.values())))
+    if below is not None:
+        swap(bodies, below, f"{new.text}\n\n\n{below.text}")
+        return replace(new, cell=below.cell)
+    assert above is not None
+    swap(bodies, above, f"{above.text}\n\n\n{new.text}")
+    return replace(new, cell=above.cell)
+
+
+def swap(bodies: Bodies, owned: Definition, text: str) -> None:
+    """Replace a definition in its cell's body by another text."""
+    body = f"\n{bodies.get(owned.cell, owned.cell.body)}\n"
+    old, new = f"\n{owned.as_written(owned.text)}\n", f"\n{owned.as_written(text)}\n"
     if old not in body:
-        raise SeriesError(f"{cell.where}: a mechanical rename wrote this definition; edit the notebook instead")
-    bodies[cell] = body.replace(old, new, 1)
+        raise SeriesError(f"{owned.where}: {owned.name} cannot be found as woven; edit the notebook")
+    bodies[owned.cell] = body.replace(old, new, 1)[1:-1]
 
 
-def insert(above: Owned | None, definition: Definition, first: Cell, bodies: dict[Cell, str]) -> None:
-    """Put a new definition below another one, or at the end of the module's first cell."""
-    if above is None:
-        bodies[first] = f"{bodies.get(first, first.body)}\n\n\n{definition.text}"
-    else:
-        text = above.definition.text
-        edit(bodies, above.cell, text, f"{text}\n\n\n{definition.text}")
-
-
-def write_bodies(series: Series, bodies: dict[Cell, str]) -> None:
-    """Write the changed cells, the last ones of a notebook first so that line numbers stay true."""
-    for cell in sorted(bodies, key=lambda cell: (cell.notebook, -cell.line)):
-        body = bodies[cell].strip("\n")
-        while "\n\n\n\n" in body:
-            body = body.replace("\n\n\n\n", "\n\n\n")
-        replace_cell(series.path(cell.notebook), cell, body)
+def write_bodies(series: Series, bodies: Bodies) -> None:
+    """Write the changed cells; take that back if a stage cannot be woven then."""
+    before = {notebook: series.path(notebook).read_text("utf-8") for notebook in {cell.notebook for cell in bodies}}
+    for notebook, text in before.items():
+        cells = [cell for cell in bodies if cell.notebook == notebook]
+        for cell in sorted(cells, key=lambda cell: -cell.line):
+            text = replace_cell(text, cell, re.sub(r"\n{4,}", "\n\n\n", bodies[cell].strip("\n")))
+        series.path(notebook).write_text(text, encoding="utf-8")
+    try:
+        Series(series.root).weave_all()
+    except SeriesError:
+        for notebook, text in before.items():
+            series.path(notebook).write_text(text, encoding="utf-8")
+        raise
