@@ -3,39 +3,45 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from itertools import groupby
 
-from vswap_ref.lab.function_index import Entry, function_index
+from vswap_ref.lab.function_index import Entry, KernelFunction, function_index
 
 MARKER = "<!-- tables -->"
+NOT_YET = "not yet: "
 
 
 def expand(page: str) -> str:
     """The page with the tables in place of the marker."""
     entries = function_index()
     missing = [entry for entry in entries if entry.home is None]
-    parts = [
-        f"{len(entries)} functions; the model has {len(entries) - len(missing)} of them.",
-        "## Not in the model",
-        table(("Function", "Kernel file", "What it does", "Why the model has none"), map(missing_row, missing)),
-    ]
+    waiting = [entry for entry in missing if entry.function.reason.startswith(NOT_YET)]
+    parts = [f"{len(entries)} functions; the model has {len(entries) - len(missing)} of them."]
+    if waiting:
+        parts += ["## Not yet in the model", table("Part that is missing", map(missing_row, waiting))]
+    never = [entry for entry in missing if entry not in waiting]
+    parts += ["## Not in the model", table("Why the model has none", map(missing_row, never))]
     for group, members in groupby((e for e in entries if e.home), key=lambda entry: entry.function.group):
-        parts.append(f"## {group[0].upper()}{group[1:]}")
-        parts.append(table(("Function", "Kernel file", "What it does", "In the model"), map(home_row, members)))
+        parts += [f"## {group[0].upper()}{group[1:]}", table("In the model", map(home_row, members))]
     return page.replace(MARKER, "\n\n".join(parts))
 
 
-def table(head: tuple[str, ...], rows: object) -> str:
+def table(last: str, rows: Iterable[tuple[str, ...]]) -> str:
     """A Markdown table that the filter of the page finds."""
-    lines = [head, tuple("---" for _ in head), *rows]  # type: ignore[misc]
-    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return "{.function-index}\n" + text
+    lines = [("Function", "What it does", last), ("---",) * 3, *rows]
+    return "{.function-index}\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def name_cell(function: KernelFunction) -> str:
+    """Name and kernel file."""
+    return f"`{function.name}`<br>{function.file}"
 
 
 def missing_row(entry: Entry) -> tuple[str, ...]:
     """A function that the model lacks."""
     function = entry.function
-    return f"`{function.name}`", function.file, plain(function.contract), plain(function.reason)
+    return name_cell(function), plain(function.contract), plain(function.reason.removeprefix(NOT_YET))
 
 
 def home_row(entry: Entry) -> tuple[str, ...]:
@@ -43,17 +49,11 @@ def home_row(entry: Entry) -> tuple[str, ...]:
     function, home = entry.function, entry.home
     assert home is not None
     name = f" as `{function.model}`" if function.model else ""
-    where = (
-        f"`{home.module.removeprefix('mm/')}`{name}, in [{plain(home.heading)}]({chapter(home.notebook, home.heading)})"
-    )
+    module = home.module.removeprefix("mm/")
+    where = f"`{module}`{name}, in [{plain(home.heading)}]({chapter(home.notebook, home.heading)})"
     simpler = f"<br>*Simpler:* {plain(function.simplified)}." if function.simplified else ""
-    test = f"<br>Run by {test_name(entry.tests[0])}" if entry.tests else ""
-    return f"`{function.name}`", function.file, plain(function.contract) + simpler, where + test
-
-
-def test_name(test: str) -> str:
-    """A test as a reader looks for it."""
-    return f"`{test.rpartition('::')[2]}`"
+    test = f"<br>Run by `{entry.tests[0].rpartition('::')[2]}`" if entry.tests else ""
+    return name_cell(function), plain(function.contract) + simpler, where + test
 
 
 def chapter(notebook: str, heading: str) -> str:
