@@ -12,19 +12,22 @@ from vswap_ref.kernel import Kernel
 from vswap_ref.machine import PAGE_SIZE
 from vswap_ref.mm.cluster import swap_do_scheduled_discard
 from vswap_ref.mm.folio import folio_alloc, folio_lock, folio_put, folio_unlock
-from vswap_ref.mm.lru import folio_add_lru
+from vswap_ref.mm.lru import folio_add_lru, lruvec_add_folio, lruvec_del_folio
 from vswap_ref.mm.madvise import mincore_swap
+from vswap_ref.mm.page_io import swap_writeout
 from vswap_ref.mm.pagetable import ptep_get
+from vswap_ref.mm.reclaim import shrink_active_list, shrink_lruvec
 from vswap_ref.mm.slot_reclaim import folio_free_swap, free_folio_and_swap_cache
 from vswap_ref.mm.state import Folio
 from vswap_ref.mm.swap_alloc import cluster_reclaim_range, folio_alloc_swap, swap_sync_discard
-from vswap_ref.mm.swap_cache import swap_cache_del_folio, total_swapcache_pages
+from vswap_ref.mm.swap_cache import swap_cache_del_folio, swap_cache_get_folio, total_swapcache_pages
 from vswap_ref.mm.swap_continuation import swp_swapcount
 from vswap_ref.mm.swap_device import swap_cluster_lock, swap_cluster_unlock
 from vswap_ref.mm.swap_io import swap_folio_sector
 from vswap_ref.mm.swap_map import __swap_duplicate, swap_duplicate, swap_free, swap_shmem_alloc
 from vswap_ref.mm.swapon import swapon
 from vswap_ref.mm.types import SWAP_HAS_CACHE, SWAP_MAP_SHMEM, swp_offset
+from vswap_ref.mm.workingset import pack_shadow, workingset_refault
 from vswap_ref.mm.zswap_writeback import zswap_shrinker_scan
 
 TEXT = b"some text " * 409 + bytes(6)
@@ -221,3 +224,92 @@ def test_swapoff_brings_everything_back_and_frees_the_arrays(zswap: str) -> None
     assert not any((si.swap_map, si.cluster_info, si.continuation, s.swap.cgroup, s.zswap.trees, s.swap.mmlist))
     assert s.zswap.stored_pages == s.zswap.pool_bytes == 0
     assert [heap.read_page(page) for page in range(16)] == contents
+
+
+def test_a_page_that_stays_is_no_write_of_reclaim() -> None:
+    """nr_vmscan_write counts pages that were put somewhere, not those that zswap and its cgroup refuse."""
+    kernel = vr.Kernel(ram="4M", swap=vr.Ssd("8M"), zswap="lz4")
+    for allowed in (False, True):
+        app = kernel.spawn("app", cgroup=kernel.cgroup(f"writeback={allowed}", zswap_writeback=allowed))
+        heap = app.mmap("16K")
+        for page in range(4):
+            heap.write_page(page, random.Random(page).randbytes(PAGE_SIZE))
+        app.madvise(heap, "pageout")
+        assert kernel.vmstat["nr_vmscan_write"] == (4 if allowed else 0)
+        assert set(heap.where()) == {"zswap" if allowed else "swapcache"}
+
+
+@pytest.mark.parametrize(("other", "queued"), [("36K", True), ("44K", False)])
+def test_a_full_device_starts_slot_reclaim_if_swap_was_half_full_before(other: str, queued: bool) -> None:
+    """When the last of 11 slots is taken, 10 of 19 or 21 are in use: the question comes before it is subtracted."""
+    kernel = vr.Kernel(ram="4M", swap=vr.Ssd(other))
+    kernel.swapon(vr.Ssd("48K"), priority=1)
+    s = kernel.system
+    folios = [cached_folio(kernel) for _ in range(s.swap.info[1].pages)]
+    assert s.swap.info[1] not in s.swap.avail_head
+    assert list(s.swap.reclaim_work) == [s.swap.info[1]] * queued
+    s.swap.reclaim_work.clear()
+    for folio in folios:
+        swap_cache_del_folio(s, folio)
+    drop(kernel, *folios)
+
+
+def test_lists_age_while_swap_is_full() -> None:
+    """With no free slot nothing is reclaimed, but active pages move to the inactive list; without swap neither."""
+    for devices, deactivated in (([vr.Ssd("64K")], 32), ([], 0)):
+        kernel = vr.Kernel(ram="4M", swap=devices)
+        s = kernel.system
+        heap = kernel.spawn("app").mmap("512K")
+        for page in range(heap.pages):
+            heap.write_page(page, TEXT)
+        root = s.memcg.root
+        shrink_active_list(s, root, 0)
+        for folio in list(root.lruvec.inactive):
+            lruvec_del_folio(s, folio)
+            folio.active = True
+            lruvec_add_folio(s, folio)
+        slots = [cached_folio(kernel) for _ in range(s.swap.nr_swap_pages)]
+        assert shrink_lruvec(s, root, 0, 1, "direct") == 0
+        assert kernel.vmstat["pgdeactivate"] == deactivated
+        assert kernel.vmstat["pgscan_anon"] == 0
+        assert len(slots) == s.swap.total_swap_pages
+
+
+def test_a_refault_counts_though_the_cgroup_is_gone() -> None:
+    """The shadow of a cgroup whose id no longer exists: a refault, but no activation."""
+    kernel = vr.Kernel(ram="1M", swap=vr.Ssd("4M"))
+    s = kernel.system
+    folio = cached_folio(kernel)
+    workingset_refault(s, folio, pack_shadow(77, 0, False))
+    assert kernel.vmstat["workingset_refault_anon"] == 1
+    assert kernel.vmstat["workingset_activate_anon"] == 0
+    swap_cache_del_folio(s, folio)
+    drop(kernel, folio)
+
+
+def test_a_zero_page_leaves_the_older_compressed_copy() -> None:
+    """A known defect of stage 0: write-out of zeros sets the bit and forgets what zswap has of the same slot.
+
+    A fault reads zeros, but zswap's writeback puts the old content in the swap cache, up to date.
+    """
+    kernel = vr.Kernel(ram="1M", swap=vr.Ssd("4M"), zswap="lz4")
+    s = kernel.system
+    folio = cached_folio(kernel)
+    entry = folio.swap
+    assert swap_duplicate(s, entry) == 0
+    assert swap_writeout(s, folio) == 0
+    folio_lock(folio)
+    folio.data[:] = bytes(PAGE_SIZE)
+    assert swap_writeout(s, folio) == 0
+    assert s.zswap.stored_pages == kernel.vmstat["swpout_zero"] == 1
+    folio_lock(folio)
+    folio.dirty = False
+    swap_cache_del_folio(s, folio)
+    folio_unlock(folio)
+    folio_put(s, folio)
+    assert zswap_shrinker_scan(s, s.memcg.root, 1) == 0
+    assert zswap_shrinker_scan(s, s.memcg.root, 1) == 1
+    stale = swap_cache_get_folio(s, entry)
+    assert stale is not None
+    assert stale.uptodate
+    assert bytes(stale.data) == TEXT
