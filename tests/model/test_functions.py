@@ -313,3 +313,28 @@ def test_a_zero_page_leaves_the_older_compressed_copy() -> None:
     assert stale is not None
     assert stale.uptodate
     assert bytes(stale.data) == TEXT
+
+
+def test_check_sees_lists_and_processes_that_went_astray() -> None:
+    """A wrong list counter, a wrong flag, a process that swapoff would miss: each is named."""
+    kernel = vr.Kernel(ram="1M", swap=vr.Ssd("4M"))
+    s = kernel.system
+    app = kernel.spawn("app")
+    heap = app.mmap("64K")
+    for page in range(heap.pages):
+        heap.write_page(page, TEXT)
+    app.madvise(heap, "pageout", 0, 4)
+    kernel.check()
+    lruvec = s.memcg.root.lruvec
+    lruvec.nr_inactive += 1
+    with pytest.raises(vr.InvariantError, match="list counter"):
+        kernel.check()
+    lruvec.nr_inactive -= 1
+    folio = next(iter(lruvec.inactive))
+    folio.active = True
+    with pytest.raises(vr.InvariantError, match="list of its flags"):
+        kernel.check()
+    folio.active = False
+    del s.swap.mmlist[app.mm]
+    with pytest.raises(vr.InvariantError, match="swapoff"):
+        kernel.check()
