@@ -16,7 +16,7 @@ from vswap_ref.mm.lru import folio_add_lru, lruvec_add_folio, lruvec_del_folio
 from vswap_ref.mm.madvise import mincore_swap
 from vswap_ref.mm.page_io import swap_writeout
 from vswap_ref.mm.pagetable import ptep_get
-from vswap_ref.mm.reclaim import shrink_active_list, shrink_lruvec
+from vswap_ref.mm.reclaim import ScanControl, shrink_lruvec
 from vswap_ref.mm.slot_reclaim import folio_free_swap, free_folio_and_swap_cache
 from vswap_ref.mm.state import Folio
 from vswap_ref.mm.swap_alloc import cluster_reclaim_range, folio_alloc_swap, swap_sync_discard
@@ -257,19 +257,20 @@ def test_a_full_device_starts_slot_reclaim_if_swap_was_half_full_before(other: s
 def test_lists_age_while_swap_is_full() -> None:
     """With no free slot nothing is reclaimed, but active pages move to the inactive list; without swap neither."""
     for devices, deactivated in (([vr.Ssd("64K")], 32), ([], 0)):
-        kernel = vr.Kernel(ram="4M", swap=devices)
+        kernel = vr.Kernel(ram="4M", swap=devices, memcg=None)
         s = kernel.system
         heap = kernel.spawn("app").mmap("512K")
         for page in range(heap.pages):
             heap.write_page(page, TEXT)
         root = s.memcg.root
-        shrink_active_list(s, root, 0)
         for folio in list(root.lruvec.inactive):
             lruvec_del_folio(s, folio)
             folio.active = True
             lruvec_add_folio(s, folio)
         slots = [cached_folio(kernel) for _ in range(s.swap.nr_swap_pages)]
-        assert shrink_lruvec(s, root, 0, 1, "direct") == 0
+        control = ScanControl(root, nr_to_reclaim=1, who="direct", priority=0)
+        shrink_lruvec(s, root, control)
+        assert control.nr_reclaimed == 0
         assert kernel.vmstat["pgdeactivate"] == deactivated
         assert kernel.vmstat["pgscan_anon"] == 0
         assert len(slots) == s.swap.total_swap_pages
