@@ -10,7 +10,11 @@ from sphinx.application import Sphinx
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "book")]
 
+<<<<<<< HEAD
 from patch_lexer import PatchLexer  # noqa: E402
+=======
+from function_page import expand  # noqa: E402
+>>>>>>> h-index
 
 from vswap_ref import __version__  # noqa: E402
 
@@ -48,7 +52,7 @@ exclude_patterns = [
 ]
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}
-myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "attrs_inline"]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "attrs_block", "attrs_inline"]
 myst_heading_anchors = 3
 bibtex_bibfiles = ["references.bib"]
 autodoc_member_order = "bysource"
@@ -82,7 +86,18 @@ else:
     print("the pages will load MathJax and the widget manager from their CDN (no npm, no local copies)")
 
 
+FUNCTIONS = "book/functions"
+
+
+def add_function_tables(app: Sphinx, docname: str, source: list[str]) -> None:
+    """The page of kernel functions gets its tables when it is read, which it is at every build."""
+    if docname == FUNCTIONS:
+        source[0] = expand(source[0])
+
+
 def setup(app: Sphinx) -> None:
-    """Cells are highlighted as Python, also below ``%%patch``."""
+    """Cells are highlighted as Python, also below ``%%patch``; the page of functions is made from the code."""
+    app.connect("source-read", add_function_tables)
+    app.connect("env-get-outdated", lambda app, env, added, changed, removed: [FUNCTIONS])
     for alias in ("python", "ipython", "ipython3"):
         app.add_lexer(alias, PatchLexer)

@@ -12,7 +12,11 @@ import pytest
 from chrome import browser, requested
 
 ROOT = Path(__file__).parent.parent.parent
-PAGES = ["book/index.html", *sorted(f"notebooks/{path.stem}.html" for path in (ROOT / "notebooks").glob("*.md"))]
+PAGES = [
+    "book/index.html",
+    "book/functions.html",
+    *sorted(f"notebooks/{path.stem}.html" for path in (ROOT / "notebooks").glob("*.md")),
+]
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +56,25 @@ def wait_for_widgets(driver: Any, page: str) -> None:
             return
         time.sleep(0.1)
     raise AssertionError(f"{page}: {shown} of {wanted} widgets appeared")
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_functions_are_found_by_name(html: Path) -> None:
+    """The filter leaves the rows with the typed words; their links lead to a heading of a chapter."""
+    rows = "return [...document.querySelectorAll('table.function-index tbody tr')].filter(e => e.offsetParent)"
+    with browser() as driver:
+        driver.get((html / "book" / "functions.html").as_uri())
+        everything = len(driver.execute_script(rows))
+        driver.find_element("css selector", ".function-filter input").send_keys("zswap_store_p")
+        (row,) = driver.execute_script(rows)
+        assert "zswap_store_page" in row.text
+        assert f"1 of {everything}" in driver.find_element("css selector", ".function-filter").text
+        headings = "return [...document.querySelectorAll('.bd-article h2')].filter(e => e.offsetParent).length"
+        assert driver.execute_script(headings) == 1
+        driver.get(row.find_element("css selector", "a").get_attribute("href"))
+        assert driver.execute_script("return !!document.getElementById(location.hash.slice(1))")
+        assert "00-04-zswap.html#" in driver.current_url
 
 
 CONTRAST = """

@@ -1,4 +1,4 @@
-"""The lab's commands: run, real-kernel, traces, corpora."""
+"""The lab's commands: run, real-kernel, functions, traces, corpora."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vswap_ref.machine import BlockDevice, Disk, Pmem, Ssd, Zram
 
 if TYPE_CHECKING:
+    from .function_index import Entry
     from .real_kernel import Verdict
 
 DEVICES: dict[str, type[BlockDevice]] = {"disk": Disk, "ssd": Ssd, "pmem": Pmem, "zram": Zram}
@@ -48,6 +49,20 @@ def add_commands(sub: Any) -> None:
     real.add_argument("--stage", help="stage to run on (default: the latest)")
     real.add_argument("--json", action="store_true", help="print all figures as JSON")
     real.set_defaults(func=real_kernel_command)
+    functions = sub.add_parser(
+        "functions",
+        help="list the kernel's swap functions and where the model has them",
+        description="List the functions of Linux 6.19's swap subsystem: what each does, where the model has it, which "
+        "chapter writes it, and tests that run it; or why the model has none.",
+        epilog="example: vswap-ref functions zswap_store",
+    )
+    functions.add_argument("name", nargs="?", metavar="NAME", help="a function, or a part of names")
+    functions.add_argument("--stage", help="stage to look at (default: the latest)")
+    functions.add_argument("--json", action="store_true", help="print everything as JSON")
+    functions.add_argument(
+        "--record", action="store_true", help="run the tests and write down which of them run which function"
+    )
+    functions.set_defaults(func=functions_command)
     for name, text in (("traces", "list the access traces that ship"), ("corpora", "list the page corpora that ship")):
         parser = sub.add_parser(name, help=text, description=f"{text.capitalize()}.")
         parser.set_defaults(func=list_command, listing=name)
@@ -116,6 +131,48 @@ def verdict_line(verdict: Verdict) -> str:
     allowed = "-" if verdict.allowed is None else f"{verdict.allowed:,.0f}"
     mark = "" if verdict.ok else "  out of tolerance"
     return f"{verdict.counter:<28}{verdict.model:>10,}{verdict.kernel:>12,.0f}{deviation:>12}{allowed:>10}{mark}"
+
+
+def functions_command(args: argparse.Namespace) -> int:
+    """``vswap-ref functions``."""
+    from .function_index import find_functions, function_index, record
+
+    if args.record:
+        print("\n".join(record()))
+        return 0
+    entries = function_index(args.stage)
+    if args.name:
+        entries = find_functions(args.name, entries)
+    if args.json:
+        print(json.dumps([entry.row() for entry in entries], indent=1))
+    elif args.name:
+        print("\n\n".join(map(entry_text, entries)))
+    else:
+        print("\n".join(map(entry_line, entries)))
+        print(f"\n{len(entries)} functions, {sum(entry.home is not None for entry in entries)} of them in the model")
+    return 0
+
+
+def entry_line(entry: Entry) -> str:
+    """One function of ``vswap-ref functions`` in one line."""
+    place = entry.home.module if entry.home else f"- {entry.function.reason}"
+    return f"{entry.function.group:<22}{entry.function.name:<36}{place}"
+
+
+def entry_text(entry: Entry) -> str:
+    """Everything about one function as text."""
+    function, home = entry.function, entry.home
+    lines = [
+        f"{function.name}  ({function.file}; {function.group})",
+        f"  {function.contract}",
+    ]
+    if home is None:
+        return "\n".join([*lines, f"  not in the model: {function.reason or 'not at this stage'}"])
+    lines.append(f"  model:    vswap_ref/{home.module}: {function.model_name}{home.signature}")
+    lines.append(f"            {home.summary}")
+    lines += [f"  simpler:  {function.simplified}"] if function.simplified else []
+    lines += [f"  chapter:  notebooks/{home.notebook}.md, {home.heading!r}"] if home.notebook else []
+    return "\n".join([*lines, *(f"  test:     {test}" for test in entry.tests)])
 
 
 def list_command(args: argparse.Namespace) -> int:

@@ -49,6 +49,7 @@ def check(s: System) -> None:
             check_slots(s, si, references)
     check_totals(s)
     check_folios(s)
+    check_lists(s)
     check_mms(s)
     check_zswap(s)
     check_memcgs(s)
@@ -177,6 +178,20 @@ def check_folios(s: System) -> None:
     expect(s.vmstat["nr_swapcached"] == cached, "nr_swapcached", counter=s.vmstat["nr_swapcached"], cached=cached)
 
 
+def check_lists(s: System) -> None:
+    """The two lists of every cgroup: lengths, flags, owners."""
+    for memcg in s.memcg.by_id.values():
+        lruvec = memcg.lruvec
+        inactive, active_ones = (lruvec.inactive, lruvec.nr_inactive), (lruvec.active, lruvec.nr_active)
+        for active, (folios, nr) in enumerate((inactive, active_ones)):
+            where = {"cgroup": memcg.name or "/", "active": bool(active), "counter": nr}
+            pages = sum(1 << folio.order for folio in folios)
+            expect(nr == pages, "list counter = pages on the list", pages=pages, **where)
+            expect(all(f.lru and f.active == active for f in folios), "folio is on the list of its flags", **where)
+            owners = {(folio.memcg or s.memcg.root).id for folio in folios}
+            expect(owners <= {memcg.id}, "folio is on a list of its cgroup", owners=owners, **where)
+
+
 def check_mms(s: System) -> None:
     """Per-process counters."""
     for mm in s.mms:
@@ -184,6 +199,7 @@ def check_mms(s: System) -> None:
         swapped = sum(not pte & PTE_PRESENT for pte in ptes)
         present = sum(bool(pte & PTE_PRESENT and pte >> PTE_SHIFT) for pte in ptes)
         expect(mm.swapents == swapped, "MM_SWAPENTS = swap PTEs", counter=mm.swapents, ptes=swapped)
+        expect(not swapped or mm in s.swap.mmlist, "swapoff will look at a process with swap PTEs", ptes=swapped)
         expect(mm.anonpages == present, "MM_ANONPAGES = present PTEs", counter=mm.anonpages, ptes=present)
 
 

@@ -156,10 +156,10 @@ def pageout(s: System, folio: Folio) -> str:
         return KEEP
     folio.dirty = False
     folio.reclaim = True
-    s.vmstat["nr_vmscan_write"] += 1 << folio.order
     if swap_writeout(s, folio) == AOP_WRITEPAGE_ACTIVATE:
         folio.reclaim = False
         return ACTIVATE
+    s.vmstat["nr_vmscan_write"] += 1 << folio.order
     if folio.writeback:
         return KEEP
     folio.reclaim = False
@@ -262,12 +262,11 @@ def snapshot_refaults(s: System, target: Memcg) -> None:
 def shrink_lruvec(s: System, memcg: Memcg, sc: ScanControl) -> None:
     """Scan this cgroup's lists in proportion to their length at a priority, 32 pages of each at a time.
 
-    Stops when enough is freed; direct reclaim of the whole system goes through its first round to the end.
+    Stops when enough is freed; direct reclaim of the whole system goes through its first round to the end.  Without
+    a free slot nothing is reclaimed, but as long as there is swap at all the lists age.
     """
-    if not can_reclaim_anon_pages(s, memcg):
-        return
     proportional = sc.target.parent is None and sc.who == DIRECT and sc.priority == DEF_PRIORITY
-    inactive = scan_share(s, memcg.lruvec.nr_inactive, sc.priority)
+    inactive = scan_share(s, memcg.lruvec.nr_inactive, sc.priority) if can_reclaim_anon_pages(s, memcg) else 0
     active = scan_share(s, memcg.lruvec.nr_active, sc.priority)
     while inactive > 0:
         sc.nr_reclaimed += shrink_inactive_list(s, memcg, min(inactive, SWAP_CLUSTER_MAX), sc)
@@ -278,7 +277,7 @@ def shrink_lruvec(s: System, memcg: Memcg, sc: ScanControl) -> None:
         active -= SWAP_CLUSTER_MAX
         if sc.nr_reclaimed >= sc.nr_to_reclaim and not proportional:
             break
-    if inactive_is_low(lruvec_page_state(s, memcg)):
+    if s.swap.total_swap_pages and inactive_is_low(lruvec_page_state(s, memcg)):
         shrink_active_list(s, memcg, SWAP_CLUSTER_MAX)
 
 

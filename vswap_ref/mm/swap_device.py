@@ -144,8 +144,11 @@ def swap_usage_sub(s: System, si: SwapInfo, nr: int) -> None:
 
 
 def swap_range_alloc(s: System, si: SwapInfo, nr: int) -> bool:
-    """Account for ``nr`` new slots.  True if cached slots of full clusters should be reclaimed in the background."""
+    """Account for ``nr`` new slots.  True if cached slots of full clusters should be reclaimed in the background.
+
+    That is decided before the slots are subtracted from the total.
+    """
     s.cost["swap_range_alloc"] += 1
-    full = swap_usage_add(s, si, nr)
+    wanted = swap_usage_add(s, si, nr) and vm_swap_full(s)
     s.swap.nr_swap_pages -= nr
-    return full and vm_swap_full(s)
+    return wanted

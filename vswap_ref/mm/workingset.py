@@ -46,13 +46,13 @@ def workingset_eviction(s: System, folio: Folio) -> Shadow:
 def workingset_refault(s: System, folio: Folio, shadow: Shadow) -> None:
     """A folio came back.  If it would have stayed with a little more memory, make it active at once."""
     memcg_id, eviction, workingset = unpack_shadow(shadow)
-    evicted_from = s.memcg.by_id.get(memcg_id)
-    if evicted_from is None:
-        return
     nr = 1 << folio.order
     owner = folio.memcg or s.memcg.root
     s.vmstat["workingset_refault_anon"] += nr
     owner.stat["workingset_refault_anon"] += nr
+    evicted_from = s.memcg.by_id.get(memcg_id)
+    if evicted_from is None:
+        return
     distance = evicted_from.lruvec.nonresident_age - eviction & EVICTION_MASK
     swap_left = mem_cgroup_get_nr_swap_pages(s, evicted_from) > 0
     if distance > (lruvec_page_state(s, evicted_from).active if swap_left else 0):

@@ -1,0 +1,198 @@
+"""The index of kernel functions: what the 6.19 swap subsystem has, and where the model has it.
+
+``data/functions/baseline.csv`` lists the functions; everything that can be derived is taken from the sources of a
+stage, from the notebooks, and from a recorded run of the tests.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import difflib
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Set
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from vswap_ref.series import SeriesError
+from vswap_ref.series.stages import CHECKOUT, checkout_series, store
+
+from .corpus import data_path
+
+RECORDED_TESTS = ("tests/model", "tests/experiments", "tests/lab/test_run.py", "tests/lab/test_trace.py")
+
+
+@dataclass(frozen=True, slots=True)
+class KernelFunction:
+    """A row of baseline.csv: a function of Linux 6.19; its README explains the fields."""
+
+    name: str
+    file: str
+    group: str
+    baseline: str
+    contract: str
+    model: str
+    simplified: str
+    reason: str
+
+    @property
+    def model_name(self) -> str:
+        """Its name in the model."""
+        return self.model or self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """A function in the sources of a stage; notebook and heading are empty where there are no notebooks."""
+
+    module: str
+    signature: str
+    summary: str
+    notebook: str = ""
+    heading: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A function of the kernel, its home in the model (or None), and tests that run it."""
+
+    function: KernelFunction
+    home: Home | None
+    tests: tuple[str, ...]
+
+    def row(self) -> dict[str, Any]:
+        """Everything, as plain data."""
+        return {**asdict(self.function), "home": asdict(self.home) if self.home else None, "tests": list(self.tests)}
+
+
+def baseline_path() -> Path:
+    """The list of functions."""
+    return data_path("functions", "baseline.csv")
+
+
+def kernel_functions() -> list[KernelFunction]:
+    """All functions of the list, in its order."""
+    with baseline_path().open(encoding="utf-8", newline="") as file:
+        return [KernelFunction(**row) for row in csv.DictReader(file)]
+
+
+def exercised() -> dict[str, list[str]]:
+    """Function of the list -> tests that ran it when that was last recorded."""
+    return dict(json.loads(data_path("functions", "exercised.json").read_text(encoding="utf-8")))
+
+
+@cache
+def stage_definitions(stage: str) -> dict[str, Home]:
+    """Every function in the sources of a stage.  ValueError listing the stages that exist."""
+    known = store.manifest["stages"]
+    if stage not in known:
+        raise ValueError(f"stage={stage!r}: expected one of {', '.join(known)}")
+    places = notebook_places(stage)
+    homes = {}
+    for module, file in known[stage]["modules"].items():
+        for node in ast.parse((store.folder / file).read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef):
+                summary = (ast.get_docstring(node) or "").partition("\n")[0]
+                homes[node.name] = Home(module, signature(node), summary, *places.get(node.name, ("", "")))
+    return homes
+
+
+def signature(node: ast.FunctionDef) -> str:
+    """A function's parameters and result, as written."""
+    result = ast.unparse(node.returns) if node.returns else "None"
+    return f"({ast.unparse(node.args)}) -> {result}"
+
+
+def notebook_places(stage: str) -> dict[str, tuple[str, str]]:
+    """Definition -> (notebook, heading above its cell); empty in an installed wheel, which has no notebooks."""
+    try:
+        series = checkout_series()
+    except SeriesError:
+        return {}
+    lines: dict[str, list[str]] = {}
+    places = {}
+    for module in series.tree(stage).values():
+        for name, owned in module.definitions.items():
+            notebook = owned.cell.notebook
+            if notebook not in lines:
+                lines[notebook] = series.path(notebook).read_text(encoding="utf-8").split("\n")
+            places[name] = (notebook, last_heading(lines[notebook][: owned.cell.line]))
+    return places
+
+
+def last_heading(lines: list[str]) -> str:
+    """The last heading of the second or third level in some lines of a notebook."""
+    return next((line.lstrip("# ") for line in reversed(lines) if line.startswith(("## ", "### "))), "")
+
+
+def function_index(stage: int | str | None = None) -> list[Entry]:
+    """The whole index at a stage (None: the latest)."""
+    homes = stage_definitions(str(store.manifest["latest"] if stage is None else stage))
+    tests = exercised()
+    return [Entry(row, homes.get(row.model_name), tuple(tests.get(row.name, ()))) for row in kernel_functions()]
+
+
+def find_functions(words: str, entries: list[Entry]) -> list[Entry]:
+    """The function with this name, or all whose name contains it.  ValueError with close names if there is none."""
+    exact = [entry for entry in entries if words in (entry.function.name, entry.function.model)]
+    found = exact or [entry for entry in entries if words in entry.function.name]
+    if not found:
+        close = difflib.get_close_matches(words, [entry.function.name for entry in entries], 3)
+        raise ValueError(
+            f"no kernel function {words!r} in the list" + (f"; close: {', '.join(close)}" if close else "")
+        )
+    return found
+
+
+def settle_reasons() -> list[str]:
+    """Take the reason out of rows whose function has a home at the latest stage; returns their names."""
+    homes = stage_definitions(str(store.manifest["latest"]))
+    rows = [asdict(row) for row in kernel_functions()]
+    settled = [row for row in rows if row["reason"] and (row["model"] or row["name"]) in homes]
+    for row in settled:
+        row["reason"] = ""
+    with baseline_path().open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return [row["name"] for row in settled]
+
+
+def choose_tests(
+    calls: Mapping[str, Mapping[str, int]], named: Mapping[str, Set[str]], limit: int = 3
+) -> dict[str, list[str]]:
+    """For each function of the list the most specific of the tests that call it.
+
+    ``calls``: test -> function of the model -> calls.  ``named``: test -> names in its text.  First come tests that
+    name the function, then those of whose calls it has the largest share.
+    """
+    total = {test: sum(counts.values()) for test, counts in calls.items()}
+    chosen = {}
+    for function in kernel_functions():
+        name = function.model_name
+        ranked = sorted(
+            (name not in named.get(test, ()), -counts[name] / total[test], test)
+            for test, counts in calls.items()
+            if counts.get(name)
+        )
+        if ranked:
+            chosen[function.name] = [test for _, _, test in ranked[:limit]]
+    return chosen
+
+
+def record() -> list[str]:
+    """Run the tests and write which run which function; returns what was done, in lines.  SeriesError if they fail."""
+    checkout_series()
+    settled = [f"{name}: has a home now, its reason is gone" for name in settle_reasons()]
+    target = baseline_path().with_name("exercised.json")
+    options = ["-q", "-p", "no:cacheprovider", "-m", "not slow", "--record-functions", str(target)]
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, *RECORDED_TESTS], cwd=CHECKOUT, capture_output=True, text=True
+    )
+    if result.returncode:
+        raise SeriesError(f"the tests fail, nothing was recorded:\n{result.stdout[-2000:]}")
+    return [*settled, f"{len(exercised())} functions are run by tests"]
