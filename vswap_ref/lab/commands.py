@@ -1,4 +1,4 @@
-"""The lab's commands: run, real-kernel, traces, corpora."""
+"""The lab's commands: run, real-kernel, memory, traces, corpora."""
 
 from __future__ import annotations
 
@@ -48,6 +48,17 @@ def add_commands(sub: Any) -> None:
     real.add_argument("--stage", help="stage to run on (default: the latest)")
     real.add_argument("--json", action="store_true", help="print all figures as JSON")
     real.set_defaults(func=real_kernel_command)
+    memory = sub.add_parser(
+        "memory",
+        help="measure what swap metadata costs, beside the published figures",
+        description="Fill a swap device through the allocator, with pages in zswap and with pages on the device, and "
+        "measure the metadata at 0, 25, 50, 75 and 100 % of use.  Exits with 1 if a published figure is not met.",
+        epilog="example: vswap-ref memory --size 1G --json",
+    )
+    memory.add_argument("--size", default="32G", help="size of the device (default: 32G, as in the cover letter)")
+    memory.add_argument("--stage", help="stage to measure (default: the latest)")
+    memory.add_argument("--json", action="store_true", help="print all ledgers as JSON")
+    memory.set_defaults(func=memory_command)
     for name, text in (("traces", "list the access traces that ship"), ("corpora", "list the page corpora that ship")):
         parser = sub.add_parser(name, help=text, description=f"{text.capitalize()}.")
         parser.set_defaults(func=list_command, listing=name)
@@ -116,6 +127,15 @@ def verdict_line(verdict: Verdict) -> str:
     allowed = "-" if verdict.allowed is None else f"{verdict.allowed:,.0f}"
     mark = "" if verdict.ok else "  out of tolerance"
     return f"{verdict.counter:<28}{verdict.model:>10,}{verdict.kernel:>12,.0f}{deviation:>12}{allowed:>10}{mark}"
+
+
+def memory_command(args: argparse.Namespace) -> int:
+    """``vswap-ref memory``."""
+    from .metadata import metadata_table
+
+    table = metadata_table(args.size, args.stage, progress=sys.stderr.isatty())
+    print(table.to_json() if args.json else table)
+    return 0 if table.agrees else 1
 
 
 def list_command(args: argparse.Namespace) -> int:

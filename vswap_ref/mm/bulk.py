@@ -34,40 +34,40 @@ def swap_out_mapping(s: System, vma: Vma, page: bytes) -> int:
     In folios of order 9 where the mapping and a device have room for one, else page by page.  Returns 0 or -ENOMEM;
     then the beginning of the mapping is swapped out.
     """
-    addr = vma.start
+    addr, content = vma.start, page * PTRS_PER_PTE
     while addr < vma.end:
         large = not addr & PTE_TABLE_MASK and addr + PTRS_PER_PTE <= vma.end
         order = PMD_ORDER if large else 0
-        err = swap_out_folio(s, vma.mm, addr, order, page)
+        err = swap_out_folio(s, vma.mm, addr, order, content)
         if err and order:
-            order, err = 0, swap_out_folio(s, vma.mm, addr, 0, page)
+            order, err = 0, swap_out_folio(s, vma.mm, addr, 0, content)
         if err:
             return err
         addr += 1 << order
     return 0
 
 
-def new_dirty_folio(s: System, memcg: Memcg, order: int, page: bytes) -> Folio | None:
-    """A charged, locked, dirty folio whose pages all hold ``page``; or None."""
+def new_dirty_folio(s: System, memcg: Memcg, order: int, content: bytes) -> Folio | None:
+    """A charged, locked, dirty folio with the beginning of ``content``; or None."""
     folio = folio_alloc(s, order)
     if folio is None:
         return None
     if mem_cgroup_charge(s, folio, memcg):
         folio_put(s, folio)
         return None
-    folio.data[:] = page * (1 << order)
+    memoryview(folio.data)[:] = memoryview(content)[: len(folio.data)]
     folio.swapbacked = folio.uptodate = folio.dirty = True
     folio_lock(folio)
     return folio
 
 
-def swap_out_folio(s: System, mm: Mm, addr: int, order: int, page: bytes) -> int:
+def swap_out_folio(s: System, mm: Mm, addr: int, order: int, content: bytes) -> int:
     """Swap out the ``2**order`` pages at ``addr``, never touched before.  Returns 0 or -ENOMEM."""
-    folio = new_dirty_folio(s, mm.memcg, order, page)
+    folio = new_dirty_folio(s, mm.memcg, order, content)
     if folio is None:
         return -ENOMEM
     err = folio_alloc_swap(s, folio) or enter_swap_ptes(s, mm, addr, folio)
-    if not err and order and zswap_store_alike(s, folio, page):
+    if not err and order and zswap_store_alike(s, folio, content[:PAGE_SIZE]):
         folio.dirty = False
     folio_unlock(folio)
     if not err:

@@ -74,7 +74,7 @@ def __swap_duplicate(s: System, entry: SwpEntry, usage: int, nr: int) -> int:
         err = swap_duplicate_error(si.swap_map[offset], usage) or swap_duplicate_one(si, offset, usage)
     else:
         slots = range(offset, offset + nr)
-        errors = (swap_duplicate_error(si.swap_map[i], usage) for i in slots)
+        errors = (swap_duplicate_error(byte, usage) for byte in dict.fromkeys(si.swap_map[offset : offset + nr]))
         err = next(filter(None, errors), 0) or next(filter(None, (swap_duplicate_one(si, i, usage) for i in slots)), 0)
     swap_cluster_unlock(ci)
     return err
