@@ -80,7 +80,7 @@ class BlockDevice:
             raise OSError(EIO, f"{self.name} keeps no content")
         return bytes(self._content.get(page, ZERO_PAGE))
 
-    def write(self, page: int, data: bytes | bytearray) -> None:
+    def write(self, page: int, data: bytes | bytearray | memoryview) -> None:
         """Write a page.  OSError(EIO) if made to fail, OSError(EINVAL) for data that is no page."""
         if self._failing or not 0 <= page < self.pages:
             self._check(page, "write")
@@ -215,7 +215,7 @@ class Zram(BlockDevice):
         packed = super().read(page)
         return packed if len(packed) == PAGE_SIZE else self.codec.decompress(packed)
 
-    def write(self, page: int, data: bytes | bytearray) -> None:
+    def write(self, page: int, data: bytes | bytearray | memoryview) -> None:
         """Compress a page; one that does not shrink is kept as it is."""
         if len(data) != PAGE_SIZE:
             raise OSError(EINVAL, f"{len(data)} bytes are no page")
@@ -256,7 +256,7 @@ class SwapFile(BlockDevice):
         self.stats.reads += 1
         return self.on.read(page)
 
-    def write(self, page: int, data: bytes | bytearray) -> None:
+    def write(self, page: int, data: bytes | bytearray | memoryview) -> None:
         """Write to the device below."""
         self._check(page, "write")
         self.stats.writes += 1

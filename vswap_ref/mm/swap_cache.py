@@ -11,7 +11,7 @@ from .folio import folio_put, folio_try_get
 from .state import Folio, SwapInfo, System
 from .swap_device import swap_cluster_lock, swap_cluster_unlock, swp_swap_info
 from .swap_map import put_swap_folio
-from .swap_table import __swap_table_fill, __swap_table_xchg, swap_table_get
+from .swap_table import __swap_table_fill, swap_table_get
 from .types import SWP_OFFSET_MASK, SWP_TYPE_SHIFT, Shadow, SwpEntry, swp_tb_folio, swp_tb_is_folio, swp_tb_pfn
 
 
@@ -48,8 +48,7 @@ def swap_cache_add_folio(s: System, folio: Folio, entry: SwpEntry) -> Shadow | N
     word = swp_tb_folio(folio.pfn)
     offset = entry & SWP_OFFSET_MASK
     ci = swap_cluster_lock(s, si, offset)
-    for i in range(offset, offset + nr):
-        old = __swap_table_xchg(si, i, word)
+    for old in __swap_table_fill(si, offset, nr, word):
         if old:
             assert not swp_tb_is_folio(old)
             shadow = old

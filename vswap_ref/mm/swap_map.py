@@ -167,8 +167,12 @@ def swap_entries_put_cache(s: System, si: SwapInfo, entry: SwpEntry, nr: int) ->
     """Clear the cache flag of ``nr`` slots; slots without other users are freed, all at once if they can be."""
     offset = entry & SWP_OFFSET_MASK
     ci = swap_cluster_lock(s, si, offset)
-    if nr > 1 and si.swap_map.count(SWAP_HAS_CACHE, offset, offset + nr) == nr:
+    byte = si.swap_map[offset]
+    alike = nr > 1 and si.swap_map.count(byte, offset, offset + nr) == nr
+    if alike and byte == SWAP_HAS_CACHE:
         swap_entries_free(s, si, ci, offset, nr)
+    elif alike and byte & SWAP_HAS_CACHE:
+        si.swap_map[offset : offset + nr] = bytes((byte & ~SWAP_HAS_CACHE,)) * nr
     else:
         for i in range(offset, offset + nr):
             swap_entry_put_locked(s, si, ci, i, SWAP_HAS_CACHE)
