@@ -17,13 +17,9 @@ from .types import SWAP_MAP_BAD, SWAPFILE_CLUSTER
 SIZEOF_SWAP_CLUSTER_INFO = 32
 SIZEOF_ZSWAP_ENTRY = 56
 SIZEOF_XARRAY = 16
-
 SIZEOF_MEMCG_ID = 2
-
 SIZEOF_WORD = 8
-
 AT_SWAPON = "at swapon"
-
 WITH_USE = "with use"
 
 
@@ -36,16 +32,6 @@ class LedgerRow(NamedTuple):
     exact: int
 
 
-def vmalloc_bytes(size: int) -> int:
-    """Bytes that vmalloc takes for ``size``: whole pages."""
-    return -(-size // PAGE_SIZE) * PAGE_SIZE
-
-
-def used_slots(si: SwapInfo) -> int:
-    """Slots in use, bad ones not counted: entries whose swap-table word is payload."""
-    return len(si.swap_map) - si.swap_map.count(0) - si.swap_map.count(SWAP_MAP_BAD)
-
-
 def memory_ledger(s: System) -> list[LedgerRow]:
     """Every kind of swap metadata with its bytes."""
     devices = [si for si in s.swap.info if si.bdev is not None]
@@ -53,37 +39,40 @@ def memory_ledger(s: System) -> list[LedgerRow]:
     return [*slot_array_rows(s, devices), *cluster_rows(devices), *zswap_rows(s, trees)]
 
 
+def vmalloc_bytes(size: int) -> int:
+    """Bytes that vmalloc takes for ``size``: whole pages."""
+    return -(-size // PAGE_SIZE) * PAGE_SIZE
+
+
 def slot_array_rows(s: System, devices: list[SwapInfo]) -> list[LedgerRow]:
     """The arrays with one element a slot, and the pages that the swap map continues on."""
     maps = [len(si.swap_map) for si in devices]
-    ids = [(SIZEOF_MEMCG_ID * si.max, SIZEOF_MEMCG_ID * len(s.swap.cgroup.get(si.type, ()))) for si in devices]
+    charged = [si for si in devices if si.type in s.swap.cgroup]
+    ids = SIZEOF_MEMCG_ID * sum(si.max for si in charged)
+    arrays = sum(vmalloc_bytes(SIZEOF_MEMCG_ID * len(s.swap.cgroup[si.type])) for si in charged)
     bitmaps = [si.zeromap for si in devices if si.zeromap is not None]
     levels = sum(len(levels) for si in devices for levels in si.continuation.values())
     return [
         LedgerRow("swap_map", AT_SWAPON, sum(maps), sum(map(vmalloc_bytes, maps))),
-        LedgerRow(
-            "swap_cgroup",
-            AT_SWAPON,
-            sum(payload for payload, size in ids if size),
-            sum(vmalloc_bytes(size) for _, size in ids),
-        ),
+        LedgerRow("swap_cgroup", AT_SWAPON, ids, arrays),
         LedgerRow("zeromap", AT_SWAPON, sum(map(len, bitmaps)) // 8, sum(bitmap.nbytes for bitmap in bitmaps)),
         LedgerRow("count continuation", WITH_USE, 0, levels * PAGE_SIZE),
     ]
 
 
+def used_slots(si: SwapInfo) -> int:
+    """Slots in use, bad ones not counted: entries whose swap-table word is payload."""
+    return len(si.swap_map) - si.swap_map.count(0) - si.swap_map.count(SWAP_MAP_BAD)
+
+
 def cluster_rows(devices: list[SwapInfo]) -> list[LedgerRow]:
     """Cluster headers, and the swap tables of the clusters in use."""
     clusters = [ci for si in devices for ci in si.cluster_info]
+    words = sum(map(used_slots, devices))
     tables = sum(ci.table is not None for ci in clusters)
     return [
         LedgerRow("cluster headers", AT_SWAPON, 0, SIZEOF_SWAP_CLUSTER_INFO * len(clusters)),
-        LedgerRow(
-            "swap table",
-            WITH_USE,
-            SIZEOF_WORD * sum(map(used_slots, devices)),
-            SIZEOF_WORD * SWAPFILE_CLUSTER * tables,
-        ),
+        LedgerRow("swap table", WITH_USE, SIZEOF_WORD * words, SIZEOF_WORD * SWAPFILE_CLUSTER * tables),
     ]
 
 
