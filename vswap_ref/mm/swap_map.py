@@ -51,6 +51,7 @@ def swap_duplicate_one(si: SwapInfo, offset: int, usage: int) -> int:
         return 0
     count = byte & ~SWAP_HAS_CACHE
     if count & ~COUNT_CONTINUED < SWAP_MAP_MAX:
+        assert usage == 1 or not count
         si.swap_map[offset] = byte + usage
         return 0
     if not swap_count_continued(si, offset, count):
@@ -153,7 +154,8 @@ def swap_entry_put_locked(s: System, si: SwapInfo, ci: SwapClusterInfo, offset: 
     elif count == COUNT_CONTINUED:
         more = swap_count_continued(si, offset, count)
         count = SWAP_MAP_MAX | COUNT_CONTINUED if more else SWAP_MAP_MAX
-    else:
+    elif count != SWAP_MAP_BAD:
+        assert count
         count -= 1
     byte = count | has_cache
     if byte:
