@@ -10,11 +10,8 @@ from sphinx.application import Sphinx
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "book")]
 
-<<<<<<< HEAD
-from patch_lexer import PatchLexer  # noqa: E402
-=======
 from function_page import expand  # noqa: E402
->>>>>>> h-index
+from patch_lexer import PatchLexer  # noqa: E402
 
 from vswap_ref import __version__  # noqa: E402
 

@@ -28,6 +28,24 @@ COLOURS = {
 }
 """One colour for one place of a page, everywhere; chosen to differ also in lightness."""
 
+LEDGER_COLOURS = (
+    "#3f6fb0",
+    "#7aa2d6",
+    "#1f9bb5",
+    "#c8453c",
+    "#9a8fd8",
+    "#e0912f",
+    "#777777",
+    "#2e9e5b",
+    "#b8a13a",
+    "#b8b8b8",
+)
+"""One colour a row of a ledger."""
+
+
+class Swatch(str):
+    """A colour, shown as a small square."""
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -52,28 +70,50 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """Bytes of metadata by structure: (name, as the cover letter counts, exactly)."""
+    """Bytes of metadata by structure: (name, when it is paid for, as the cover letter counts, exactly)."""
 
-    rows: Sequence[tuple[str, int, int]]
+    rows: Sequence[tuple[str, str, int, int]]
 
     @property
     def letter(self) -> int:
         """Sum of what the cover letter counts."""
-        return sum(row[1] for row in self.rows)
+        return sum(row[2] for row in self.rows)
 
     @property
     def exact(self) -> int:
         """Sum of everything."""
-        return sum(row[2] for row in self.rows)
+        return sum(row[3] for row in self.rows)
+
+    def paid(self) -> dict[str, tuple[int, int]]:
+        """(letter, exact) sums by the time when they are paid for."""
+        whens = dict.fromkeys(row[1] for row in self.rows)
+        return {
+            when: (
+                sum(row[2] for row in self.rows if row[1] == when),
+                sum(row[3] for row in self.rows if row[1] == when),
+            )
+            for when in whens
+        }
+
+    def __getitem__(self, structure: str) -> tuple[int, int]:
+        """(letter, exact) bytes of one structure."""
+        for name, _, letter, exact in self.rows:
+            if name == structure:
+                return letter, exact
+        raise KeyError(f"no structure {structure!r}; there are {', '.join(row[0] for row in self.rows)}")
 
     def __repr__(self) -> str:
-        lines = [f"{'structure':<20}{'letter':>14}{'exact':>14}"]
-        lines += [f"{name:<20}{letter:>14,}{exact:>14,}" for name, letter, exact in self.rows]
-        return "\n".join([*lines, f"{'total':<20}{self.letter:>14,}{self.exact:>14,}"])
+        lines = [f"{'structure':<20}{'paid':<12}{'letter':>14}{'exact':>14}"]
+        lines += [f"{name:<20}{paid:<12}{letter:>14,}{exact:>14,}" for name, paid, letter, exact in self.rows]
+        return "\n".join([*lines, f"{'total':<32}{self.letter:>14,}{self.exact:>14,}"])
 
     def _repr_html_(self) -> str:
-        rows = [{"structure": n, "letter (bytes)": a, "exact (bytes)": b} for n, a, b in self.rows]
-        return table_html([*rows, {"structure": "total", "letter (bytes)": self.letter, "exact (bytes)": self.exact}])
+        total = {"structure": "total", "paid": "", "letter (bytes)": self.letter, "exact (bytes)": self.exact}
+        rows = [
+            {"": Swatch(colour), "structure": name, "paid": paid, "letter (bytes)": letter, "exact (bytes)": exact}
+            for (name, paid, letter, exact), colour in zip(self.rows, LEDGER_COLOURS, strict=False)
+        ]
+        return ledger_svg(self.rows) + table_html([*rows, {"": "", **total}])
 
 
 class PageMap(list[str]):
@@ -128,6 +168,8 @@ def table_html(rows: Sequence[dict[str, Any]]) -> str:
 
 def cell_html(value: object) -> str:
     """One table cell."""
+    if isinstance(value, Swatch):
+        return f"<td><span style='display:inline-block;width:.8em;height:.8em;background:{value}'></span></td>"
     if isinstance(value, int):
         return f"<td style='text-align:right;padding:0 .6em'>{value:,}</td>"
     return f"<td style='padding:0 .6em'>{escape(str(value))}</td>"
@@ -151,6 +193,26 @@ def squares_svg(places: Sequence[str], alt: str, columns: int = 64, side: int = 
     return (
         f"<svg role='img' aria-label='{escape(alt, quote=True)}' width='{width}' height='{lines * side}' "
         f"viewBox='0 0 {width} {lines * side}' xmlns='http://www.w3.org/2000/svg'>{''.join(rects)}</svg>"
+    )
+
+
+def ledger_svg(rows: Sequence[tuple[str, str, int, int]], width: int = 560) -> str:
+    """Two stacked bars, as the cover letter counts and exactly; the colours are those of the table's rows."""
+    columns = {"letter": [row[2] for row in rows], "exact": [row[3] for row in rows]}
+    letter, exact = map(sum, columns.values())
+    parts = []
+    for y, (name, column) in zip((0, 26), columns.items(), strict=True):
+        x = 50.0
+        parts.append(f"<text x='0' y='{y + 15}' fill='currentColor' font-size='13'>{name}</text>")
+        for size, colour in zip(column, LEDGER_COLOURS, strict=False):
+            length = (width - 50) * size / max(1, letter, exact)
+            if length:
+                parts.append(f"<rect x='{x:.1f}' y='{y}' width='{length:.1f}' height='20' fill='{colour}'/>")
+            x += length
+    alt = f"bytes of metadata: {letter:,} as the cover letter counts, {exact:,} exactly; by structure in the table"
+    return (
+        f"<svg role='img' aria-label='{alt}' width='{width}' height='48' viewBox='0 0 {width} 48' "
+        f"xmlns='http://www.w3.org/2000/svg'>{''.join(parts)}</svg>"
     )
 
 

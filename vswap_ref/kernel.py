@@ -39,6 +39,9 @@ InvariantError = api.InvariantError
 booted: weakref.WeakSet[Kernel] = weakref.WeakSet()
 """Kernels of this stage, so that redefining a class can mark them stale."""
 
+TEXT = b"swapped out     " * (PAGE_SIZE // 16)
+"""Content of a page, for whom the content does not matter."""
+
 _LOCK_TYPES = (type(threading.Lock()), type(threading.RLock()))
 
 
@@ -456,6 +459,23 @@ class Process:
         """Map ``size`` bytes of anonymous memory (whole pages); all zeros until written."""
         mapping = Mapping(self, api.mmap_region(self.mm, parse_pages(size, "size")))
         self.mappings.append(mapping)
+        return mapping
+
+    def mmap_swapped(self, size: int | str, page: bytes = TEXT) -> Mapping:
+        """Map ``size`` bytes that are swapped out at once, as if ``page`` had been written to every page.
+
+        Goes through the slot allocator and reclaim in folios of 2 MiB, so that a device larger than memory (best a
+        ``contentless`` one) fills in seconds, for studies of metadata.  Pages of such a folio share their compressed
+        copy, which is on no list: zswap does not write them back, and ``check()`` says so.  ValueError unless ``page``
+        is one page; OSError(ENOMEM) if it does not fit, then nothing stays mapped.
+        """
+        if len(page) != PAGE_SIZE:
+            raise ValueError(f"page: expected {PAGE_SIZE} bytes, got {len(page)}")
+        mapping = self.mmap(size)
+        err = self.kernel._run("mmap_swapped", self.name, api.swap_out_mapping, mapping.vma, page)
+        if err:
+            mapping.munmap()
+        raise_errno(err, f"mmap_swapped({size!r})")
         return mapping
 
     def fork(self, name: str | None = None) -> Process:

@@ -41,6 +41,28 @@ def test_nodes_are_those_of_a_tree(steps: list[tuple[bool, int]]) -> None:
     assert (len(array), array.empty, array.nbytes) == (len(oracle), not oracle, 576 * array.nodes)
 
 
+@given(st.sets(INDEX, max_size=40), st.lists(st.tuples(INDEX, st.integers(1, 200)), max_size=4))
+def test_a_range_is_many_stores(single: set[int], ranges: list[tuple[int, int]]) -> None:
+    """store_range makes the entries and nodes that single stores make, or refuses and changes nothing."""
+    array: XArray[str] = XArray()
+    oracle = dict.fromkeys(single, "one")
+    for index in single:
+        array.store(index, "one")
+    for first, nr in ranges:
+        indices = range(first, first + nr)
+        if oracle.keys() & set(indices):
+            with pytest.raises(ValueError, match="occupied"):
+                array.store_range(first, nr, "many")
+        else:
+            array.store_range(first, nr, "many")
+            oracle.update(dict.fromkeys(indices, "many"))
+        assert array.nodes == naive_nodes(set(oracle))
+    assert list(array.items()) == sorted(oracle.items())
+    for index in oracle:
+        array.erase(index)
+    assert (array.nodes, array.empty) == (0, True)
+
+
 def test_a_full_tree_of_16384_entries() -> None:
     """256 leaves, 4 nodes above them and a root: 9.2 bytes an entry."""
     array: XArray[int] = XArray()

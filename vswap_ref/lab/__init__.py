@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .corpus import corpora, load_corpus, page_source
+    from .metadata import MetadataTable, metadata_table
     from .paging import Comparison, Record, compare, run
     from .trace import AccessTrace, load_trace, traces
 
 __all__ = [
     "AccessTrace",
     "Comparison",
+    "MetadataTable",
     "Record",
     "compare",
     "corpora",
     "load_corpus",
     "load_trace",
+    "metadata_table",
     "page_source",
     "run",
     "traces",
@@ -28,6 +31,7 @@ __all__ = [
 
 _HOMES = {
     "corpus": ("corpora", "load_corpus", "page_source"),
+    "metadata": ("MetadataTable", "metadata_table"),
     "paging": ("Comparison", "Record", "compare", "run"),
     "trace": ("AccessTrace", "load_trace", "traces"),
 }

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vswap_ref.series import SeriesError
-from vswap_ref.series.stages import CHECKOUT, checkout_series, store
+from vswap_ref.series.stages import CHECKOUT, at, checkout_series, latest
 
 from .corpus import data_path
 
@@ -88,13 +88,10 @@ def exercised() -> dict[str, list[str]]:
 @cache
 def stage_definitions(stage: str) -> dict[str, Home]:
     """Every function in the sources of a stage.  ValueError listing the stages that exist."""
-    known = store.manifest["stages"]
-    if stage not in known:
-        raise ValueError(f"stage={stage!r}: expected one of {', '.join(known)}")
     places = notebook_places(stage)
     homes = {}
-    for module, file in known[stage]["modules"].items():
-        for node in ast.parse((store.folder / file).read_text(encoding="utf-8")).body:
+    for module, text in at(stage).sources().items():
+        for node in ast.parse(text).body:
             if isinstance(node, ast.FunctionDef):
                 summary = (ast.get_docstring(node) or "").partition("\n")[0]
                 homes[node.name] = Home(module, signature(node), summary, *places.get(node.name, ("", "")))
@@ -116,11 +113,11 @@ def notebook_places(stage: str) -> dict[str, tuple[str, str]]:
     lines: dict[str, list[str]] = {}
     places = {}
     for module in series.tree(stage).values():
-        for name, owned in module.definitions.items():
-            notebook = owned.cell.notebook
+        for name, definition in module.definitions.items():
+            notebook = definition.cell.notebook
             if notebook not in lines:
                 lines[notebook] = series.path(notebook).read_text(encoding="utf-8").split("\n")
-            places[name] = (notebook, last_heading(lines[notebook][: owned.cell.line]))
+            places[name] = (notebook, last_heading(lines[notebook][: definition.cell.line]))
     return places
 
 
@@ -131,7 +128,7 @@ def last_heading(lines: list[str]) -> str:
 
 def function_index(stage: int | str | None = None) -> list[Entry]:
     """The whole index at a stage (None: the latest)."""
-    homes = stage_definitions(str(store.manifest["latest"] if stage is None else stage))
+    homes = stage_definitions(latest() if stage is None else str(stage))
     tests = exercised()
     return [Entry(row, homes.get(row.model_name), tuple(tests.get(row.name, ()))) for row in kernel_functions()]
 
@@ -150,7 +147,7 @@ def find_functions(words: str, entries: list[Entry]) -> list[Entry]:
 
 def settle_reasons() -> list[str]:
     """Take the reason out of rows whose function has a home at the latest stage; returns their names."""
-    homes = stage_definitions(str(store.manifest["latest"]))
+    homes = stage_definitions(latest())
     rows = [asdict(row) for row in kernel_functions()]
     settled = [row for row in rows if row["reason"] and (row["model"] or row["name"]) in homes]
     for row in settled:

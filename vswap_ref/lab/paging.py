@@ -127,8 +127,7 @@ def run(
     source = page_source(pages, seed)
     size = max(LEAST_RAM, accesses.footprint // 2 * PAGE_SIZE) if ram is None else parse_size(ram, "ram")
     devices = [Ssd(max(64, 4 * accesses.pages) * PAGE_SIZE)] if swap is None else list(swap)
-    kernel_class = import_module("vswap_ref.kernel").Kernel if stage is None else series.at(stage).Kernel
-    kernel = kernel_class(ram=size, swap=devices, zswap=zswap, seed=seed, **options)
+    kernel = kernel_class(stage)(ram=size, swap=devices, zswap=zswap, seed=seed, **options)
     heap = kernel.spawn(accesses.name).mmap(accesses.pages * PAGE_SIZE)
     before, begin = kernel.vmstat.snapshot(), kernel.clock.ns
     replay(heap, accesses, source, progress)
@@ -136,7 +135,7 @@ def run(
     ledger = kernel.memory()
     return Record(
         trace=accesses.name,
-        stage=series.stages.latest() if stage is None else str(stage),
+        stage=stage_name(stage),
         pages=pages if isinstance(pages, str) else getattr(pages, "__name__", "function"),
         ram=size,
         swap=tuple(map(repr, devices)),
@@ -151,6 +150,16 @@ def run(
         letter=ledger.letter,
         exact=ledger.exact,
     )
+
+
+def kernel_class(stage: int | str | None) -> Any:
+    """The Kernel class of a stage; None: the latest."""
+    return import_module("vswap_ref.kernel").Kernel if stage is None else series.at(stage).Kernel
+
+
+def stage_name(stage: int | str | None) -> str:
+    """The id of a stage; None: the latest."""
+    return series.stages.latest() if stage is None else str(stage)
 
 
 def replay(heap: Any, trace: AccessTrace, source: PageSource, progress: bool | None) -> None:
@@ -169,7 +178,7 @@ def replay(heap: Any, trace: AccessTrace, source: PageSource, progress: bool | N
             raise AssertionError(f"access {number}: page {page} reads back {heap[first : first + 4]!r}")
 
 
-def with_progress(steps: Iterator[Any], total: int, progress: bool | None) -> Iterable[Any]:
+def with_progress(steps: Iterator[Any], total: int, progress: bool | None, unit: str = " accesses") -> Iterable[Any]:
     """The steps behind a progress bar, if one is wanted and tqdm is there."""
     if progress is False or (progress is None and total < PROGRESS_FROM):
         return steps
@@ -177,7 +186,7 @@ def with_progress(steps: Iterator[Any], total: int, progress: bool | None) -> It
         tqdm = import_module("tqdm")
     except ImportError:
         return steps
-    bar: Iterable[Any] = tqdm.tqdm(steps, total=total, unit=" accesses", delay=2, leave=False)
+    bar: Iterable[Any] = tqdm.tqdm(steps, total=total, unit=unit, delay=2, leave=False)
     return bar
 
 

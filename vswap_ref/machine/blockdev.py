@@ -116,7 +116,7 @@ class BlockDevice:
             raise OSError(EIO, f"{self.name} keeps no content")
         return self._content.get(page, ZERO_PAGE)
 
-    def write(self, page: int, data: bytes | bytearray) -> None:
+    def write(self, page: int, data: bytes | bytearray | memoryview) -> None:
         """Write a page.  OSError(EIO) if made to fail, OSError(EINVAL) for data that is no page."""
         if self._failing or not 0 <= page < self.pages or len(data) != PAGE_SIZE:
             self._check(page, "write", len(data))
@@ -221,7 +221,7 @@ class Disk(BlockDevice):
         self._head = page + 1
         return content
 
-    def write(self, page: int, data: bytes | bytearray) -> None:
+    def write(self, page: int, data: bytes | bytearray | memoryview) -> None:
         """Write a page; the head is behind it then."""
         super().write(page, data)
         self._head = page + 1
@@ -279,7 +279,7 @@ class Zram(BlockDevice):
         packed = super()._load(page)
         return packed if len(packed) == PAGE_SIZE else self.codec.decompress(bytes(packed))
 
-    def write(self, page: int, data: bytes | bytearray) -> None:
+    def write(self, page: int, data: bytes | bytearray | memoryview) -> None:
         """Compress a page; one that does not shrink is kept as it is."""
         super().write(page, data)
         packed = self.codec.compress(bytes(data))
@@ -322,7 +322,7 @@ class SwapFile(BlockDevice):
         self.stats.reads += 1
         return self.on._load(page)
 
-    def write(self, page: int, data: bytes | bytearray) -> None:
+    def write(self, page: int, data: bytes | bytearray | memoryview) -> None:
         """Write to the device below."""
         self._check(page, "write", len(data))
         self.stats.writes += 1

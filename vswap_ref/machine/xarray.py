@@ -46,6 +46,22 @@ class XArray(Generic[T]):
         self._values[index] = value
         return old
 
+    def store_range(self, first: int, nr: int, value: T) -> None:
+        """Put one object at ``nr`` neighbouring indices, all empty: as ``nr`` stores, but a leaf at a time.
+
+        The kernel's xa_store_range would make one multi-index entry of them; this is for filling large trees with what
+        single stores make.  ValueError if an index is occupied, then nothing has changed.  MemoryError as in
+        ``store``: the leaves before the failing one are filled.
+        """
+        indices = range(first, first + nr)
+        if not self._values.keys().isdisjoint(indices):
+            raise ValueError(f"an index from {first} to {first + nr - 1} is occupied")
+        while first < indices.stop:
+            stop = min(indices.stop, (first >> XA_CHUNK_SHIFT) + 1 << XA_CHUNK_SHIFT)
+            self._insert(stop - 1, stop - first)
+            self._values.update(dict.fromkeys(range(first, stop), value))
+            first = stop
+
     def erase(self, index: int) -> T | None:
         """Remove and return the object at an index, or None."""
         old = self._values.pop(index, None)
@@ -97,8 +113,8 @@ class XArray(Generic[T]):
         """Bytes of these nodes, 576 each."""
         return XA_NODE_BYTES * len(self._children)
 
-    def _insert(self, index: int) -> None:
-        """Count the nodes on the way to a new index; a tree too low for it first grows upward."""
+    def _insert(self, index: int, nr: int = 1) -> None:
+        """Count the nodes on the way to ``nr`` new indices of a leaf up to ``index``; a tree too low grows upward."""
         height = max(self._height, levels_for(index))
         spine = [(level, 0) for level in range(self._height + 1, height + 1)] if self._values else []
         path = [(level, index >> XA_CHUNK_SHIFT * level) for level in range(1, height + 1)]
@@ -110,9 +126,10 @@ class XArray(Generic[T]):
         self._children.update(dict.fromkeys(spine, 1))
         for node in path:
             count = self._children.get(node, 0)
-            self._children[node] = count + 1
+            self._children[node] = count + nr
             if count:
                 break
+            nr = 1
 
     def _remove(self, index: int) -> None:
         """Count off the nodes that lost their last child, then shrink the tree from the top."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 from .access import OutOfMemory, access_page, page_location
 from .address_space import do_munmap, dup_mm, exit_mmap, mm_alloc
 from .boot import boot, mem_cgroup_alloc
+from .bulk import swap_out_mapping
 from .check import InvariantError, check
 from .cost import primitive_counts
 from .ledger import memory_ledger
@@ -49,6 +50,7 @@ __all__ = [
     "refresh_vmstat",
     "run_deferred_work",
     "swap_io_wait_one",
+    "swap_out_mapping",
     "swapoff",
     "swapon",
     "zswap_enable",

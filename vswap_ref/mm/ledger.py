@@ -1,44 +1,85 @@
 # Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
 """How many bytes of metadata swap costs, measured on the live structures.
 
-Two columns: ``letter`` counts what the series' cover letter counts (payload per slot), ``exact`` whole tables, tree
-nodes and headers as a 64-bit kernel allocates them.
+Two columns: ``letter`` counts what the series' cover letter counts (payload per slot), ``exact`` whole pages, tables,
+tree nodes and headers as a 64-bit kernel allocates them.
 """
 
 from __future__ import annotations
 
-from .state import SwapInfo, System
-from .types import SWAPFILE_CLUSTER
+from typing import NamedTuple
+
+from vswap_ref.machine import PAGE_SIZE, XArray
+
+from .state import SwapInfo, System, ZswapEntry
+from .types import SWAP_MAP_BAD, SWAPFILE_CLUSTER
 
 SIZEOF_SWAP_CLUSTER_INFO = 32
 SIZEOF_ZSWAP_ENTRY = 56
 SIZEOF_XARRAY = 16
-SIZEOF_XA_NODE = 576
+SIZEOF_MEMCG_ID = 2
 SIZEOF_WORD = 8
+AT_SWAPON = "at swapon"
+WITH_USE = "with use"
+
+
+class LedgerRow(NamedTuple):
+    """One kind of structure: when it is paid for (at swapon for the whole device, or with use), and its bytes."""
+
+    structure: str
+    paid: str
+    letter: int
+    exact: int
+
+
+def memory_ledger(s: System) -> list[LedgerRow]:
+    """Every kind of swap metadata with its bytes."""
+    devices = [si for si in s.swap.info if si.bdev is not None]
+    trees = [tree for type_trees in s.zswap.trees.values() for tree in type_trees]
+    return [*slot_array_rows(s, devices), *cluster_rows(devices), *zswap_rows(s, trees)]
+
+
+def vmalloc_bytes(size: int) -> int:
+    """Bytes that vmalloc takes for ``size``: whole pages."""
+    return -(-size // PAGE_SIZE) * PAGE_SIZE
+
+
+def slot_array_rows(s: System, devices: list[SwapInfo]) -> list[LedgerRow]:
+    """The arrays with one element a slot, and the pages that the swap map continues on."""
+    maps = [len(si.swap_map) for si in devices]
+    charged = [si for si in devices if si.type in s.swap.cgroup]
+    ids = SIZEOF_MEMCG_ID * sum(si.max for si in charged)
+    arrays = sum(vmalloc_bytes(SIZEOF_MEMCG_ID * len(s.swap.cgroup[si.type])) for si in charged)
+    bitmaps = [si.zeromap for si in devices if si.zeromap is not None]
+    levels = sum(len(levels) for si in devices for levels in si.continuation.values())
+    return [
+        LedgerRow("swap_map", AT_SWAPON, sum(maps), sum(map(vmalloc_bytes, maps))),
+        LedgerRow("swap_cgroup", AT_SWAPON, ids, arrays),
+        LedgerRow("zeromap", AT_SWAPON, sum(map(len, bitmaps)) // 8, sum(bitmap.nbytes for bitmap in bitmaps)),
+        LedgerRow("count continuation", WITH_USE, 0, levels * PAGE_SIZE),
+    ]
 
 
 def used_slots(si: SwapInfo) -> int:
-    """Slots in use: entries whose swap-table word counts as payload."""
-    return si.max - si.swap_map.count(0) - 1
+    """Slots in use, bad ones not counted: entries whose swap-table word is payload."""
+    return len(si.swap_map) - si.swap_map.count(0) - si.swap_map.count(SWAP_MAP_BAD)
 
 
-def memory_ledger(s: System) -> list[tuple[str, int, int]]:
-    """(structure, letter bytes, exact bytes) for every kind of swap metadata."""
-    devices = [si for si in s.swap.info if si.bdev is not None]
-    trees = [tree for type_trees in s.zswap.trees.values() for tree in type_trees]
-    zswapped = sum(len(tree) for tree in trees)
-    tables = sum(ci.table is not None for si in devices for ci in si.cluster_info)
-    clusters = sum(len(si.cluster_info) for si in devices)
-    pages = sum(len(level) for si in devices for levels in si.continuation.values() for level in levels)
-    cgroup = sum(2 * len(ids) for ids in s.swap.cgroup.values())
+def cluster_rows(devices: list[SwapInfo]) -> list[LedgerRow]:
+    """Cluster headers, and the swap tables of the clusters in use."""
+    clusters = [ci for si in devices for ci in si.cluster_info]
+    words = sum(map(used_slots, devices))
+    tables = sum(ci.table is not None for ci in clusters)
     return [
-        ("swap_map", sum(si.max for si in devices), sum(si.max for si in devices)),
-        ("swap_cgroup", 2 * sum(si.max for si in devices), cgroup),
-        ("zeromap", sum(si.max for si in devices) // 8, sum(si.zeromap.nbytes for si in devices if si.zeromap)),
-        ("swap table", SIZEOF_WORD * sum(map(used_slots, devices)), tables * SWAPFILE_CLUSTER * SIZEOF_WORD),
-        ("zswap tree", SIZEOF_WORD * zswapped, sum(tree.nodes for tree in trees) * SIZEOF_XA_NODE),
-        ("zswap tree heads", 0, SIZEOF_XARRAY * len(trees)),
-        ("cluster headers", 0, SIZEOF_SWAP_CLUSTER_INFO * clusters),
-        ("count continuation", 0, pages),
-        ("zswap entries", 0, SIZEOF_ZSWAP_ENTRY * s.zswap.stored_pages),
+        LedgerRow("cluster headers", AT_SWAPON, 0, SIZEOF_SWAP_CLUSTER_INFO * len(clusters)),
+        LedgerRow("swap table", WITH_USE, SIZEOF_WORD * words, SIZEOF_WORD * SWAPFILE_CLUSTER * tables),
+    ]
+
+
+def zswap_rows(s: System, trees: list[XArray[ZswapEntry]]) -> list[LedgerRow]:
+    """What finds a compressed page: tree heads, their nodes, and the entries; not the compressed bytes themselves."""
+    return [
+        LedgerRow("zswap tree heads", AT_SWAPON, 0, SIZEOF_XARRAY * len(trees)),
+        LedgerRow("zswap trees", WITH_USE, SIZEOF_WORD * sum(map(len, trees)), sum(tree.nbytes for tree in trees)),
+        LedgerRow("zswap entries", WITH_USE, 0, SIZEOF_ZSWAP_ENTRY * s.zswap.stored_pages),
     ]

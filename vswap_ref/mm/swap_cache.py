@@ -12,16 +12,7 @@ from .state import Folio, SwapInfo, System
 from .swap_device import swap_cluster_lock, swap_cluster_unlock, swp_swap_info
 from .swap_map import put_swap_folio
 from .swap_table import __swap_table_fill, swap_table_get
-from .types import (
-    CLUSTER_MASK,
-    SWP_OFFSET_MASK,
-    SWP_TYPE_SHIFT,
-    Shadow,
-    SwpEntry,
-    swp_tb_folio,
-    swp_tb_is_folio,
-    swp_tb_pfn,
-)
+from .types import SWP_OFFSET_MASK, SWP_TYPE_SHIFT, Shadow, SwpEntry, swp_tb_folio, swp_tb_is_folio, swp_tb_pfn
 
 
 def swap_cache_get_folio(s: System, entry: SwpEntry) -> Folio | None:
@@ -59,11 +50,7 @@ def swap_cache_add_folio(s: System, folio: Folio, entry: SwpEntry) -> Shadow | N
     word = swp_tb_folio(folio.pfn)
     offset = entry & SWP_OFFSET_MASK
     ci = swap_cluster_lock(s, si, offset)
-    table = ci.table
-    assert table is not None
-    first = offset & CLUSTER_MASK
-    for i in range(first, first + nr):
-        old, table[i] = table[i], word
+    for old in __swap_table_fill(si, offset, nr, word):
         if old:
             assert not swp_tb_is_folio(old)
             shadow = old

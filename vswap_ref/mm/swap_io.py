@@ -43,8 +43,9 @@ def bdev_write_folio(bdev: BlockDevice, folio: Folio) -> bool:
         if folio.order == 0:
             bdev.write(offset, folio.data)
         else:
+            data = memoryview(folio.data)
             for i in range(1 << folio.order):
-                bdev.write(offset + i, folio.data[i * PAGE_SIZE : (i + 1) * PAGE_SIZE])
+                bdev.write(offset + i, data[i * PAGE_SIZE : (i + 1) * PAGE_SIZE])
     except OSError:
         return False
     return True

@@ -59,6 +59,7 @@ def swap_duplicate_one(si: SwapInfo, offset: int, usage: int) -> int:
         return 0
     count = byte & ~SWAP_HAS_CACHE
     if count & ~COUNT_CONTINUED < SWAP_MAP_MAX:
+        assert usage == 1 or not count
         si.swap_map[offset] = byte + usage
         return 0
     if not swap_count_continued(si, offset, count):
@@ -82,7 +83,7 @@ def __swap_duplicate(s: System, entry: SwpEntry, usage: int, nr: int) -> int:
         err = swap_duplicate_error(si.swap_map[offset], usage) or swap_duplicate_one(si, offset, usage)
     else:
         slots = range(offset, offset + nr)
-        errors = (swap_duplicate_error(si.swap_map[i], usage) for i in slots)
+        errors = (swap_duplicate_error(byte, usage) for byte in dict.fromkeys(si.swap_map[offset : offset + nr]))
         err = next(filter(None, errors), 0) or next(filter(None, (swap_duplicate_one(si, i, usage) for i in slots)), 0)
     swap_cluster_unlock(ci)
     return err
@@ -164,7 +165,8 @@ def swap_entry_put_locked(s: System, si: SwapInfo, ci: SwapClusterInfo, offset: 
     elif count == COUNT_CONTINUED:
         more = swap_count_continued(si, offset, count)
         count = SWAP_MAP_MAX | COUNT_CONTINUED if more else SWAP_MAP_MAX
-    else:
+    elif count != SWAP_MAP_BAD:
+        assert count
         count -= 1
     byte = count | has_cache
     if byte:
@@ -178,10 +180,14 @@ def swap_entries_put_cache(s: System, si: SwapInfo, entry: SwpEntry, nr: int) ->
     """Clear the cache flag of ``nr`` slots; slots without other users are freed, all at once if they can be."""
     offset = entry & SWP_OFFSET_MASK
     ci = swap_cluster_lock(s, si, offset)
+    byte = si.swap_map[offset]
+    alike = nr > 1 and si.swap_map.count(byte, offset, offset + nr) == nr
     if nr == 1:
         swap_entry_put_locked(s, si, ci, offset, SWAP_HAS_CACHE)
-    elif si.swap_map.count(SWAP_HAS_CACHE, offset, offset + nr) == nr:
+    elif alike and byte == SWAP_HAS_CACHE:
         swap_entries_free(s, si, ci, offset, nr)
+    elif alike and byte & SWAP_HAS_CACHE:
+        swap_map_fill(si, offset, nr, byte & ~SWAP_HAS_CACHE)
     else:
         for i in range(offset, offset + nr):
             swap_entry_put_locked(s, si, ci, i, SWAP_HAS_CACHE)

@@ -8,6 +8,7 @@ RCU.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 
 from .state import SwapInfo
 from .types import CLUSTER_MASK, CLUSTER_SHIFT
@@ -29,15 +30,18 @@ def __swap_table_xchg(si: SwapInfo, offset: int, word: int) -> int:
     return old
 
 
-def __swap_table_fill(si: SwapInfo, offset: int, nr: int, word: int) -> None:
-    """Set the words of ``nr`` slots of one cluster (cluster locked)."""
+def __swap_table_fill(si: SwapInfo, offset: int, nr: int, word: int) -> Sequence[int]:
+    """Set the words of ``nr`` slots of one cluster and return the old ones (cluster locked)."""
     table = si.cluster_info[offset >> CLUSTER_SHIFT].table
     assert table is not None
     index = offset & CLUSTER_MASK
     if nr == 1:
+        old: Sequence[int] = (table[index],)
         table[index] = word
     else:
-        table[index : index + nr] = array("Q", [word]) * nr
+        old = table[index : index + nr]
+        table[index : index + nr] = array("Q", (word,)) * nr
+    return old
 
 
 def __swap_cache_clear_shadow(si: SwapInfo, offset: int, nr: int) -> None:

@@ -120,8 +120,8 @@ def zswap_lru_add(s: System, entry: ZswapEntry) -> None:
 
 
 def zswap_lru_del(s: System, entry: ZswapEntry) -> None:
-    """Take an entry off its list."""
-    del (entry.memcg or s.memcg.root).zswap_lru[entry]
+    """Take an entry off its list; one that is on none is left alone, as list_lru_del does."""
+    (entry.memcg or s.memcg.root).zswap_lru.pop(entry, None)
 
 
 def zswap_entry_alloc(s: System, entry: SwpEntry, packed: bytes, memcg: Memcg | None) -> ZswapEntry | None:
