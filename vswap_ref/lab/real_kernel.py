@@ -185,7 +185,7 @@ def accesses(workload: Workload) -> Iterator[tuple[int, int]]:
             yield page, byte
 
 
-def run_workload(workload: Workload, stage: str | int | None = None) -> dict[str, int]:
+def run_workload(workload: Workload, stage: str | int | None = None, memcg: str = "v1") -> dict[str, int]:
     """Run a workload on the model and return the counters of /proc/vmstat.
 
     The limit holds folios only; page tables and what else a real task is charged for are taken off it.  The
@@ -194,7 +194,7 @@ def run_workload(workload: Workload, stage: str | int | None = None) -> dict[str
     pages = workload.mb * PAGES_PER_MB
     kernel_type = vswap_ref.Kernel if stage is None else vswap_ref.at(stage).Kernel
     zswap = "lz4" if workload.zswap else None
-    kernel = kernel_type(ram="4G", swap=[DEVICES[workload.device]()], zswap=zswap, memcg="v1")
+    kernel = kernel_type(ram="4G", swap=[DEVICES[workload.device]()], zswap=zswap, memcg=memcg)
     limit = workload.limit_mb * PAGES_PER_MB - UNMODELLED_CHARGE - pages // 512
     group = kernel.cgroup("workload", memory_max=limit * PAGE_SIZE)
     heap = kernel.spawn("workload", cgroup=group).mmap(pages * PAGE_SIZE)

@@ -44,7 +44,7 @@ class WorkloadRecord:
         return f"<p>{self!r}</p>{Table(str(self.workload), rows)._repr_html_()}"
 
 
-def shrunken(device: str = "disk", pattern: str = "rand", zswap: int = 0) -> WorkloadRecord:
+def shrunken(device: str = "disk", pattern: str = "rand", zswap: int = 0, memcg: str = "v1") -> WorkloadRecord:
     """The workload with writes on zero and random pages, at a quarter of its size."""
     workload = Workload(device, 8, 24, 2, pattern, 1, "zr", 0, 3, zswap)
-    return WorkloadRecord(workload, run_workload(workload))
+    return WorkloadRecord(workload, run_workload(workload, memcg=memcg))
