@@ -13,7 +13,7 @@ import pickle
 import threading
 import weakref
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,32 @@ class Zswap:
 
 
 @dataclass(frozen=True, slots=True)
+class Thp:
+    """Transparent huge pages, as in sysfs.
+
+    enabled: "always", "madvise" or "never", for the sizes that inherit it: 2M, unless ``sizes`` says otherwise.
+    sizes: settings of single sizes, 16K to 2M: "always", "inherit", "madvise" or "never", e.g. ``{"64K": "always"}``.
+    defrag: who may reclaim memory for a large folio: "always", "madvise" (mappings that asked for it) or "never".
+    """
+
+    enabled: str = "madvise"
+    sizes: dict[int | str, str] = field(default_factory=dict)
+    defrag: str = "madvise"
+
+    def __post_init__(self) -> None:
+        check_choice("enabled", self.enabled, ("always", "madvise", "never"))
+        check_choice("defrag", self.defrag, ("always", "madvise", "never"))
+        for size, setting in self.sizes.items():
+            thp_order(size)
+            check_choice(f"sizes[{size!r}]", setting, ("always", "inherit", "madvise", "never"))
+
+    @property
+    def orders(self) -> dict[int, str]:
+        """Settings by order: a folio of order n has 2**n pages."""
+        return {thp_order(size): setting for size, setting in self.sizes.items()}
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """One operation of the face: when it began and ended (virtual ns), and the counters that it moved."""
 
@@ -79,7 +105,7 @@ class Kernel:
     ram: size of memory (int or "64M").  swap: devices, in order.  zswap: a Zswap, a compressor's name or "off".
     cpus: 1 to 64.  memcg: "v2", "v1" or None.  seed: kept for workloads.  swappiness: 0 to 200.  page_cluster:
     readahead of 2**page_cluster pages, 0 to 5.  debug: check invariants after every operation.  locks: "plain" or
-    "validated".
+    "validated".  thp: a Thp, or "never", "madvise" or "always": whether faults may bring in folios of 2M.
     """
 
     def __init__(
@@ -94,11 +120,15 @@ class Kernel:
         page_cluster: int = 3,
         debug: bool = False,
         locks: str = "plain",
+        thp: Thp | str = "never",
     ) -> None:
         devices = [swap] if isinstance(swap, BlockDevice) else list(swap)
         if zswap == "off":
             zswap = None
         self.zswap = Zswap(zswap) if isinstance(zswap, str) else zswap
+        self.thp = Thp(thp) if isinstance(thp, str) else thp
+        if not hasattr(thp, "orders") and not isinstance(thp, str):
+            raise ValueError(f"thp={thp!r}: expected a Thp, 'never', 'madvise' or 'always'")
         check_choice("memcg", memcg, ("v2", "v1", None))
         check_range("cpus", cpus, 1, 64)
         check_range("swappiness", swappiness, 0, 200)
@@ -111,6 +141,7 @@ class Kernel:
         self.devices: dict[int, BlockDevice] = {}
         self.online_cpus = list(range(cpus))
         self.system = api.boot(config, pages * PAGE_SIZE, locks, self.online_cpus)
+        api.set_thp(self.system, self.thp.enabled, self.thp.defrag, self.thp.orders)
         self.root = Cgroup(self, self.system.memcg.root)
         if self.zswap is not None:
             api.zswap_enable(self.system, self.zswap.compressor)
@@ -238,6 +269,10 @@ class Kernel:
     def swaps(self) -> display.Table:
         """One row a swap device, as in /proc/swaps."""
         return display.Table("swaps", api.proc_swaps(self.system))
+
+    def thp_stats(self) -> display.Table:
+        """One row a size of large folios: its setting, folios of it now, and its counters (in folios)."""
+        return display.Table("large folios", api.mthp_stats(self.system))
 
     def clusters(self, device: int = 0) -> display.ClusterMap:
         """The physical clusters of a device: which list each is on and what every slot holds."""
@@ -491,15 +526,23 @@ class Process:
         return child
 
     def madvise(self, mapping: Mapping, advice: str, start: int = 0, stop: int | None = None) -> int:
-        """Advise on the bytes [start, stop) of a mapping: "pageout" or "willneed".  Returns pages dealt with."""
-        calls = {"pageout": api.madvise_pageout, "willneed": api.madvise_willneed}
-        check_choice("advice", advice, tuple(calls))
+        """Advise on the bytes [start, stop) of a mapping.  Returns pages dealt with.
+
+        "pageout": swap out.  "willneed": read ahead.  "dontneed": drop.  "hugepage", "nohugepage": ask for large
+        folios, or for none; for whole mappings only.
+        """
+        calls = {"pageout": api.madvise_pageout, "willneed": api.madvise_willneed, "dontneed": api.madvise_dontneed}
+        check_choice("advice", advice, (*calls, "hugepage", "nohugepage"))
         if mapping.process is not self or not mapping.mapped:
             raise OSError(errno.ENOMEM, f"madvise: not a mapping of process {self.name!r}")
         first, last, _ = slice(start, stop).indices(len(mapping))
         begin, end = mapping.vma.start + first // PAGE_SIZE, mapping.vma.start - (-last // PAGE_SIZE)
         self.kernel.system.cpu = self.cpu
-        return int(self.kernel._run("madvise", advice, calls[advice], self.mm, begin, end))
+        if advice in calls:
+            return int(self.kernel._run("madvise", advice, calls[advice], self.mm, begin, end))
+        if (first, last) != (0, len(mapping)):
+            raise ValueError(f"start={start!r}, stop={stop!r}: {advice} is for a whole mapping")
+        return int(self.kernel._run("madvise", advice, api.hugepage_madvise, mapping.vma, advice == "hugepage"))
 
     def exit(self) -> None:
         """End: all its memory and swap entries are dropped."""
@@ -574,6 +617,10 @@ class Mapping:
         places = [api.page_location(system, mm, addr) for addr in range(self.vma.start, self.vma.end)]
         return display.PageMap(self.process.name, places)
 
+    def orders(self) -> list[int | None]:
+        """The order of the folio that each page is mapped to: 0 for a single page; None where none is present."""
+        return api.folio_orders(self.process.kernel.system, self.process.mm, self.vma.start, self.vma.end)
+
     def munmap(self) -> None:
         """Unmap it; its memory and swap entries are dropped."""
         if not self.mapped:
@@ -623,6 +670,14 @@ def parse_limit(value: int | str | None, name: str) -> int | None:
     if value is None or value == "max":
         return None
     return parse_size(value, name) // PAGE_SIZE
+
+
+def thp_order(size: int | str) -> int:
+    """The order of a large folio of ``size`` bytes; ValueError for sizes that anonymous memory does not have."""
+    order = (parse_size(size, "size") // PAGE_SIZE).bit_length() - 1
+    if not 2 <= order <= 9 or PAGE_SIZE << order != parse_size(size, "size"):
+        raise ValueError(f"size={size!r}: expected a power of two from 16K to 2M")
+    return order
 
 
 def to_bytes(pages: int | None) -> int | None:

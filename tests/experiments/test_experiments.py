@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vswap_ref.lab.experiments.cache import life_of_a_slot, refaults
+from vswap_ref.lab.experiments.large_folios import fragmented, touch
 from vswap_ref.lab.experiments.ledger import metadata
 from vswap_ref.lab.experiments.memory import fork_and_write
 from vswap_ref.lab.experiments.reclaim import readahead, rewrites
@@ -103,3 +104,18 @@ def test_bytes_per_slot_are_the_letters() -> None:
     assert full.ledger.letter == 3.125 * full.slots + 16 * full.used
     disk = metadata(100, "off")
     assert disk.ledger.letter == 3.125 * disk.slots + 8 * disk.used
+
+
+def test_a_large_folio_saves_faults_or_wastes_memory() -> None:
+    """Dense use: one fault for sixteen pages.  One page a block: as many faults, sixteen times the memory."""
+    assert (touch("64K", 1).faults, touch("64K", 1).resident) == (64, 1024)
+    assert (touch("64K", 16).faults, touch("64K", 16).resident) == (64, 1024)
+    assert (touch("4K", 16).faults, touch("4K", 16).resident) == (64, 64)
+
+
+def test_only_empty_clusters_take_large_folios() -> None:
+    """Free and aligned is not enough: a cluster that serves single pages keeps its order until it is empty."""
+    for freed in ("slot", "64K block"):
+        record = fragmented("64K", freed)
+        assert (record.free_slots, record.whole, record.split) == (1024, 0, 64)
+    assert (fragmented("64K", "cluster").whole, fragmented("2M", "cluster").whole) == (64, 2)

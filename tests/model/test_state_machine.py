@@ -16,6 +16,12 @@ from vswap_ref.machine import PAGE_SIZE, BlockDevice
 
 DEVICES = {"disk": vr.Disk, "ssd": vr.Ssd, "pmem": vr.Pmem, "zram": vr.Zram}
 PAGES = 24
+THP = {
+    "off": vr.Thp("never"),
+    "all": vr.Thp("always", {"16K": "always", "32K": "inherit", "64K": "always"}, defrag="always"),
+    "light": vr.Thp("never", {"16K": "always", "64K": "always"}),
+    "advised": vr.Thp("madvise", {"16K": "madvise", "32K": "inherit"}),
+}
 CONTENTS = {
     "zero": bytes(PAGE_SIZE),
     "text": b"text" * 1024,
@@ -39,12 +45,16 @@ class SwapMachine(RuleBasedStateMachine):
         pool_percent=st.sampled_from([2, 20]),
         locks=st.sampled_from(["plain", "validated"]),
         memcg=st.sampled_from(["v2", "v1"]),
+        thp=st.sampled_from(sorted(THP)),
+        size=st.sampled_from(["128K", "4M"]),
     )
-    def boot(self, devices: list[str], zswap: str | None, pool_percent: int, locks: str, memcg: str) -> Process:
-        """A small kernel, so that memory, swap and the pool all run full."""
-        swap = [DEVICES[name]("128K", name=f"/dev/{name}{i}") for i, name in enumerate(devices)]
+    def boot(
+        self, devices: list[str], zswap: str | None, pool_percent: int, locks: str, memcg: str, thp: str, size: str
+    ) -> Process:
+        """A small kernel, so that memory, swap and the pool all run full; or room for large folios in swap."""
+        swap = [DEVICES[name](size, name=f"/dev/{name}{i}") for i, name in enumerate(devices)]
         parameters = vr.Zswap(zswap, max_pool_percent=pool_percent) if zswap else None
-        self.kernel = Kernel(ram="256K", swap=swap, zswap=parameters, locks=locks, memcg=memcg)
+        self.kernel = Kernel(ram="256K", swap=swap, zswap=parameters, locks=locks, memcg=memcg, thp=THP[thp])
         self.oracle: dict[tuple[Process, int], bytes] = {}
         self.spares: list[BlockDevice] = []
         return self.start("init", None)
@@ -96,6 +106,20 @@ class SwapMachine(RuleBasedStateMachine):
         """Push a range out."""
         if process in self.kernel.processes:
             process.madvise(process.mappings[0], "pageout", first * PAGE_SIZE, last * PAGE_SIZE)
+
+    @rule(process=processes, first=st.integers(0, PAGES - 1), last=st.integers(1, PAGES))
+    def dontneed(self, process: Process, first: int, last: int) -> None:
+        """Drop a range: it reads as zeros."""
+        if process in self.kernel.processes:
+            process.madvise(process.mappings[0], "dontneed", first * PAGE_SIZE, last * PAGE_SIZE)
+            for page in range(first, last):
+                self.oracle.pop((process, page), None)
+
+    @rule(process=processes, advice=st.sampled_from(["hugepage", "nohugepage"]))
+    def advise(self, process: Process, advice: str) -> None:
+        """Ask for large folios, or for none."""
+        if process in self.kernel.processes:
+            process.madvise(process.mappings[0], advice)
 
     @rule(process=processes)
     def willneed(self, process: Process) -> None:
@@ -202,7 +226,8 @@ class SwapMachine(RuleBasedStateMachine):
         for process in list(self.kernel.processes):
             process.exit()
         self.kernel.drain()
-        self.kernel.reclaim("256K")  # folios whose last user left while they were written
+        while self.kernel.reclaim("256K"):  # folios whose last user left while they were written
+            self.kernel.drain()
         self.kernel.check()
         system = self.kernel.system
         assert system.memory.used == 0

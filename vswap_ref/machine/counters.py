@@ -42,7 +42,10 @@ VMSTAT = (
     "workingset_restore_anon",
     "thp_fault_alloc",
     "thp_fault_fallback",
+    "thp_fault_fallback_charge",
     "thp_split_page",
+    "thp_split_page_failed",
+    "thp_deferred_split_page",
     "thp_swpout",
     "thp_swpout_fallback",
     "oom_kill",
@@ -68,8 +71,27 @@ MEMCG_STAT = (
     "workingset_refault_anon",
     "workingset_activate_anon",
     "workingset_restore_anon",
+    "thp_fault_alloc",
+    "thp_swpout",
+    "thp_swpout_fallback",
 )
 """The lines of a cgroup's memory.stat that swap moves."""
+
+MTHP_STAT = (
+    "anon_fault_alloc",
+    "anon_fault_fallback",
+    "anon_fault_fallback_charge",
+    "swpout",
+    "swpout_fallback",
+    "zswpout",
+    "swpin",
+    "swpin_fallback",
+    "swpin_fallback_charge",
+    "split",
+    "split_failed",
+    "split_deferred",
+)
+"""Files of hugepages-<size>/stats/ in sysfs that anonymous memory moves: they count folios."""
 
 ZSWAP_DEBUGFS = (
     "pool_limit_hit",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from errno import ENOMEM
 
 from .folio import folio_put
-from .pagetable import PTE_TABLE_MASK, PTE_TABLE_SHIFT, pte_alloc, swap_pte_batch, table_ranges
+from .pagetable import PTE_TABLE_MASK, PTE_TABLE_SHIFT, folio_pte_batch, pte_alloc, swap_pte_batch, table_ranges
 from .rmap import folio_remove_rmap
 from .slot_reclaim import free_swap_and_cache_nr, free_swap_cache
 from .state import Memcg, Mm, System, Vma
@@ -30,7 +30,7 @@ def dup_mm(s: System, parent: Mm) -> Mm | None:
     child = mm_alloc(s, parent.memcg)
     child.next_addr = parent.next_addr
     for vma in parent.vmas:
-        copy = Vma(child, vma.start, vma.end, vma.anon_vma, locked=vma.locked)
+        copy = Vma(child, vma.start, vma.end, vma.anon_vma, locked=vma.locked, hugepage=vma.hugepage)
         child.vmas.append(copy)
         vma.anon_vma.vmas.append(copy)
         if copy_page_range(s, child, parent, vma):
@@ -61,9 +61,12 @@ def copy_present_pte(s: System, child: Mm, table: list[int], copy: list[int], in
     pte = table[index] & ~PTE_WRITE
     folio = s.memory.mem_map[pte >> PTE_SHIFT] if pte >> PTE_SHIFT else None
     if folio is not None:
+        page = (pte >> PTE_SHIFT) - folio.pfn
         folio.refcount += 1
         folio.mapcount += 1
-        folio.exclusive &= ~(1 << ((pte >> PTE_SHIFT) - folio.pfn))
+        if folio.mapcounts is not None:
+            folio.mapcounts[page] += 1
+        folio.exclusive &= ~(1 << page)
         child.anonpages += 1
     table[index] = copy[index] = pte
 
@@ -93,14 +96,12 @@ def zap_pte_range(s: System, mm: Mm, start: int, end: int) -> None:
 
 
 def zap_one_batch(s: System, mm: Mm, table: list[int], index: int, max_nr: int) -> int:
-    """Drop one present page, or one batch of swap entries.  Returns PTEs dealt with."""
+    """Drop one present page, a batch of pages of a large folio, or of swap entries.  Returns PTEs dealt with."""
     pte = table[index]
     if not pte:
         return 1
     if pte & PTE_PRESENT:
-        table[index] = 0
-        zap_present_pte(s, mm, pte)
-        return 1
+        return zap_present_ptes(s, mm, table, index, max_nr)
     nr = swap_pte_batch(s, table, index, max_nr)
     mm.swapents -= nr
     free_swap_and_cache_nr(s, pte_to_swp_entry(Pte(pte)), nr)
@@ -108,15 +109,21 @@ def zap_one_batch(s: System, mm: Mm, table: list[int], index: int, max_nr: int) 
     return nr
 
 
-def zap_present_pte(s: System, mm: Mm, pte: int) -> None:
-    """Unmap a present page; a cached one gives up its slot if nobody else wants it."""
-    folio = s.memory.mem_map[pte >> PTE_SHIFT] if pte >> PTE_SHIFT else None
+def zap_present_ptes(s: System, mm: Mm, table: list[int], index: int, max_nr: int) -> int:
+    """Unmap present pages of one folio; a cached one gives up its slots if nobody else wants it.  Returns pages."""
+    pfn, nr = table[index] >> PTE_SHIFT, 1
+    folio = s.memory.mem_map[pfn] if pfn else None
     if folio is None:
-        return
-    folio_remove_rmap(s, folio)
-    mm.anonpages -= 1
+        table[index] = 0
+        return 1
+    if folio.order:
+        nr = folio_pte_batch(folio, table, index, max_nr)
+    table[index : index + nr] = [0] * nr
+    folio_remove_rmap(s, folio, pfn - folio.pfn, nr)
+    mm.anonpages -= nr
     free_swap_cache(s, folio)
-    folio_put(s, folio)
+    folio_put(s, folio, nr)
+    return nr
 
 
 def do_munmap(s: System, mm: Mm, vma: Vma) -> None:

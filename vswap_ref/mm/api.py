@@ -10,14 +10,15 @@ from .bulk import swap_out_mapping
 from .check import InvariantError, check
 from .cost import primitive_counts
 from .ledger import memory_ledger
-from .madvise import madvise_pageout, madvise_willneed
+from .madvise import hugepage_madvise, madvise_dontneed, madvise_pageout, madvise_willneed
 from .pagetable import mmap_region
 from .reclaim import do_try_to_free_pages, run_deferred_work
 from .state import Config, Memcg, Mm, System, Vma
 from .swap_io import swap_io_wait_one
 from .swapoff import swapoff
 from .swapon import swapon
-from .views import cluster_map, meminfo, memory_stat, proc_swaps, refresh_vmstat
+from .thp import set_thp
+from .views import cluster_map, folio_orders, meminfo, memory_stat, mthp_stats, proc_swaps, refresh_vmstat
 from .zswap_pool import zswap_enable
 
 __all__ = [
@@ -36,6 +37,9 @@ __all__ = [
     "do_try_to_free_pages",
     "dup_mm",
     "exit_mmap",
+    "folio_orders",
+    "hugepage_madvise",
+    "madvise_dontneed",
     "madvise_pageout",
     "madvise_willneed",
     "mem_cgroup_alloc",
@@ -44,11 +48,13 @@ __all__ = [
     "memory_stat",
     "mm_alloc",
     "mmap_region",
+    "mthp_stats",
     "page_location",
     "primitive_counts",
     "proc_swaps",
     "refresh_vmstat",
     "run_deferred_work",
+    "set_thp",
     "swap_io_wait_one",
     "swap_out_mapping",
     "swapoff",

@@ -3,7 +3,19 @@
 
 from __future__ import annotations
 
-from vswap_ref.machine import MEMCG_STAT, PAGE_SIZE, VMSTAT, ZSWAP_DEBUGFS, Clock, Counters, Faults, Locks, PerCpu, Rcu
+from vswap_ref.machine import (
+    MEMCG_STAT,
+    MTHP_STAT,
+    PAGE_SIZE,
+    VMSTAT,
+    ZSWAP_DEBUGFS,
+    Clock,
+    Counters,
+    Faults,
+    Locks,
+    PerCpu,
+    Rcu,
+)
 
 from .cost import COST_OF_PATH
 from .folio import setup_per_zone_wmarks
@@ -19,8 +31,10 @@ from .state import (
     PercpuSwapCluster,
     SwapState,
     System,
+    ThpState,
     ZswapState,
 )
+from .thp import THP_ORDERS_ALL_ANON, orders_descending
 
 FAULT_SITES = {
     "folio_alloc": "a page frame (alloc_pages)",
@@ -73,6 +87,7 @@ def boot(config: Config, ram_bytes: int, locks: str, online_cpus: list[int]) -> 
             PerCpu(online_cpus, PercpuSwapCluster, lambda: lock_kinds.local_lock("percpu_swap_cluster")),
         ),
         zswap=ZswapState(Counters(ZSWAP_DEBUGFS)),
+        thp=ThpState({order: Counters(MTHP_STAT) for order in orders_descending(THP_ORDERS_ALL_ANON)}),
         io=IoState(),
         hooks=Hooks(try_to_free_mem_cgroup_pages, try_to_free_pages),
     )

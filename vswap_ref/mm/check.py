@@ -172,10 +172,37 @@ def check_folios(s: System) -> None:
         cache = pages if folio.swapcache else 0
         expect(folio.refcount == maps + cache + inflight[folio.pfn], "references are accounted for", **state)
         expect(folio.lru, "folio is on a list", **state)
+        if folio.order:
+            check_large_folio(s, folio, mapped)
+    anon = len(mapped) - (0 in mapped)
+    expect(s.vmstat["nr_anon_pages"] == anon, "nr_anon_pages = pages mapped", pages=anon)
+    check_split_queues(s, folios)
     used = sum(1 << folio.order for folio in folios)
     expect(s.memory.used == used, "memory.used = folios", counter=s.memory.used, used=used)
     cached = sum(1 << folio.order for folio in folios if folio.swapcache)
     expect(s.vmstat["nr_swapcached"] == cached, "nr_swapcached", counter=s.vmstat["nr_swapcached"], cached=cached)
+
+
+def check_large_folio(s: System, folio: Folio, mapped: Counter[int]) -> None:
+    """Mappings page by page, exclusive pages, alignment, and no part of it belongs to anybody else."""
+    nr = 1 << folio.order
+    pfns = range(folio.pfn, folio.pfn + nr)
+    counts = [mapped[pfn] for pfn in pfns]
+    state = {"pfn": folio.pfn, "order": folio.order, "index": hex(folio.index), "swap": hex(folio.swap)}
+    expect(folio.mapcounts == counts, "a large folio's mapcounts = PTEs of each page", ptes=counts, **state)
+    once = all(count == 1 for page, count in enumerate(counts) if folio.exclusive >> page & 1)
+    expect(once and not folio.exclusive >> nr, "an exclusive page is mapped once", exclusive=folio.exclusive, **state)
+    expect(all(s.memory.mem_map[pfn] is folio for pfn in pfns), "all frames of a folio name it", **state)
+    expect(folio.index % nr == 0 and folio.swap % nr == 0, "address and slots are aligned", **state)
+
+
+def check_split_queues(s: System, folios: set[Folio]) -> None:
+    """Partially mapped folios wait in the queue of their cgroup; a folio that lacks no page does not."""
+    queued = {folio: memcg for memcg in s.memcg.by_id.values() for folio in memcg.split_queue}
+    waiting = {folio: folio.memcg or s.memcg.root for folio in folios if folio.partially_mapped}
+    expect(queued == waiting, "split queues = partially mapped folios", queued=len(queued), waiting=len(waiting))
+    for folio in waiting:
+        expect(0 in (folio.mapcounts or ()), "a folio that waits for a split lacks a page", pfn=folio.pfn)
 
 
 def check_lists(s: System) -> None:

@@ -6,12 +6,17 @@ Kernel homes: mm/madvise.c, mm/mincore.c.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from .address_space import zap_pte_range
 from .fault import pte_folio
 from .folio import folio_put
-from .pagetable import PTE_TABLE_MASK, table_ranges
+from .huge_memory import split_folio
+from .pagetable import PTE_TABLE_MASK, folio_pte_batch, table_ranges
 from .readahead import read_swap_cache_async
 from .reclaim import reclaim_pages
-from .state import Folio, Mm, System
+from .rmap import folio_maybe_mapped_shared
+from .state import Folio, Mm, System, Vma
 from .swap_cache import swap_cache_get_folio
 from .types import PTE_PRESENT, Pte, is_swap_pte, pte_to_swp_entry
 
@@ -21,10 +26,7 @@ def madvise_pageout(s: System, mm: Mm, start: int, end: int) -> int:
     folios: dict[Folio, None] = {}
     for table, first, stop in table_ranges(mm, start, end):
         index = first & PTE_TABLE_MASK
-        for pte in table[index : index + stop - first]:
-            folio = pte_folio(s, pte) if pte & PTE_PRESENT else None
-            if folio is not None and folio.mapcount == 1:
-                folios[folio] = None
+        folios.update(dict.fromkeys(pageout_folios(s, mm, table, index, index + stop - first)))
     return reclaim_pages(s, folios)
 
 
@@ -51,3 +53,29 @@ def mincore_swap(s: System, pte: Pte) -> bool:
     uptodate = folio.uptodate
     folio_put(s, folio)
     return uptodate
+
+
+def hugepage_madvise(s: System, vma: Vma, hugepage: bool) -> int:
+    """MADV_HUGEPAGE or MADV_NOHUGEPAGE for a mapping.  Returns its pages."""
+    vma.hugepage = hugepage
+    return vma.end - vma.start
+
+
+def madvise_dontneed(s: System, mm: Mm, start: int, end: int) -> int:
+    """MADV_DONTNEED: drop the pages of the range; they read as zeros again.  Returns pages dropped."""
+    before = mm.anonpages + mm.swapents
+    zap_pte_range(s, mm, start, end)
+    return before - mm.anonpages - mm.swapents
+
+
+def pageout_folios(s: System, mm: Mm, table: list[int], index: int, last: int) -> Iterator[Folio]:
+    """The folios that a range of a page table maps and nobody else does; large ones at its edges are split."""
+    while index < last:
+        folio = pte_folio(s, table[index]) if table[index] & PTE_PRESENT else None
+        nr = folio_pte_batch(folio, table, index, last - index) if folio is not None and folio.order else 1
+        if folio is not None and nr < 1 << folio.order:
+            if not folio_maybe_mapped_shared(folio, mm) and not split_folio(s, folio):
+                continue
+        elif folio is not None and folio.mapcount == nr:
+            yield folio
+        index += nr

@@ -134,8 +134,10 @@ def swapin_readahead(s: System, entry: SwpEntry, vma: Vma, addr: int) -> Folio |
 def swap_update_readahead(s: System, folio: Folio, vma: Vma, addr: int) -> None:
     """A fault found the folio in the cache: if it was read ahead, the guess was right.
 
-    The mapping remembers the address too, so that the next window knows the direction.
+    The mapping remembers the address too, so that the next window knows the direction.  A large folio says nothing.
     """
+    if folio.order:
+        return
     hit = folio.readahead
     folio.readahead = False
     s.vmstat["swap_ra_hit"] += hit

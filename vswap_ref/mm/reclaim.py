@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from errno import EBUSY
 
 from .folio import (
     folio_free,
@@ -22,6 +23,7 @@ from .folio import (
     folio_unlock,
     nr_free_pages,
 )
+from .huge_memory import deferred_split_scan, split_folio_to_list
 from .lru import folio_isolate_lru, lruvec_add_folio
 from .memcg import (
     MAX_RECLAIM_RETRIES,
@@ -41,7 +43,8 @@ from .swap_cache import __swap_cache_del_folio
 from .swap_device import swap_cluster_lock, swap_cluster_unlock, swp_swap_info
 from .swap_io import folio_wait_writeback, swap_io_poll, swap_io_wait_one
 from .swap_map import put_swap_folio
-from .types import AOP_WRITEPAGE_ACTIVATE, SWP_OFFSET_MASK
+from .thp import count_mthp_stat
+from .types import AOP_WRITEPAGE_ACTIVATE, PMD_ORDER, SWP_OFFSET_MASK
 from .workingset import workingset_eviction
 from .zswap_writeback import shrink_worker, zswap_shrinker_count, zswap_shrinker_scan
 
@@ -71,16 +74,21 @@ class ScanControl:
 
 
 def shrink_folio_list(s: System, folios: Iterable[Folio], ignore_references: bool) -> int:
-    """Try to free isolated folios; those that stay go back on their lists.  Returns pages freed."""
+    """Try to free isolated folios; those that stay go back on their lists.  Returns pages freed.
+
+    The list is worked off from its end, so that the pages of a folio that is split come next.
+    """
     freed = 0
-    for folio in folios:
-        nr = 1 << folio.order
+    folio_list = list(folios)
+    folio_list.reverse()
+    while folio_list:
+        folio = folio_list.pop()
         if not folio_trylock(folio):
             putback_folio(s, folio)
             continue
-        verdict = shrink_folio(s, folio, ignore_references)
+        verdict = shrink_folio(s, folio, ignore_references, folio_list)
         if verdict == FREED:
-            freed += nr
+            freed += 1 << folio.order
             continue
         if verdict == ACTIVATE:
             activate_locked(s, folio)
@@ -106,8 +114,39 @@ def activate_locked(s: System, folio: Folio) -> None:
         s.vmstat["pgactivate"] += 1 << folio.order
 
 
-def shrink_folio(s: System, folio: Folio, ignore_references: bool) -> str:
-    """Reclaim one locked folio: references, slot, unmap, write out, free.  Returns KEEP, ACTIVATE or FREED."""
+def folio_alloc_swap_large(s: System, folio: Folio, folio_list: list[Folio]) -> int:
+    """Slots for a large folio, or else, split, for its first page; its other pages go on ``folio_list``.
+
+    Returns 0 or a negative errno: the folio stays in memory, split or not.
+    """
+    order = folio.order
+    if folio.refcount != folio.mapcount + 1:
+        return -EBUSY
+    if folio.partially_mapped:
+        return split_folio_to_list(s, folio, folio_list) or folio_alloc_swap(s, folio)
+    if not folio_alloc_swap(s, folio):
+        return 0
+    err = split_folio_to_list(s, folio, folio_list)
+    if err:
+        return err
+    count_swpout_fallback(s, folio.memcg, order)
+    return folio_alloc_swap(s, folio)
+
+
+def count_swpout_fallback(s: System, memcg: Memcg | None, order: int) -> None:
+    """Count a large folio that had to be split to be swapped out."""
+    count_mthp_stat(s, order, "swpout_fallback")
+    if order == PMD_ORDER:
+        s.vmstat["thp_swpout_fallback"] += 1
+        if memcg is not None:
+            memcg.stat["thp_swpout_fallback"] += 1
+
+
+def shrink_folio(s: System, folio: Folio, ignore_references: bool, folio_list: list[Folio]) -> str:
+    """Reclaim one locked folio: references, slot, unmap, write out, free.  Returns KEEP, ACTIVATE or FREED.
+
+    If it has to be split, all pages but the first go on ``folio_list``.
+    """
     if folio.writeback and not writeback_has_ended(s, folio):
         return ACTIVATE
     if not ignore_references:
@@ -115,7 +154,7 @@ def shrink_folio(s: System, folio: Folio, ignore_references: bool) -> str:
         if verdict:
             return verdict
     if not folio.swapcache:
-        if folio_alloc_swap(s, folio):
+        if folio_alloc_swap_large(s, folio, folio_list) if folio.order else folio_alloc_swap(s, folio):
             return ACTIVATE
         folio_mark_dirty(folio)
     if folio.mapcount:
@@ -300,6 +339,8 @@ def shrink_node(s: System, sc: ScanControl) -> None:
     prepare_scan_control(s, sc)
     for memcg in memcg_subtree(sc.target):
         shrink_lruvec(s, memcg, sc)
+        if memcg.split_queue:
+            deferred_split_scan(s, memcg, len(memcg.split_queue) >> sc.priority)
         to_scan = zswap_shrinker_count(s, memcg) >> sc.priority
         if to_scan:
             zswap_shrinker_scan(s, memcg, to_scan)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from .folio import folio_mark_dirty
 from .pagetable import PTE_TABLE_MASK, PTE_TABLE_SHIFT
+from .split_queue import deferred_split_folio
 from .state import Folio, Mm, System, Vma
 from .swap_map import swap_duplicate
 from .types import (
@@ -26,22 +27,28 @@ from .types import (
 )
 
 
-def folio_add_anon_rmap(s: System, folio: Folio, vma: Vma, addr: int, exclusive: bool) -> None:
-    """One more PTE maps the page at ``addr``."""
+def folio_add_anon_rmap(s: System, folio: Folio, vma: Vma, addr: int, exclusive: bool, nr: int = 1) -> None:
+    """``nr`` more PTEs map pages of the folio, from the one at ``addr`` on."""
+    if folio.order:
+        folio_add_large_rmap(s, folio, vma, addr, exclusive, nr)
+        return
     if folio.mapcount == 0:
         folio.anon_vma = vma.anon_vma
-        folio.index = addr & -(1 << folio.order)
-        count_anon_mapped(s, folio, 1 << folio.order)
+        folio.index = addr
+        count_anon_mapped(s, folio, 1)
     folio.mapcount += 1
     if exclusive:
-        folio.exclusive |= 1 << (addr - folio.index)
+        folio.exclusive = 1
 
 
-def folio_remove_rmap(s: System, folio: Folio) -> None:
-    """One PTE less maps the folio."""
+def folio_remove_rmap(s: System, folio: Folio, page: int = 0, nr: int = 1) -> None:
+    """``nr`` PTEs less map the folio, from its page ``page`` on."""
+    if folio.order:
+        folio_remove_large_rmap(s, folio, page, nr)
+        return
     folio.mapcount -= 1
     if folio.mapcount == 0:
-        count_anon_mapped(s, folio, -(1 << folio.order))
+        count_anon_mapped(s, folio, -1)
 
 
 def count_anon_mapped(s: System, folio: Folio, nr: int) -> None:
@@ -69,14 +76,16 @@ def rmap_walk(folio: Folio) -> Iterator[tuple[Vma, list[int], int, int]]:
 
 
 def folio_referenced(folio: Folio) -> int:
-    """How many PTEs were used since the last look; clears their young bits."""
+    """In how many mappings it was used since the last look; clears the young bits of its PTEs."""
     if not folio.mapcount:
         return 0
     referenced = 0
-    for _, table, index, _ in rmap_walk(folio):
+    counted: Vma | None = None
+    for vma, table, index, _ in rmap_walk(folio):
         if table[index] & PTE_YOUNG:
             table[index] &= ~PTE_YOUNG
-            referenced += 1
+            referenced += vma is not counted
+            counted = vma
     return referenced
 
 
@@ -105,6 +114,42 @@ def try_to_unmap_one(s: System, folio: Folio, mm: Mm, table: list[int], index: i
     mm.anonpages -= 1
     mm.swapents += 1
     table[index] = swp_entry_to_pte(entry, flags)
-    folio_remove_rmap(s, folio)
+    folio_remove_rmap(s, folio, page)
     folio.refcount -= 1
     return True
+
+
+def folio_add_large_rmap(s: System, folio: Folio, vma: Vma, addr: int, exclusive: bool, nr: int) -> None:
+    """``nr`` more PTEs map pages of a large folio, from ``addr`` on."""
+    assert folio.mapcounts is not None
+    if folio.mapcount == 0:
+        folio.anon_vma = vma.anon_vma
+        folio.index = addr & -(1 << folio.order)
+    page = addr - folio.index
+    counts = folio.mapcounts[page : page + nr]
+    folio.mapcounts[page : page + nr] = [count + 1 for count in counts]
+    folio.mapcount += nr
+    count_anon_mapped(s, folio, counts.count(0))
+    if exclusive:
+        folio.exclusive |= ((1 << nr) - 1) << page
+
+
+def folio_remove_large_rmap(s: System, folio: Folio, page: int, nr: int) -> None:
+    """``nr`` PTEs less map a large folio, from its page ``page`` on.
+
+    If some page has now lost its last PTE while others are mapped, the folio wastes memory: it waits for a split.
+    """
+    assert folio.mapcounts is not None
+    counts = [count - 1 for count in folio.mapcounts[page : page + nr]]
+    folio.mapcounts[page : page + nr] = counts
+    folio.mapcount -= nr
+    folio.exclusive &= ~(((1 << nr) - 1) << page)
+    unmapped = counts.count(0)
+    count_anon_mapped(s, folio, -unmapped)
+    if unmapped and folio.mapcount and not folio.swapcache:
+        deferred_split_folio(s, folio)
+
+
+def folio_maybe_mapped_shared(folio: Folio, mm: Mm) -> bool:
+    """Somebody else than ``mm`` maps a page of the folio."""
+    return any(vma.mm is not mm for vma, _, _, _ in rmap_walk(folio))

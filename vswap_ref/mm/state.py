@@ -28,7 +28,7 @@ from vswap_ref.machine import (
     XArray,
 )
 
-from .types import NO_ENTRY, SwpEntry
+from .types import NO_ENTRY, PMD_ORDER, SwpEntry
 
 
 @dataclass(slots=True, eq=False)
@@ -43,6 +43,8 @@ class Vma:
     ra_win: int = 0
     ra_hits: int = 4
     locked: bool = False
+    hugepage: bool | None = None
+    """Advice: MADV_HUGEPAGE, MADV_NOHUGEPAGE or none."""
 
 
 @dataclass(slots=True, eq=False)
@@ -70,7 +72,8 @@ class Folio:
     """A unit of memory of 2**order pages (struct folio) with its content.
 
     ``refcount`` counts one reference per page for the swap cache, one per mapping, one for the LRU isolation or any
-    other user.  ``exclusive`` is a bit set over the pages: mapped by one process only (PG_anon_exclusive).
+    other user.  ``exclusive`` is a bit set over the pages: mapped by one process only (PG_anon_exclusive).  A large
+    folio counts its mappings page by page too (``mapcounts``).
     """
 
     pfn: int
@@ -91,6 +94,8 @@ class Folio:
     workingset: bool = False
     readahead: bool = False
     exclusive: int = 0
+    mapcounts: list[int] | None = None
+    partially_mapped: bool = False
     swap: SwpEntry = NO_ENTRY
     index: int = 0
     anon_vma: AnonVma | None = None
@@ -151,6 +156,7 @@ class Memcg:
     online: bool = True
     lruvec: Lruvec = field(default_factory=Lruvec)
     zswap_lru: OrderedDict[ZswapEntry, None] = field(default_factory=OrderedDict)
+    split_queue: dict[Folio, None] = field(default_factory=dict)
     events: dict[str, int] = field(default_factory=dict)
     children: list[Memcg] = field(default_factory=list)
     lineage: tuple[Memcg, ...] = ()
@@ -315,6 +321,23 @@ class ZswapState:
 
 
 @dataclass(slots=True, eq=False)
+class ThpState:
+    """Transparent huge pages: the switch for all sizes, three sets of orders as bit masks, and counters per order.
+
+    ``on`` is false if no mapping can have a large folio.  ``defrag``: who may reclaim for one ("always", "madvise"
+    or "never").
+    """
+
+    stats: dict[int, Counters]
+    enabled: str = "never"
+    defrag: str = "madvise"
+    huge_anon_orders_always: int = 0
+    huge_anon_orders_madvise: int = 0
+    huge_anon_orders_inherit: int = 1 << PMD_ORDER
+    on: bool = False
+
+
+@dataclass(slots=True, eq=False)
 class IoState:
     """Writes in flight as (completion time, sequence number, folio, error), earliest first; each device's queue."""
 
@@ -361,6 +384,7 @@ class System:
     memcg: MemcgState
     swap: SwapState
     zswap: ZswapState
+    thp: ThpState
     io: IoState
     hooks: Hooks
     mms: dict[Mm, None] = field(default_factory=dict)

@@ -14,7 +14,8 @@ from vswap_ref.machine import PAGE_SIZE, BlockDevice
 from .folio import folio_mark_dirty, folio_put, folio_unlock
 from .lru import folio_rotate_reclaimable
 from .state import Folio, System
-from .types import SWP_OFFSET_MASK, SWP_SYNCHRONOUS_IO, SWP_TYPE_SHIFT, swp_offset
+from .thp import count_mthp_stat
+from .types import PMD_ORDER, SWP_OFFSET_MASK, SWP_SYNCHRONOUS_IO, SWP_TYPE_SHIFT, swp_offset
 
 
 def swap_folio_sector(folio: Folio) -> int:
@@ -29,11 +30,20 @@ SUBMIT_NS = 5_000
 def count_swpout_vm_event(s: System, folio: Folio) -> None:
     """Count a folio that goes to a device."""
     nr = 1 << folio.order
-    if folio.order == 9:
-        s.vmstat["thp_swpout"] += 1
+    if folio.order:
+        count_large_swpout(s, folio)
     s.vmstat["pswpout"] += nr
     if folio.memcg is not None:
         folio.memcg.stat["pswpout"] += nr
+
+
+def count_large_swpout(s: System, folio: Folio) -> None:
+    """Count a large folio that goes to a device whole."""
+    count_mthp_stat(s, folio.order, "swpout")
+    if folio.order == PMD_ORDER:
+        s.vmstat["thp_swpout"] += 1
+        if folio.memcg is not None:
+            folio.memcg.stat["thp_swpout"] += 1
 
 
 def bdev_write_folio(bdev: BlockDevice, folio: Folio) -> bool:
@@ -129,6 +139,8 @@ def swap_read_folio_bdev(s: System, folio: Folio) -> None:
     offset = folio.swap & SWP_OFFSET_MASK
     nr = 1 << folio.order
     duration = bdev.read_ns(offset, nr)
+    if folio.order:
+        count_mthp_stat(s, folio.order, "swpin")
     s.vmstat["pswpin"] += nr
     if folio.memcg is not None:
         folio.memcg.stat["pswpin"] += nr

@@ -154,7 +154,8 @@ def unuse_pte(s: System, vma: Vma, addr: int, table: list[int], old: Pte, folio:
         folio.refcount += 1
         vma.mm.swapents -= 1
         vma.mm.anonpages += 1
-        table[index] = mk_pte(folio.pfn, old & (PTE_SOFT_DIRTY | PTE_UFFD_WP))
+        page = entry & (1 << folio.order) - 1
+        table[index] = mk_pte(folio.pfn + page, old & (PTE_SOFT_DIRTY | PTE_UFFD_WP))
     swap_free(s, entry)
     return 0
 

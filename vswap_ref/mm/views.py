@@ -6,12 +6,15 @@ Kernel homes: fs/proc/meminfo.c, mm/vmstat.c, mm/swapfile.c (/proc/swaps), mm/me
 
 from __future__ import annotations
 
+from collections import Counter
+
 from vswap_ref.machine import PAGE_SIZE
 
 from .folio import nr_free_pages
-from .state import Memcg, SwapInfo, System
+from .pagetable import ptep_get
+from .state import Memcg, Mm, SwapInfo, System
 from .swap_device import swap_usage_in_pages
-from .types import SWAP_HAS_CACHE, SWAP_MAP_BAD, SWAPFILE_CLUSTER
+from .types import PTE_PRESENT, PTE_SHIFT, SWAP_HAS_CACHE, SWAP_MAP_BAD, SWAPFILE_CLUSTER
 from .zswap_pool import zswap_total_pages
 
 
@@ -94,3 +97,34 @@ def cluster_row(s: System, si: SwapInfo, index: int) -> dict[str, object]:
         kinds.append(slot_kind(si.swap_map[offset], zero, tree.load(offset) is not None))
     names = ("none", "free", "nonfull", "frag", "full", "discard")
     return {"cluster": index, "list": names[ci.flags], "order": ci.order, "count": ci.count, "slots": kinds}
+
+
+def mthp_stats(s: System) -> list[dict[str, object]]:
+    """One row a size: its setting, folios of it that exist, and its counters (hugepages-<size>/ in sysfs)."""
+    thp = s.thp
+    masks = {
+        "always": thp.huge_anon_orders_always,
+        "inherit": thp.huge_anon_orders_inherit,
+        "madvise": thp.huge_anon_orders_madvise,
+    }
+    existing = Counter(folio.order for folio in set(s.memory.mem_map) if folio is not None)
+    return [
+        {
+            "order": order,
+            "size": PAGE_SIZE << order,
+            "enabled": next((name for name, orders in masks.items() if orders >> order & 1), "never"),
+            "nr_anon": existing[order],
+            **thp.stats[order],
+        }
+        for order in sorted(thp.stats)
+    ]
+
+
+def folio_orders(s: System, mm: Mm, start: int, end: int) -> list[int | None]:
+    """The order of the folio that each page of a range is mapped to; None where none is."""
+    orders: list[int | None] = []
+    for addr in range(start, end):
+        pte = ptep_get(mm, addr)
+        folio = s.memory.mem_map[pte >> PTE_SHIFT] if pte & PTE_PRESENT and pte >> PTE_SHIFT else None
+        orders.append(folio.order if folio is not None else None)
+    return orders
