@@ -23,11 +23,12 @@ ZERO_PAGE = bytes(PAGE_SIZE)
 
 @dataclass(slots=True)
 class DeviceStats:
-    """What a device has done: requests of one page each."""
+    """What a device has done: requests of one page each; ``errors`` were made to fail."""
 
     reads: int = 0
     writes: int = 0
     discards: int = 0
+    errors: int = 0
 
     @property
     def bytes_read(self) -> int:
@@ -58,7 +59,8 @@ class RequestQueue:
         if ends and ends[-1] > now:
             if len(ends) == ends.maxlen and ends[0] > now:
                 end = ends[0] + duration
-            end = max(end, ends[-1] + transfer)
+            if end < ends[-1] + transfer:
+                end = ends[-1] + transfer
         ends.append(end)
         return end
 
@@ -167,6 +169,7 @@ class BlockDevice:
             raise OSError(EINVAL, f"{size} bytes are no page; expected {PAGE_SIZE}")
         failure = self._failing.get(request)
         if failure is not None and failure.hits(page):
+            self.stats.errors += 1
             raise OSError(EIO, f"{request} error on page {page} of {self.name}")
 
     def __repr__(self) -> str:
