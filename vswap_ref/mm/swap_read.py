@@ -20,6 +20,8 @@ from .workingset import workingset_refault
 
 def mem_cgroup_swapin_charge_folio(s: System, folio: Folio, memcg: Memcg, entry: SwpEntry) -> int:
     """Charge a folio that is swapped in to the cgroup recorded for its entry, or else to ``memcg``."""
+    if not s.memcg.enabled:
+        return mem_cgroup_charge(s, folio, memcg)
     s.cost["mem_cgroup_from_id"] += 1
     owner = s.memcg.by_id.get(lookup_swap_cgroup_id(s, entry))
     if owner is None or not owner.online:
