@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from errno import EINVAL, EIO
-from html import escape
 
 from .codecs import get_codec
 from .units import PAGE_SIZE, format_size, parse_pages
@@ -176,6 +175,8 @@ class BlockDevice:
         return f"{type(self).__name__}({format_size(self.size)}, {self.name!r})"
 
     def _repr_html_(self) -> str:
+        from html import escape  # its table of entities takes longer to load than the whole model
+
         facts = [
             ("size", format_size(self.size)),
             ("holds", format_size(self.fill)),
