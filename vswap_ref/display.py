@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 from vswap_ref.machine import format_size
@@ -157,6 +156,13 @@ class ClusterMap:
         return "".join(parts) + legend_html(self.counts())
 
 
+def escape(text: str) -> str:
+    """Text for HTML, in attributes too."""
+    from html import escape as html_escape  # its table of entities takes longer to load than the whole model
+
+    return html_escape(text, quote=True)
+
+
 def table_html(rows: Sequence[dict[str, Any]]) -> str:
     """A plain table; numbers to the right."""
     if not rows:
@@ -191,7 +197,7 @@ def squares_svg(places: Sequence[str], alt: str, columns: int = 64, side: int = 
                 start = x
     width = min(columns, max(1, len(places))) * side
     return (
-        f"<svg role='img' aria-label='{escape(alt, quote=True)}' width='{width}' height='{lines * side}' "
+        f"<svg role='img' aria-label='{escape(alt)}' width='{width}' height='{lines * side}' "
         f"viewBox='0 0 {width} {lines * side}' xmlns='http://www.w3.org/2000/svg'>{''.join(rects)}</svg>"
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from html import escape
 
 VMSTAT = (
     "nr_anon_pages",
@@ -154,7 +153,7 @@ class Counters(dict[str, int]):
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{escape(name)}</td><td style='text-align:right'>{value:,}</td></tr>"
+            f"<tr><td>{name}</td><td style='text-align:right'>{value:,}</td></tr>"
             for name, value in self.items()
             if value
         )

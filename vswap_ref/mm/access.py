@@ -11,8 +11,8 @@ from .fault import handle_mm_fault
 from .pagetable import PTE_TABLE_MASK, PTE_TABLE_SHIFT, ptep_get
 from .reclaim import run_deferred_work
 from .state import Mm, System
-from .swap_cache import swap_cache_get_folio
 from .swap_device import swp_swap_info
+from .swap_table import swap_table_get
 from .types import (
     PTE_DIRTY,
     PTE_PRESENT,
@@ -24,6 +24,7 @@ from .types import (
     is_swap_pte,
     pte_to_swp_entry,
     swp_offset,
+    swp_tb_is_folio,
 )
 from .zswap_pool import swap_zswap_tree
 
@@ -80,11 +81,10 @@ def page_location(s: System, mm: Mm, addr: int) -> str:
             return "zeropage"
         return "swapcache" if folio.swapcache else "resident"
     entry = pte_to_swp_entry(pte)
-    folio = swap_cache_get_folio(s, entry)
-    if folio is not None:
-        folio.refcount -= 1
+    si = swp_swap_info(s, entry)
+    if swp_tb_is_folio(swap_table_get(si, swp_offset(entry))):
         return "swapcache"
-    zeromap = swp_swap_info(s, entry).zeromap
+    zeromap = si.zeromap
     if zeromap is not None and zeromap.test(swp_offset(entry)):
         return "zero"
     if swap_zswap_tree(s, entry).load(swp_offset(entry)) is not None:
