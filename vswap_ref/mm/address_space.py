@@ -10,7 +10,8 @@ from errno import ENOMEM
 
 from .folio import folio_put
 from .pagetable import PTE_TABLE_MASK, PTE_TABLE_SHIFT, pte_alloc, swap_pte_batch, table_ranges
-from .rmap import folio_remove_rmap
+from .rmap import drop_file_pte, folio_remove_rmap
+from .shmem import iput
 from .slot_reclaim import free_swap_and_cache_nr, free_swap_cache
 from .state import Memcg, Mm, System, Vma
 from .swap_continuation import add_swap_count_continuation
@@ -30,10 +31,12 @@ def dup_mm(s: System, parent: Mm) -> Mm | None:
     child = mm_alloc(s, parent.memcg)
     child.next_addr = parent.next_addr
     for vma in parent.vmas:
-        copy = Vma(child, vma.start, vma.end, vma.anon_vma, locked=vma.locked)
+        copy = Vma(child, vma.start, vma.end, vma.anon_vma, vma.file, locked=vma.locked)
         child.vmas.append(copy)
         vma.anon_vma.vmas.append(copy)
-        if copy_page_range(s, child, parent, vma):
+        if vma.file is not None:
+            vma.file.i_mmap[copy] = None  # and nothing is copied: the child's faults find the pages
+        elif copy_page_range(s, child, parent, vma):
             exit_mmap(s, child)
             return None
     return child
@@ -113,6 +116,9 @@ def zap_present_pte(s: System, mm: Mm, pte: int) -> None:
     folio = s.memory.mem_map[pte >> PTE_SHIFT] if pte >> PTE_SHIFT else None
     if folio is None:
         return
+    if folio.mapping is not None:
+        drop_file_pte(s, folio, mm, pte)
+        return
     folio_remove_rmap(s, folio)
     mm.anonpages -= 1
     free_swap_cache(s, folio)
@@ -126,6 +132,9 @@ def do_munmap(s: System, mm: Mm, vma: Vma) -> None:
         mm.pgd.pop(key, None)
     mm.vmas.remove(vma)
     vma.anon_vma.vmas.remove(vma)
+    if vma.file is not None:
+        del vma.file.i_mmap[vma]
+        iput(s, vma.file)
 
 
 def exit_mmap(s: System, mm: Mm) -> None:

@@ -3,21 +3,23 @@
 
 from __future__ import annotations
 
-from .access import OutOfMemory, access_page, page_location
+from .access import OutOfMemory, access_page, page_location, shmem_page_location
 from .address_space import do_munmap, dup_mm, exit_mmap, mm_alloc
 from .boot import boot, mem_cgroup_alloc
 from .bulk import swap_out_mapping
 from .check import InvariantError, check
 from .cost import primitive_counts
 from .ledger import memory_ledger
-from .madvise import madvise_pageout, madvise_willneed
+from .madvise import do_mincore, madvise_pageout, madvise_willneed
 from .pagetable import mmap_region
 from .reclaim import do_try_to_free_pages, run_deferred_work
-from .state import Config, Memcg, Mm, System, Vma
+from .shmem import shmem_get_inode, shmem_mmap
+from .shmem_file import shmem_setattr, shmem_truncate_range, shmem_unlink
+from .state import Config, Memcg, Mm, ShmemInode, System, Vma
 from .swap_io import swap_io_wait_one
 from .swapoff import swapoff
 from .swapon import swapon
-from .views import cluster_map, meminfo, memory_stat, proc_swaps, refresh_vmstat
+from .views import cluster_map, meminfo, memory_stat, proc_swaps, refresh_vmstat, shmem_charges
 from .zswap_pool import zswap_enable
 
 __all__ = [
@@ -26,12 +28,14 @@ __all__ = [
     "Memcg",
     "Mm",
     "OutOfMemory",
+    "ShmemInode",
     "System",
     "Vma",
     "access_page",
     "boot",
     "check",
     "cluster_map",
+    "do_mincore",
     "do_munmap",
     "do_try_to_free_pages",
     "dup_mm",
@@ -49,6 +53,13 @@ __all__ = [
     "proc_swaps",
     "refresh_vmstat",
     "run_deferred_work",
+    "shmem_charges",
+    "shmem_get_inode",
+    "shmem_mmap",
+    "shmem_page_location",
+    "shmem_setattr",
+    "shmem_truncate_range",
+    "shmem_unlink",
     "swap_io_wait_one",
     "swap_out_mapping",
     "swapoff",
