@@ -120,9 +120,10 @@ def test_a_page_that_was_only_read_is_dropped() -> None:
 
 
 @pytest.mark.parametrize("memcg", ["v2", "v1"])
-def test_the_first_to_touch_pays(memcg: str) -> None:
+@pytest.mark.parametrize("device", [vr.Ssd, vr.Pmem])
+def test_the_first_to_touch_pays(memcg: str, device: type[BlockDevice]) -> None:
     """Also after the page was swapped out and came back for another cgroup."""
-    kernel = boot(memcg=memcg)
+    kernel = boot(memcg=memcg, swap=[device("1M")])
     owner, guest = kernel.cgroup("owner"), kernel.cgroup("guest")
     shm = kernel.shmem("16K")
     mine, theirs = kernel.spawn("a", owner).mmap(shm), kernel.spawn("b", guest).mmap(shm)

@@ -296,7 +296,7 @@ def check_shmem(s: System) -> None:
 
 
 def check_shmem_inode(s: System, inode: ShmemInode) -> None:
-    """The entries of one page cache and the counts of its object."""
+    """The entries of one page cache and the counts of its object; an object that nobody knows has ended."""
     state = {"object": inode.name, "size": inode.i_size, "nrpages": inode.nrpages, "swapped": inode.swapped}
     swapped = nrpages = 0
     for index, entry in inode.i_pages.items():
