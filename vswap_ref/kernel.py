@@ -647,7 +647,8 @@ class Mapping:
         return content
 
     def __repr__(self) -> str:
-        return f"<Mapping of {self.process.name}: {self.pages} pages>"
+        shared = f" of shared object {self.vma.file.name!r}" if self.vma.file is not None else ""
+        return f"<Mapping of {self.process.name}: {self.pages} pages{shared}>"
 
     def _repr_html_(self) -> str:
         return self.where()._repr_html_()

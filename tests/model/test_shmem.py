@@ -452,5 +452,6 @@ def test_objects_show_themselves() -> None:
     assert repr(shm) == "<Shmem cache: 16.0K, resident 4.0K, swapped 0, 2 mappings>"
     assert "aria-label='cache: where each of 4 pages is'" in shm._repr_html_()
     assert "cache" in kernel._repr_html_()
+    assert repr(first) == "<Mapping of first: 4 pages of shared object 'cache'>"
     assert kernel.shmem("4K").name == "shm0"
     assert kernel.shmem("4K").name == "shm1"
