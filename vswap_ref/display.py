@@ -15,6 +15,7 @@ from vswap_ref.machine import format_size
 COLOURS = {
     "unmapped": "#88888822",
     "free": "#88888822",
+    "hole": "#88888822",
     "zeropage": "#b8b8b8",
     "resident": "#2e9e5b",
     "swapcache": "#1f9bb5",
@@ -24,6 +25,7 @@ COLOURS = {
     "swapfile": "#c8453c",
     "disk": "#c8453c",
     "bad": "#555555",
+    "lost": "#555555",
 }
 """One colour for one place of a page, everywhere; chosen to differ also in lightness."""
 
@@ -246,5 +248,9 @@ def kernel_html(kernel: Any) -> str:
         {"device": row["Filename"], "size": format_size(row["Size"]), "used": format_size(row["Used"])}
         for row in kernel.swaps().rows
     ]
-    tables = "".join(table_html(rows) for rows in (swaps, processes) if rows)
+    shared = [
+        {"shared object": o.name, "resident": format_size(o.resident), "swapped": format_size(o.swapped)}
+        for o in kernel.shared
+    ]
+    tables = "".join(table_html(rows) for rows in (swaps, processes, shared) if rows)
     return f"<table><tbody><tr>{info}</tr></tbody></table>{tables}"

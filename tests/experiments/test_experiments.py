@@ -7,6 +7,7 @@ from vswap_ref.lab.experiments.large_folios import fragmented, touch
 from vswap_ref.lab.experiments.ledger import metadata
 from vswap_ref.lab.experiments.memory import fork_and_write
 from vswap_ref.lab.experiments.reclaim import readahead, rewrites
+from vswap_ref.lab.experiments.shmem import slot_order, who_pays
 from vswap_ref.lab.experiments.slots import cluster_life, count_users
 from vswap_ref.lab.experiments.welcome import first_steps
 from vswap_ref.lab.experiments.zswap import burnt_slots, pool_limit
@@ -119,3 +120,20 @@ def test_only_empty_clusters_take_large_folios() -> None:
         record = fragmented("64K", freed)
         assert (record.free_slots, record.whole, record.split) == (1024, 0, 64)
     assert (fragmented("64K", "cluster").whole, fragmented("2M", "cluster").whole) == (64, 2)
+def test_the_guest_waits_and_the_owner_pays() -> None:
+    """The owner's limit pushes out what only the guest uses; without a limit in the way nothing is swapped."""
+    owner, guest = who_pays(256, 64).rows
+    assert (guest["memory"], guest["swap"], guest["times at its limit"], owner["major faults"]) == (0, 0, 0, 0)
+    assert guest["major faults"] > 0 < owner["times at its limit"]
+    assert 0 < owner["memory"] <= 64
+    owner, guest = who_pays(128, 128).rows
+    assert (owner["memory"], guest["memory"], owner["swap"], guest["major faults"]) == (128, 128, 0, 0)
+
+
+def test_shared_memory_reads_ahead_by_slot() -> None:
+    """The order of the slots decides for shared memory, and for anonymous memory only on a rotating disk."""
+    for memory, device, suffers in (("shared", "ssd", True), ("anonymous", "ssd", False), ("anonymous", "disk", True)):
+        assert slot_order(memory, 1, device).major_faults < 100
+        assert (slot_order(memory, 2, device).major_faults == 512) == suffers
+    assert slot_order("anonymous").written == 0
+    assert slot_order("shared").written > 400

@@ -17,6 +17,7 @@ from vswap_ref.kernel import Kernel, Mapping, OutOfMemory, Process
 from vswap_ref.machine import PAGE_SIZE, BlockDevice
 
 PAGES = 72
+SHARED_PAGES = 12
 CHILDREN = 66
 PLACES = (0.0, 0.5, 1.0)
 """Where in the sequence of requests the failing one is: first, middle, last."""
@@ -51,7 +52,16 @@ class Workload:
 
     def run(self) -> None:
         """Write, push out, read back, fork, change devices, end; the invariants hold after each step."""
-        for step in (self.start, self.fill, self.age, self.verify, self.fork_many, self.read_ahead, self.move):
+        for step in (
+            self.start,
+            self.fill,
+            self.age,
+            self.verify,
+            self.share,
+            self.fork_many,
+            self.read_ahead,
+            self.move,
+        ):
             step()
             self.kernel.check()
             self.kernel.locks.assert_none_held()
@@ -109,6 +119,22 @@ class Workload:
         for process in self.kernel.processes:
             for page in range(process.mappings[0].pages):
                 self.read(process.mappings[0], page)
+
+    def share(self) -> None:
+        """A shared object is written, pushed out and read back by another process; then both have gone."""
+        shm = self.kernel.shmem(SHARED_PAGES * PAGE_SIZE)
+        writer, reader = self.kernel.spawn("writer"), self.kernel.spawn("reader")
+        heap, view = writer.mmap(shm), reader.mmap(shm)
+        for page in range(SHARED_PAGES):
+            self.write(heap, page, 4)
+        self.attempt(lambda: writer.madvise(heap, "pageout"))
+        self.kernel.drain()
+        for page in range(SHARED_PAGES):
+            self.written[reader, page] = self.written.pop((writer, page), bytes(PAGE_SIZE))
+            self.read(view, page)
+        for process in (writer, reader):
+            process.exit()
+        shm.unlink()
 
     def fork_many(self) -> None:
         """One swapped page with more users than fit in a byte of the swap map; then they leave, or write."""

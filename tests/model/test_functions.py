@@ -26,7 +26,7 @@ from vswap_ref.mm.swap_device import swap_cluster_lock, swap_cluster_unlock
 from vswap_ref.mm.swap_io import swap_folio_sector
 from vswap_ref.mm.swap_map import __swap_duplicate, swap_duplicate, swap_free, swap_shmem_alloc
 from vswap_ref.mm.swapon import swapon
-from vswap_ref.mm.types import SWAP_HAS_CACHE, SWAP_MAP_SHMEM, swp_offset
+from vswap_ref.mm.types import SWAP_HAS_CACHE, SWAP_MAP_SHMEM, pte_to_swp_entry, swp_offset
 from vswap_ref.mm.workingset import pack_shadow, workingset_refault
 from vswap_ref.mm.zswap_writeback import zswap_shrinker_scan
 
@@ -195,10 +195,10 @@ def test_mincore_looks_in_the_swap_cache() -> None:
     app.madvise(heap, "pageout")
     kernel.drain()
     kernel.reclaim("64K")
-    pte = ptep_get(app.mm, heap.vma.start)
-    assert not mincore_swap(kernel.system, pte)
+    entry = pte_to_swp_entry(ptep_get(app.mm, heap.vma.start))
+    assert not mincore_swap(kernel.system, entry, shmem=False)
     app.madvise(heap, "willneed")
-    assert mincore_swap(kernel.system, pte)
+    assert mincore_swap(kernel.system, entry, shmem=False)
     kernel.check()
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
 
 import vswap_ref as vr
-from vswap_ref.kernel import Cgroup, Kernel, Mapping, OutOfMemory, Process
+from vswap_ref.kernel import Cgroup, Kernel, Mapping, OutOfMemory, Process, Shmem
 from vswap_ref.machine import PAGE_SIZE, BlockDevice
 
 DEVICES = {"disk": vr.Disk, "ssd": vr.Ssd, "pmem": vr.Pmem, "zram": vr.Zram}
@@ -22,6 +22,7 @@ THP = {
     "light": vr.Thp("never", {"16K": "always", "64K": "always"}),
     "advised": vr.Thp("madvise", {"16K": "madvise", "32K": "inherit"}),
 }
+SHARED_PAGES = 12
 CONTENTS = {
     "zero": bytes(PAGE_SIZE),
     "text": b"text" * 1024,
@@ -33,10 +34,11 @@ CONTENTS = {
 
 
 class SwapMachine(RuleBasedStateMachine):
-    """Processes write, read, fork, exit, are pushed out; devices come and go and fail; limits change."""
+    """Processes write, read, fork, exit, are pushed out, share objects; devices come and go and fail; limits change."""
 
     processes = Bundle("processes")
     cgroups = Bundle("cgroups")
+    objects = Bundle("objects")
 
     @initialize(
         target=processes,
@@ -56,6 +58,7 @@ class SwapMachine(RuleBasedStateMachine):
         parameters = vr.Zswap(zswap, max_pool_percent=pool_percent) if zswap else None
         self.kernel = Kernel(ram="256K", swap=swap, zswap=parameters, locks=locks, memcg=memcg, thp=THP[thp])
         self.oracle: dict[tuple[Process, int], bytes] = {}
+        self.shared: dict[tuple[Shmem, int], bytes] = {}
         self.spares: list[BlockDevice] = []
         return self.start("init", None)
 
@@ -100,6 +103,84 @@ class SwapMachine(RuleBasedStateMachine):
             seen: list[bytes] = []
             if self.attempt(lambda m: seen.append(m.read_page(page)), process):
                 assert seen == [self.oracle.get((process, page), bytes(PAGE_SIZE))]
+
+    @precondition(lambda self: len(self.kernel.shared) < 3)
+    @rule(target=objects, process=processes)
+    def make_shared(self, process: Process) -> Shmem:
+        """A shared object, mapped by one process."""
+        shm = self.kernel.shmem(SHARED_PAGES * PAGE_SIZE)
+        if process in self.kernel.processes:
+            process.mmap(shm)
+        return shm
+
+    @rule(shm=objects, process=processes)
+    def map_shared(self, shm: Shmem, process: Process) -> None:
+        """One more process maps an object, or once more."""
+        if process in self.kernel.processes and shm.linked:
+            process.mmap(shm)
+
+    def shared_mapping(self, shm: Shmem, which: int = 0) -> Mapping | None:
+        """One of the mappings of an object, the newest first."""
+        mappings = [m for process in self.kernel.processes for m in process.mappings if m.vma.file is shm.inode]
+        return mappings[-1 - which] if which < len(mappings) else None
+
+    @rule(
+        shm=objects,
+        which=st.integers(0, 3),
+        page=st.integers(0, SHARED_PAGES - 1),
+        kind=st.sampled_from(sorted(CONTENTS)),
+    )
+    def write_shared(self, shm: Shmem, which: int, page: int, kind: str) -> None:
+        """Write a page through one of the mappings; beyond the end it is refused."""
+        mapping = self.shared_mapping(shm, which)
+        if mapping is None:
+            return
+        if page >= min(mapping.pages, shm.inode.i_size):
+            with pytest.raises((OSError, ValueError)):
+                mapping.write_page(page, CONTENTS[kind])
+        elif self.attempt(lambda m: m.write_page(page, CONTENTS[kind]), mapping.process, mapping):
+            self.shared[shm, page] = CONTENTS[kind]
+
+    @rule(shm=objects, which=st.integers(0, 3), page=st.integers(0, SHARED_PAGES - 1))
+    def read_shared(self, shm: Shmem, which: int, page: int) -> None:
+        """Every mapping shows what was written through any."""
+        mapping = self.shared_mapping(shm, which)
+        if mapping is not None and page < min(mapping.pages, shm.inode.i_size):
+            seen: list[bytes] = []
+            if self.attempt(lambda m: seen.append(m.read_page(page)), mapping.process, mapping):
+                assert seen == [self.shared.get((shm, page), bytes(PAGE_SIZE))]
+
+    @rule(shm=objects, pages=st.integers(1, SHARED_PAGES))
+    def truncate(self, shm: Shmem, pages: int) -> None:
+        """Resize an object; what is cut off reads as zeros if it grows again."""
+        if shm.inode in self.kernel.system.shmem.inodes:
+            shm.truncate(pages * PAGE_SIZE)
+            self.forget(shm, pages, SHARED_PAGES)
+
+    @rule(shm=objects, first=st.integers(0, SHARED_PAGES), last=st.integers(0, SHARED_PAGES))
+    def punch_hole(self, shm: Shmem, first: int, last: int) -> None:
+        """Pages become zeros."""
+        if shm.inode in self.kernel.system.shmem.inodes:
+            shm.punch_hole(first * PAGE_SIZE, last * PAGE_SIZE)
+            self.forget(shm, first, last)
+
+    def forget(self, shm: Shmem, first: int, last: int) -> None:
+        """The oracle's side of a hole."""
+        for page in range(first, last):
+            self.shared.pop((shm, page), None)
+
+    @rule(shm=objects)
+    def unlink(self, shm: Shmem) -> None:
+        """An object loses its name; its mappings stay."""
+        if shm.linked:
+            shm.unlink()
+
+    @rule(shm=objects)
+    def pageout_shared(self, shm: Shmem) -> None:
+        """Push an object out through one of its mappings, or read it ahead if nothing was there to push."""
+        mapping = self.shared_mapping(shm)
+        if mapping is not None and not mapping.process.madvise(mapping, "pageout"):
+            mapping.process.madvise(mapping, "willneed")
 
     @rule(process=processes, first=st.integers(0, PAGES - 1), last=st.integers(1, PAGES))
     def pageout(self, process: Process, first: int, last: int) -> None:
@@ -194,16 +275,19 @@ class SwapMachine(RuleBasedStateMachine):
         for device in self.kernel.devices.values():
             device.fail_writes(times=times)
 
-    @rule(site=st.sampled_from(["folio_alloc", "swap_table_alloc", "zs_malloc", "zswap_entry_cache_alloc", "xa_node"]))
+    @rule(
+        site=st.sampled_from(
+            ["folio_alloc", "swap_table_alloc", "zs_malloc", "zswap_entry_cache_alloc", "xa_node", "shmem_xa_node"]
+        )
+    )
     def allocation_fails(self, site: str) -> None:
         """Let an allocation fail."""
         self.kernel.faults.fail(site, nth=1, times=2)
 
-    def attempt(self, action: Any, process: Process) -> bool:
-        """Do something with a process's mapping; False if memory was out."""
-        mapping: Mapping = process.mappings[0]
+    def attempt(self, action: Any, process: Process, mapping: Mapping | None = None) -> bool:
+        """Do something with a process's mapping (its own memory, or the one given); False if memory was out."""
         try:
-            action(mapping)
+            action(mapping or process.mappings[0])
         except OutOfMemory:
             return False
         return True
@@ -223,8 +307,13 @@ class SwapMachine(RuleBasedStateMachine):
         for process in list(self.kernel.processes):
             for page in range(PAGES):
                 self.read(process, page)
+        for shm in {shm for shm, _ in self.shared}:
+            for page in range(SHARED_PAGES):
+                self.read_shared(shm, 0, page)
         for process in list(self.kernel.processes):
             process.exit()
+        for shm in list(self.kernel.shared):
+            shm.unlink()
         self.kernel.drain()
         while self.kernel.reclaim("256K"):  # folios whose last user left while they were written
             self.kernel.drain()

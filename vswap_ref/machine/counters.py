@@ -8,7 +8,9 @@ VMSTAT = (
     "nr_anon_pages",
     "nr_inactive_anon",
     "nr_active_anon",
+    "nr_mapped",
     "nr_file_pages",
+    "nr_shmem",
     "nr_swapcached",
     "nr_zswapped",
     "pgalloc_normal",
@@ -53,6 +55,9 @@ VMSTAT = (
 
 MEMCG_STAT = (
     "anon",
+    "file",
+    "shmem",
+    "file_mapped",
     "swapcached",
     "zswap",
     "zswapped",

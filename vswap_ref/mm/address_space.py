@@ -10,7 +10,8 @@ from errno import ENOMEM
 
 from .folio import folio_put
 from .pagetable import PTE_TABLE_MASK, PTE_TABLE_SHIFT, folio_pte_batch, pte_alloc, swap_pte_batch, table_ranges
-from .rmap import folio_remove_rmap
+from .rmap import drop_file_pte, folio_remove_rmap
+from .shmem import iput
 from .slot_reclaim import free_swap_and_cache_nr, free_swap_cache
 from .state import Memcg, Mm, System, Vma
 from .swap_continuation import add_swap_count_continuation
@@ -30,10 +31,12 @@ def dup_mm(s: System, parent: Mm) -> Mm | None:
     child = mm_alloc(s, parent.memcg)
     child.next_addr = parent.next_addr
     for vma in parent.vmas:
-        copy = Vma(child, vma.start, vma.end, vma.anon_vma, locked=vma.locked, hugepage=vma.hugepage)
+        copy = Vma(child, vma.start, vma.end, vma.anon_vma, vma.file, locked=vma.locked, hugepage=vma.hugepage)
         child.vmas.append(copy)
         vma.anon_vma.vmas.append(copy)
-        if copy_page_range(s, child, parent, vma):
+        if vma.file is not None:
+            vma.file.i_mmap[copy] = None  # and nothing is copied: the child's faults find the pages
+        elif copy_page_range(s, child, parent, vma):
             exit_mmap(s, child)
             return None
     return child
@@ -116,6 +119,10 @@ def zap_present_ptes(s: System, mm: Mm, table: list[int], index: int, max_nr: in
     if folio is None:
         table[index] = 0
         return 1
+    if folio.mapping is not None:
+        pte, table[index] = table[index], 0
+        drop_file_pte(s, folio, mm, pte)
+        return 1
     if folio.order:
         nr = folio_pte_batch(folio, table, index, max_nr)
     table[index : index + nr] = [0] * nr
@@ -133,6 +140,9 @@ def do_munmap(s: System, mm: Mm, vma: Vma) -> None:
         mm.pgd.pop(key, None)
     mm.vmas.remove(vma)
     vma.anon_vma.vmas.remove(vma)
+    if vma.file is not None:
+        del vma.file.i_mmap[vma]
+        iput(s, vma.file)
 
 
 def exit_mmap(s: System, mm: Mm) -> None:

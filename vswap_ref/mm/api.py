@@ -3,22 +3,33 @@
 
 from __future__ import annotations
 
-from .access import OutOfMemory, access_page, page_location
+from .access import OutOfMemory, access_page, page_location, shmem_page_location
 from .address_space import do_munmap, dup_mm, exit_mmap, mm_alloc
 from .boot import boot, mem_cgroup_alloc
 from .bulk import swap_out_mapping
 from .check import InvariantError, check
 from .cost import primitive_counts
 from .ledger import memory_ledger
-from .madvise import hugepage_madvise, madvise_dontneed, madvise_pageout, madvise_willneed
+from .madvise import do_mincore, hugepage_madvise, madvise_dontneed, madvise_pageout, madvise_willneed
 from .pagetable import mmap_region
 from .reclaim import do_try_to_free_pages, run_deferred_work
-from .state import Config, Memcg, Mm, System, Vma
+from .shmem import shmem_get_inode, shmem_mmap
+from .shmem_file import shmem_setattr, shmem_truncate_range, shmem_unlink
+from .state import Config, Memcg, Mm, ShmemInode, System, Vma
 from .swap_io import swap_io_wait_one
 from .swapoff import swapoff
 from .swapon import swapon
 from .thp import set_thp
-from .views import cluster_map, folio_orders, meminfo, memory_stat, mthp_stats, proc_swaps, refresh_vmstat
+from .views import (
+    cluster_map,
+    folio_orders,
+    meminfo,
+    memory_stat,
+    mthp_stats,
+    proc_swaps,
+    refresh_vmstat,
+    shmem_charges,
+)
 from .zswap_pool import zswap_enable
 
 __all__ = [
@@ -27,12 +38,14 @@ __all__ = [
     "Memcg",
     "Mm",
     "OutOfMemory",
+    "ShmemInode",
     "System",
     "Vma",
     "access_page",
     "boot",
     "check",
     "cluster_map",
+    "do_mincore",
     "do_munmap",
     "do_try_to_free_pages",
     "dup_mm",
@@ -55,6 +68,13 @@ __all__ = [
     "refresh_vmstat",
     "run_deferred_work",
     "set_thp",
+    "shmem_charges",
+    "shmem_get_inode",
+    "shmem_mmap",
+    "shmem_page_location",
+    "shmem_setattr",
+    "shmem_truncate_range",
+    "shmem_unlink",
     "swap_io_wait_one",
     "swap_out_mapping",
     "swapoff",

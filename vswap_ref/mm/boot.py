@@ -29,6 +29,7 @@ from .state import (
     MemcgState,
     Memory,
     PercpuSwapCluster,
+    ShmemState,
     SwapState,
     System,
     ThpState,
@@ -46,6 +47,7 @@ FAULT_SITES = {
     "swap_table_alloc": "the swap table of a cluster",
     "swap_continuation_alloc": "a count continuation page",
     "xa_node": "a node of a zswap tree",
+    "shmem_xa_node": "a node of a shared object's page cache",
     "zs_malloc": "an object in the compressed pool",
     "zswap_entry_cache_alloc": "a zswap entry",
 }
@@ -90,6 +92,7 @@ def boot(config: Config, ram_bytes: int, locks: str, online_cpus: list[int]) -> 
         thp=ThpState({order: Counters(MTHP_STAT) for order in orders_descending(THP_ORDERS_ALL_ANON)}),
         io=IoState(),
         hooks=Hooks(try_to_free_mem_cgroup_pages, try_to_free_pages),
+        shmem=ShmemState(lock_kinds.spinlock("shmem_swaplist_mutex")),
     )
 
 

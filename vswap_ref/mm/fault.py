@@ -16,9 +16,10 @@ from .memcg import mem_cgroup_charge, mem_cgroup_swap_full, memcg1_swapin
 from .page_io import swap_read_folio
 from .pagetable import PTE_TABLE_MASK, find_vma, pte_alloc, swap_pte_batch
 from .readahead import swap_update_readahead, swapin_readahead
-from .rmap import folio_add_anon_rmap, folio_maybe_mapped_shared, folio_remove_rmap
+from .rmap import folio_add_anon_rmap, folio_add_file_rmap, folio_maybe_mapped_shared, folio_remove_rmap
+from .shmem_swap import shmem_get_folio
 from .slot_reclaim import folio_free_swap, free_swap_cache
-from .state import Folio, Mm, SwapInfo, System, Vma
+from .state import Folio, Mm, ShmemInode, SwapInfo, System, Vma
 from .swap_cache import folio_matches_swap_entry, swap_cache_get_folio, swap_cache_get_shadow
 from .swap_device import get_swap_device, put_swap_device
 from .swap_map import __swap_count, swap_free_nr, swapcache_clear, swapcache_prepare
@@ -79,7 +80,7 @@ def handle_mm_fault(s: System, mm: Mm, addr: int, write: bool) -> int:
     index = addr & PTE_TABLE_MASK
     vmf = VmFault(mm, vma, addr, write, table, index, Pte(table[index]))
     if not vmf.pte:
-        return do_anonymous_page(s, vmf)
+        return do_anonymous_page(s, vmf) if vma.file is None else do_fault(s, vmf, vma.file)
     if not vmf.pte & PTE_PRESENT:
         return do_swap_page(s, vmf)
     if write and not vmf.pte & PTE_WRITE:
@@ -362,3 +363,22 @@ def pte_folio(s: System, pte: int) -> Folio | None:
     """The folio of a present PTE; None for the shared zero page."""
     pfn = pte >> PTE_SHIFT
     return s.memory.mem_map[pfn] if pfn != ZERO_PFN else None
+
+
+def do_fault(s: System, vmf: VmFault, inode: ShmemInode) -> int:
+    """Map a page of a shared object (do_shared_fault, do_read_fault): writable, also for a read."""
+    page = vmf.addr - vmf.vma.start
+    if page >= inode.i_size:
+        return VM_FAULT_SIGBUS
+    folio, err = shmem_get_folio(s, inode, page, vmf.mm.memcg)
+    if folio is None:
+        return VM_FAULT_OOM if err == -ENOMEM else VM_FAULT_SIGBUS
+    with vmf.mm.ptl:
+        if vmf.table[vmf.index] == vmf.pte:
+            folio_add_file_rmap(s, folio)
+            folio.refcount += 1
+            vmf.mm.shmempages += 1
+            vmf.table[vmf.index] = mk_pte(folio.pfn, PTE_WRITE | PTE_YOUNG | (PTE_DIRTY if vmf.write else 0))
+    folio_unlock(folio)
+    folio_put(s, folio)
+    return 0

@@ -36,6 +36,7 @@ from .memcg import (
 )
 from .page_io import swap_writeout
 from .rmap import folio_referenced, try_to_unmap
+from .shmem_swap import shmem_remove_mapping, shmem_writeout
 from .slot_reclaim import folio_free_swap
 from .state import Folio, LruvecStats, Memcg, System
 from .swap_alloc import folio_alloc_swap, swap_reclaim_work
@@ -153,7 +154,7 @@ def shrink_folio(s: System, folio: Folio, ignore_references: bool, folio_list: l
         verdict = folio_check_references(s, folio)
         if verdict:
             return verdict
-    if not folio.swapcache:
+    if not folio.swapcache and folio.mapping is None:
         if folio_alloc_swap_large(s, folio, folio_list) if folio.order else folio_alloc_swap(s, folio):
             return ACTIVATE
         folio_mark_dirty(folio)
@@ -195,7 +196,8 @@ def pageout(s: System, folio: Folio) -> str:
         return KEEP
     folio.dirty = False
     folio.reclaim = True
-    if swap_writeout(s, folio) == AOP_WRITEPAGE_ACTIVATE:
+    writeout = swap_writeout if folio.mapping is None else shmem_writeout
+    if writeout(s, folio) == AOP_WRITEPAGE_ACTIVATE:
         folio.reclaim = False
         return ACTIVATE
     s.vmstat["nr_vmscan_write"] += 1 << folio.order
@@ -210,6 +212,8 @@ def pageout(s: System, folio: Folio) -> str:
 
 def __remove_mapping(s: System, folio: Folio) -> bool:
     """Take a clean, unmapped folio out of the swap cache, leaving a shadow, and free it; False if somebody uses it."""
+    if folio.mapping is not None:
+        return shmem_remove_mapping(s, folio)
     entry = folio.swap
     si = swp_swap_info(s, entry)
     expected = 1 + (1 << folio.order)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .folio import folio_mark_dirty
+from .folio import folio_mark_dirty, folio_put
 from .pagetable import PTE_TABLE_MASK, PTE_TABLE_SHIFT
 from .split_queue import deferred_split_folio
-from .state import Folio, Mm, System, Vma
+from .state import Folio, Mm, ShmemInode, System, Vma
 from .swap_map import swap_duplicate
 from .types import (
     PTE_DIRTY,
@@ -60,6 +60,9 @@ def count_anon_mapped(s: System, folio: Folio, nr: int) -> None:
 
 def rmap_walk(folio: Folio) -> Iterator[tuple[Vma, list[int], int, int]]:
     """Every PTE that maps the folio: (vma, page table, index in it, page of the folio)."""
+    if folio.mapping is not None:
+        yield from rmap_walk_file(folio, folio.mapping)
+        return
     if folio.anon_vma is None:
         return
     pages = range(1 << folio.order)
@@ -98,8 +101,15 @@ def try_to_unmap(s: System, folio: Folio) -> None:
 
 
 def try_to_unmap_one(s: System, folio: Folio, mm: Mm, table: list[int], index: int, page: int) -> bool:
-    """One PTE becomes a swap PTE and one more user of its slot.  False if the count cannot grow."""
+    """One PTE becomes a swap PTE and one more user of its slot.  False if the count cannot grow.
+
+    The PTE of a shared object's page becomes empty: the object knows where its page is.
+    """
     pte = table[index]
+    if folio.mapping is not None:
+        table[index] = 0
+        drop_file_pte(s, folio, mm, pte)
+        return True
     entry = swp_entry_add(folio.swap, page)
     if swap_duplicate(s, entry):
         return False
@@ -117,6 +127,43 @@ def try_to_unmap_one(s: System, folio: Folio, mm: Mm, table: list[int], index: i
     folio_remove_rmap(s, folio, page)
     folio.refcount -= 1
     return True
+
+
+def rmap_walk_file(folio: Folio, inode: ShmemInode) -> Iterator[tuple[Vma, list[int], int, int]]:
+    """Every PTE that maps a shared object's folio: (vma, page table, index in it, 0)."""
+    for vma in inode.i_mmap:
+        addr = vma.start + folio.index
+        table = vma.mm.pgd.get(addr >> PTE_TABLE_SHIFT)
+        if table is None or addr >= vma.end:
+            continue
+        pte = table[addr & PTE_TABLE_MASK]
+        if pte & PTE_PRESENT and pte >> PTE_SHIFT == folio.pfn:
+            yield vma, table, addr & PTE_TABLE_MASK, 0
+
+
+def folio_add_file_rmap(s: System, folio: Folio) -> None:
+    """One more PTE maps a shared object's folio."""
+    if folio.mapcount == 0:
+        count_file_mapped(s, folio, 1)
+    folio.mapcount += 1
+
+
+def count_file_mapped(s: System, folio: Folio, nr: int) -> None:
+    """Count shared pages that become mapped (nr > 0) or unmapped."""
+    s.vmstat["nr_mapped"] += nr
+    if folio.memcg is not None:
+        folio.memcg.stat["file_mapped"] += nr
+
+
+def drop_file_pte(s: System, folio: Folio, mm: Mm, pte: int) -> None:
+    """A PTE that mapped a shared object's folio was cleared: it may have been written through, and counts no more."""
+    if pte & PTE_DIRTY:
+        folio_mark_dirty(folio)
+    folio.mapcount -= 1
+    if folio.mapcount == 0:
+        count_file_mapped(s, folio, -1)
+    mm.shmempages -= 1
+    folio_put(s, folio)
 
 
 def folio_add_large_rmap(s: System, folio: Folio, vma: Vma, addr: int, exclusive: bool, nr: int) -> None:

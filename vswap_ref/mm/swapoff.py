@@ -13,6 +13,7 @@ from .folio import folio_lock, folio_put, folio_unlock
 from .pagetable import PTE_TABLE_MASK, table_ranges
 from .readahead import swapin_readahead
 from .rmap import folio_add_anon_rmap
+from .shmem_swap import shmem_unuse
 from .slot_reclaim import folio_free_swap
 from .state import Folio, Mm, SwapInfo, System, Vma
 from .swap_cache import folio_matches_swap_entry, swap_cache_get_folio
@@ -95,6 +96,9 @@ def retire_swap_info(s: System, si: SwapInfo) -> None:
 def try_to_unuse(s: System, si: SwapInfo) -> int:
     """Bring all pages back from a device.  Returns 0 or -ENOMEM."""
     while swap_usage_in_pages(si):
+        err = shmem_unuse(s, si)
+        if err:
+            return err
         for mm in list(s.swap.mmlist):
             if not swap_usage_in_pages(si):
                 break
@@ -107,7 +111,7 @@ def try_to_unuse(s: System, si: SwapInfo) -> int:
 
 def unuse_mm(s: System, mm: Mm, si: SwapInfo) -> int:
     """Walk all page tables of a process and bring back what is on the device.  Returns 0 or -ENOMEM."""
-    for vma in mm.vmas:
+    for vma in (vma for vma in mm.vmas if vma.file is None):
         for table, start, end in table_ranges(mm, vma.start, vma.end):
             s.swap.ptes_visited += end - start
             for addr in range(start, end):

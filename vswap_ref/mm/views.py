@@ -10,11 +10,22 @@ from collections import Counter
 
 from vswap_ref.machine import PAGE_SIZE
 
-from .folio import nr_free_pages
+from .folio import folio_put, nr_free_pages
 from .pagetable import ptep_get
-from .state import Memcg, Mm, SwapInfo, System
+from .state import Folio, Memcg, Mm, ShmemInode, SwapInfo, System
+from .swap_cache import swap_cache_get_folio
+from .swap_cgroup import lookup_swap_cgroup_id
 from .swap_device import swap_usage_in_pages
-from .types import PTE_PRESENT, PTE_SHIFT, SWAP_HAS_CACHE, SWAP_MAP_BAD, SWAPFILE_CLUSTER
+from .types import (
+    PTE_PRESENT,
+    PTE_SHIFT,
+    SWAP_HAS_CACHE,
+    SWAP_MAP_BAD,
+    SWAPFILE_CLUSTER,
+    RadixEntry,
+    is_poisoned_swp_entry,
+    radix_to_swp_entry,
+)
 from .zswap_pool import zswap_total_pages
 
 
@@ -33,6 +44,8 @@ def meminfo(s: System) -> dict[str, int]:
         "MemFree": nr_free_pages(s),
         "SwapCached": s.vmstat["nr_swapcached"],
         "AnonPages": s.vmstat["nr_anon_pages"],
+        "Mapped": s.vmstat["nr_mapped"],
+        "Shmem": s.vmstat["nr_shmem"],
         "SwapTotal": s.swap.total_swap_pages,
         "SwapFree": s.swap.nr_swap_pages,
         "Zswap": zswap_total_pages(s),
@@ -58,9 +71,9 @@ def proc_swaps(s: System) -> list[dict[str, object]]:
 
 
 def memory_stat(s: System, memcg: Memcg) -> dict[str, int]:
-    """memory.stat of one cgroup (bytes for anon, swapcached, zswap and zswapped; events count pages)."""
+    """memory.stat of one cgroup (bytes for what it has now: anon to zswapped; events count pages)."""
     stat = dict(memcg.stat)
-    for name in ("anon", "swapcached", "zswapped"):
+    for name in ("anon", "file", "shmem", "file_mapped", "swapcached", "zswapped"):
         stat[name] *= PAGE_SIZE
     stat["zswap"] = memcg.zswap_bytes
     return stat
@@ -97,6 +110,32 @@ def cluster_row(s: System, si: SwapInfo, index: int) -> dict[str, object]:
         kinds.append(slot_kind(si.swap_map[offset], zero, tree.load(offset) is not None))
     names = ("none", "free", "nonfull", "frag", "full", "discard")
     return {"cluster": index, "list": names[ci.flags], "order": ci.order, "count": ci.count, "slots": kinds}
+
+
+def shmem_charges(s: System, inode: ShmemInode) -> dict[str, tuple[int, int]]:
+    """Cgroup -> (bytes of memory, bytes of swap) that it pays for an object; a page in the swap cache costs both."""
+    memory: Counter[str] = Counter()
+    swap: Counter[str] = Counter()
+    for _, entry in inode.i_pages.items():
+        folio, owner = shmem_entry_owners(s, entry)
+        if folio is not None:
+            memory[folio.memcg.name if folio.memcg else ""] += PAGE_SIZE
+        if owner is not None:
+            swap[owner.name] += PAGE_SIZE
+    return {name or "/": (memory[name], swap[name]) for name in sorted({*memory, *swap})}
+
+
+def shmem_entry_owners(s: System, entry: Folio | RadixEntry) -> tuple[Folio | None, Memcg | None]:
+    """The folio in memory, and the cgroup recorded for the slot, of an entry of a page cache."""
+    if isinstance(entry, Folio):
+        return entry, None
+    swap = radix_to_swp_entry(entry)
+    if is_poisoned_swp_entry(swap):
+        return None, None
+    folio = swap_cache_get_folio(s, swap)
+    if folio is not None:
+        folio_put(s, folio)
+    return folio, s.memcg.by_id.get(lookup_swap_cgroup_id(s, swap))
 
 
 def mthp_stats(s: System) -> list[dict[str, object]]:
