@@ -195,7 +195,7 @@ def check_folios(s: System) -> None:
         expect(folio.lru, "folio is on a list", **state)
         if folio.order:
             check_large_folio(s, folio, mapped)
-    anon = len(mapped) - (0 in mapped)
+    anon = sum(1 for folio in folios if not folio.mapping for i in range(1 << folio.order) if mapped[folio.pfn + i])
     expect(s.vmstat["nr_anon_pages"] == anon, "nr_anon_pages = pages mapped", pages=anon)
     check_split_queues(s, folios)
     used = sum(1 << folio.order for folio in folios)

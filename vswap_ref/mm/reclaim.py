@@ -28,6 +28,7 @@ from .lru import folio_isolate_lru, lruvec_add_folio
 from .memcg import (
     MAX_RECLAIM_RETRIES,
     SWAP_CLUSTER_MAX,
+    flush_memcg_stats,
     lruvec_page_state,
     mem_cgroup_get_nr_swap_pages,
     mem_cgroup_swap_full,
@@ -311,12 +312,12 @@ def shrink_lruvec(s: System, memcg: Memcg, sc: ScanControl) -> None:
     proportional = sc.target.parent is None and sc.who == DIRECT and sc.priority == DEF_PRIORITY
     inactive = scan_share(s, memcg.lruvec.nr_inactive, sc.priority) if can_reclaim_anon_pages(s, memcg) else 0
     active = scan_share(s, memcg.lruvec.nr_active, sc.priority)
+    sc.skipped_deactivate |= active > 0 and not sc.may_deactivate
     while inactive > 0:
         sc.nr_reclaimed += shrink_inactive_list(s, memcg, min(inactive, SWAP_CLUSTER_MAX), sc)
         inactive -= SWAP_CLUSTER_MAX
         if active > 0 and sc.may_deactivate:
             shrink_active_list(s, memcg, min(active, SWAP_CLUSTER_MAX))
-        sc.skipped_deactivate |= active > 0 and not sc.may_deactivate
         active -= SWAP_CLUSTER_MAX
         if sc.nr_reclaimed >= sc.nr_to_reclaim and not proportional:
             break
@@ -353,11 +354,13 @@ def shrink_node(s: System, sc: ScanControl) -> None:
 def do_try_to_free_pages(s: System, target: Memcg, nr_to_reclaim: int, who: str) -> int:
     """Scan harder and harder until enough pages are free.  Returns pages freed.
 
-    If nothing at all was freed, but active folios were passed over, it starts again and takes these, too.
+    If nothing at all was freed, but active folios were passed over, it starts again and takes these, too.  The
+    statistics are brought up to date for that: the kernel leaves it to chance, and can run out of memory here.
     """
     sc = ScanControl(target, nr_to_reclaim, who)
     shrink_zones(s, sc)
     if not sc.nr_reclaimed and sc.skipped_deactivate:
+        flush_memcg_stats(s)
         sc.force_deactivate = True
         shrink_zones(s, sc)
     run_deferred_work(s)

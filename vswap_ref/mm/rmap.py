@@ -129,6 +129,42 @@ def try_to_unmap_one(s: System, folio: Folio, mm: Mm, table: list[int], index: i
     return True
 
 
+def folio_add_large_rmap(s: System, folio: Folio, vma: Vma, addr: int, exclusive: bool, nr: int) -> None:
+    """``nr`` more PTEs map pages of a large folio, from ``addr`` on."""
+    assert folio.mapcounts is not None
+    if folio.mapcount == 0:
+        folio.anon_vma = vma.anon_vma
+        folio.index = addr & -(1 << folio.order)
+    page = addr - folio.index
+    counts = folio.mapcounts[page : page + nr]
+    folio.mapcounts[page : page + nr] = [count + 1 for count in counts]
+    folio.mapcount += nr
+    count_anon_mapped(s, folio, counts.count(0))
+    if exclusive:
+        folio.exclusive |= ((1 << nr) - 1) << page
+
+
+def folio_remove_large_rmap(s: System, folio: Folio, page: int, nr: int) -> None:
+    """``nr`` PTEs less map a large folio, from its page ``page`` on.
+
+    If some page has now lost its last PTE while others are mapped, the folio wastes memory: it waits for a split.
+    """
+    assert folio.mapcounts is not None
+    counts = [count - 1 for count in folio.mapcounts[page : page + nr]]
+    folio.mapcounts[page : page + nr] = counts
+    folio.mapcount -= nr
+    folio.exclusive &= ~(((1 << nr) - 1) << page)
+    unmapped = counts.count(0)
+    count_anon_mapped(s, folio, -unmapped)
+    if unmapped and folio.mapcount and not folio.swapcache:
+        deferred_split_folio(s, folio)
+
+
+def folio_maybe_mapped_shared(folio: Folio, mm: Mm) -> bool:
+    """Somebody else than ``mm`` maps a page of the folio."""
+    return any(vma.mm is not mm for vma, _, _, _ in rmap_walk(folio))
+
+
 def rmap_walk_file(folio: Folio, inode: ShmemInode) -> Iterator[tuple[Vma, list[int], int, int]]:
     """Every PTE that maps a shared object's folio: (vma, page table, index in it, 0)."""
     for vma in inode.i_mmap:
@@ -164,39 +200,3 @@ def drop_file_pte(s: System, folio: Folio, mm: Mm, pte: int) -> None:
         count_file_mapped(s, folio, -1)
     mm.shmempages -= 1
     folio_put(s, folio)
-
-
-def folio_add_large_rmap(s: System, folio: Folio, vma: Vma, addr: int, exclusive: bool, nr: int) -> None:
-    """``nr`` more PTEs map pages of a large folio, from ``addr`` on."""
-    assert folio.mapcounts is not None
-    if folio.mapcount == 0:
-        folio.anon_vma = vma.anon_vma
-        folio.index = addr & -(1 << folio.order)
-    page = addr - folio.index
-    counts = folio.mapcounts[page : page + nr]
-    folio.mapcounts[page : page + nr] = [count + 1 for count in counts]
-    folio.mapcount += nr
-    count_anon_mapped(s, folio, counts.count(0))
-    if exclusive:
-        folio.exclusive |= ((1 << nr) - 1) << page
-
-
-def folio_remove_large_rmap(s: System, folio: Folio, page: int, nr: int) -> None:
-    """``nr`` PTEs less map a large folio, from its page ``page`` on.
-
-    If some page has now lost its last PTE while others are mapped, the folio wastes memory: it waits for a split.
-    """
-    assert folio.mapcounts is not None
-    counts = [count - 1 for count in folio.mapcounts[page : page + nr]]
-    folio.mapcounts[page : page + nr] = counts
-    folio.mapcount -= nr
-    folio.exclusive &= ~(((1 << nr) - 1) << page)
-    unmapped = counts.count(0)
-    count_anon_mapped(s, folio, -unmapped)
-    if unmapped and folio.mapcount and not folio.swapcache:
-        deferred_split_folio(s, folio)
-
-
-def folio_maybe_mapped_shared(folio: Folio, mm: Mm) -> bool:
-    """Somebody else than ``mm`` maps a page of the folio."""
-    return any(vma.mm is not mm for vma, _, _, _ in rmap_walk(folio))

@@ -112,32 +112,6 @@ def cluster_row(s: System, si: SwapInfo, index: int) -> dict[str, object]:
     return {"cluster": index, "list": names[ci.flags], "order": ci.order, "count": ci.count, "slots": kinds}
 
 
-def shmem_charges(s: System, inode: ShmemInode) -> dict[str, tuple[int, int]]:
-    """Cgroup -> (bytes of memory, bytes of swap) that it pays for an object; a page in the swap cache costs both."""
-    memory: Counter[str] = Counter()
-    swap: Counter[str] = Counter()
-    for _, entry in inode.i_pages.items():
-        folio, owner = shmem_entry_owners(s, entry)
-        if folio is not None:
-            memory[folio.memcg.name if folio.memcg else ""] += PAGE_SIZE
-        if owner is not None:
-            swap[owner.name] += PAGE_SIZE
-    return {name or "/": (memory[name], swap[name]) for name in sorted({*memory, *swap})}
-
-
-def shmem_entry_owners(s: System, entry: Folio | RadixEntry) -> tuple[Folio | None, Memcg | None]:
-    """The folio in memory, and the cgroup recorded for the slot, of an entry of a page cache."""
-    if isinstance(entry, Folio):
-        return entry, None
-    swap = radix_to_swp_entry(entry)
-    if is_poisoned_swp_entry(swap):
-        return None, None
-    folio = swap_cache_get_folio(s, swap)
-    if folio is not None:
-        folio_put(s, folio)
-    return folio, s.memcg.by_id.get(lookup_swap_cgroup_id(s, swap))
-
-
 def mthp_stats(s: System) -> list[dict[str, object]]:
     """One row a size: its setting, folios of it that exist, and its counters (hugepages-<size>/ in sysfs)."""
     thp = s.thp
@@ -167,3 +141,29 @@ def folio_orders(s: System, mm: Mm, start: int, end: int) -> list[int | None]:
         folio = s.memory.mem_map[pte >> PTE_SHIFT] if pte & PTE_PRESENT and pte >> PTE_SHIFT else None
         orders.append(folio.order if folio is not None else None)
     return orders
+
+
+def shmem_charges(s: System, inode: ShmemInode) -> dict[str, tuple[int, int]]:
+    """Cgroup -> (bytes of memory, bytes of swap) that it pays for an object; a page in the swap cache costs both."""
+    memory: Counter[str] = Counter()
+    swap: Counter[str] = Counter()
+    for _, entry in inode.i_pages.items():
+        folio, owner = shmem_entry_owners(s, entry)
+        if folio is not None:
+            memory[folio.memcg.name if folio.memcg else ""] += PAGE_SIZE
+        if owner is not None:
+            swap[owner.name] += PAGE_SIZE
+    return {name or "/": (memory[name], swap[name]) for name in sorted({*memory, *swap})}
+
+
+def shmem_entry_owners(s: System, entry: Folio | RadixEntry) -> tuple[Folio | None, Memcg | None]:
+    """The folio in memory, and the cgroup recorded for the slot, of an entry of a page cache."""
+    if isinstance(entry, Folio):
+        return entry, None
+    swap = radix_to_swp_entry(entry)
+    if is_poisoned_swp_entry(swap):
+        return None, None
+    folio = swap_cache_get_folio(s, swap)
+    if folio is not None:
+        folio_put(s, folio)
+    return folio, s.memcg.by_id.get(lookup_swap_cgroup_id(s, swap))
