@@ -195,4 +195,6 @@ def record() -> list[str]:
     )
     if result.returncode > 1:
         raise SeriesError(f"the tests do not run, nothing was recorded:\n{result.stdout[-2000:]}")
-    return [*settled, result.stdout.strip().rpartition("\n")[2], f"{len(exercised())} functions are run by tests"]
+    done = [*settled, result.stdout.strip().rpartition("\n")[2], f"{len(exercised())} functions are run by tests"]
+    idle = [entry.function.name for entry in function_index() if entry.home and not entry.tests]
+    return [*done, *(f"{name}: no test runs it" for name in idle)]
