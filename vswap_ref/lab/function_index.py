@@ -145,18 +145,26 @@ def find_functions(words: str, entries: list[Entry]) -> list[Entry]:
     return found
 
 
-def settle_reasons() -> list[str]:
-    """Take the reason out of rows whose function has a home at the latest stage; returns their names."""
+def settle_rows() -> list[str]:
+    """Take out of the list what the latest stage has overtaken; returns the names of such functions.
+
+    A function with a home needs no reason, and one whose kernel name exists needs no other name.
+    """
     homes = stage_definitions(latest())
     rows = [asdict(row) for row in kernel_functions()]
-    settled = [row for row in rows if row["reason"] and (row["model"] or row["name"]) in homes]
-    for row in settled:
-        row["reason"] = ""
+    settled = set()
+    for row in rows:
+        if row["model"] and row["name"] in homes:
+            row["model"] = ""
+            settled.add(row["name"])
+        if row["reason"] and (row["model"] or row["name"]) in homes:
+            row["reason"] = ""
+            settled.add(row["name"])
     with baseline_path().open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    return [row["name"] for row in settled]
+    return sorted(settled)
 
 
 def choose_tests(
@@ -187,7 +195,7 @@ def record() -> list[str]:
     Tests that fail do not count.  SeriesError if they cannot be run.
     """
     checkout_series()
-    settled = [f"{name}: has a home now, its reason is gone" for name in settle_reasons()]
+    settled = [f"{name}: is in the model now, under its own name" for name in settle_rows()]
     target = baseline_path().with_name("exercised.json")
     options = ["-q", "-p", "no:cacheprovider", "-m", "not slow", "--record-functions", str(target)]
     result = subprocess.run(
