@@ -88,9 +88,10 @@ def exercised() -> dict[str, list[str]]:
 @cache
 def stage_definitions(stage: str) -> dict[str, Home]:
     """Every function in the sources of a stage.  ValueError listing the stages that exist."""
+    sources = at(stage).sources()
     places = notebook_places(stage)
     homes = {}
-    for module, text in at(stage).sources().items():
+    for module, text in sources.items():
         for node in ast.parse(text).body:
             if isinstance(node, ast.FunctionDef):
                 summary = (ast.get_docstring(node) or "").partition("\n")[0]
