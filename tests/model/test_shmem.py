@@ -358,6 +358,17 @@ def test_willneed_reads_into_the_swap_cache_and_mincore_sees_it() -> None:
     assert (kernel.vmstat["pswpin"], kernel.vmstat["pgmajfault"]) == (reads, 0)
 
 
+def test_dontneed_only_unmaps() -> None:
+    """Unlike anonymous memory, which is gone: the object still has the page, written through this mapping or not."""
+    kernel, shm, first, second = two_mappings(thp="always")
+    first[:] = TEXT * 4
+    first.process.madvise(first, "dontneed")
+    assert (first.process.rss, shm.resident) == (0, 4 * PAGE_SIZE)
+    push_out(kernel)
+    assert shm.swapped == 4 * PAGE_SIZE
+    assert first[:] == second[:] == TEXT * 4
+
+
 def test_mincore_of_anonymous_memory() -> None:
     kernel = boot(page_cluster=0)
     heap = kernel.spawn("a").mmap("16K")
