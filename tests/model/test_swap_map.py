@@ -265,18 +265,22 @@ TestSwapMapMachine = SwapMapMachine.TestCase
 
 @pytest.mark.parametrize("users", [1, 62, 63, 125, 126, 127, 63 * 128 - 1, 63 * 128, 63 * 128 * 2 + 5])
 def test_counting_is_exact_at_every_carry(users: int) -> None:
-    """Up to the second level of continuation, and back to 1."""
+    """Up to the second level of continuation, back to 1, and up again over pages full of rubbish."""
     kernel = vr.Kernel(ram="1M", swap=[vr.Pmem("1M")], cpus=1)
     system, si = kernel.system, kernel.system.swap.info[0]
     entry = SwpEntry(cluster_alloc_swap_entry(system, si, 0, SWAP_HAS_CACHE))
-    for count in range(1, users + 1):
-        assert swap_map.swap_duplicate(system, entry) == 0
-        assert swp_swapcount(system, entry) == count
-    for count in range(users - 1, 0, -1):
-        swap_map.swap_free(system, entry)
-        assert swp_swapcount(system, entry) == count
-        assert si.swap_map[entry] == SWAP_HAS_CACHE | low_digit(count)
-    assert len(si.continuation.get(0, [])) == levels_needed(users)
+    assert swap_map.swap_duplicate(system, entry) == 0
+    for rubbish in (0, 0xFF):
+        for page in si.continuation.get(0, []):
+            page[entry] = rubbish
+        for count in range(2, users + 1):
+            assert swap_map.swap_duplicate(system, entry) == 0
+            assert swp_swapcount(system, entry) == count
+        for count in range(users - 1, 0, -1):
+            swap_map.swap_free(system, entry)
+            assert swp_swapcount(system, entry) == count
+            assert si.swap_map[entry] == SWAP_HAS_CACHE | low_digit(count)
+        assert len(si.continuation.get(0, [])) == levels_needed(users)
 
 
 def test_a_page_serves_4096_neighbours() -> None:
