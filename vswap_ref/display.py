@@ -48,6 +48,10 @@ class Swatch(str):
     """A colour, shown as a small square."""
 
 
+class Figure(str):
+    """A number as text, shown to the right like other numbers."""
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """A few rows of plain values, shown as a table."""
@@ -178,8 +182,9 @@ def cell_html(value: object) -> str:
     """One table cell."""
     if isinstance(value, Swatch):
         return f"<td><span style='display:inline-block;width:.8em;height:.8em;background:{value}'></span></td>"
-    if isinstance(value, int):
-        return f"<td style='text-align:right;padding:0 .6em'>{value:,}</td>"
+    if isinstance(value, int | Figure):
+        shown = f"{value:,}" if isinstance(value, int) else escape(value)
+        return f"<td style='text-align:right;padding:0 .6em'>{shown}</td>"
     return f"<td style='padding:0 .6em'>{escape(str(value))}</td>"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vswap_ref.lab.experiments.cache import life_of_a_slot, refaults
+from vswap_ref.lab.experiments.costs import device_cost, spread
 from vswap_ref.lab.experiments.large_folios import fragmented, touch
 from vswap_ref.lab.experiments.ledger import metadata
 from vswap_ref.lab.experiments.memory import fork_and_write
@@ -139,3 +140,21 @@ def test_shared_memory_reads_ahead_by_slot() -> None:
         assert (slot_order(memory, 2, device).major_faults == 512) == suffers
     assert slot_order("anonymous").written == 0
     assert slot_order("shared").written > 400
+
+
+def test_costs_scale_with_the_device() -> None:
+    """Sixteen times the slots: sixteen times the letter's bytes; unused slots cost as much as used ones at swapon."""
+    small, large = (device_cost(size, 100, "swapfile").ledger for size in ("4M", "64M"))
+    assert large.paid()["at swapon"][0] == 16 * small.paid()["at swapon"][0]
+    assert large["swap table"][1] == 16 * small["swap table"][1]
+    assert device_cost("64M", 0, "swapfile").ledger.paid()["at swapon"] == large.paid()["at swapon"]
+
+
+def test_thin_use_keeps_whole_tables() -> None:
+    """Freed at random, no table goes; freed in order they go, but for the header's."""
+    scattered, ordered = spread(90, "random"), spread(90, "oldest first")
+    assert scattered.entries == ordered.entries == 205
+    assert (scattered.tables, ordered.tables) == (4, 2)
+    assert scattered.bytes_per_entry > 10 * scattered.letter_per_entry
+    assert scattered.letter_per_entry == ordered.letter_per_entry == 16
+    assert spread(0, zswap=False).bytes_per_entry < 8.01

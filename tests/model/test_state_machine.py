@@ -89,6 +89,19 @@ class SwapMachine(RuleBasedStateMachine):
         """A process in a cgroup."""
         return self.start("job", group)
 
+    @precondition(lambda self: len(self.kernel.processes) < 5)
+    @rule(target=processes, kind=st.sampled_from(sorted(CONTENTS)))
+    def spawn_swapped(self, kind: str) -> Any:
+        """A process that is swapped out from the beginning; if it does not fit, there is none."""
+        process = self.kernel.spawn("sleeper")
+        try:
+            process.mmap_swapped(PAGES * PAGE_SIZE, CONTENTS[kind])
+        except OSError:
+            process.exit()
+            return multiple()
+        self.oracle |= {(process, page): CONTENTS[kind] for page in range(PAGES)}
+        return process
+
     @rule(process=processes, page=st.integers(0, PAGES - 1), kind=st.sampled_from(sorted(CONTENTS)))
     def write(self, process: Process, page: int, kind: str) -> None:
         """Write a page; if memory is out, the old content must still be there."""
