@@ -120,6 +120,8 @@ def test_only_empty_clusters_take_large_folios() -> None:
         record = fragmented("64K", freed)
         assert (record.free_slots, record.whole, record.split) == (1024, 0, 64)
     assert (fragmented("64K", "cluster").whole, fragmented("2M", "cluster").whole) == (64, 2)
+
+
 def test_the_guest_waits_and_the_owner_pays() -> None:
     """The owner's limit pushes out what only the guest uses; without a limit in the way nothing is swapped."""
     owner, guest = who_pays(256, 64).rows
