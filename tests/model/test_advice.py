@@ -32,6 +32,20 @@ def test_given_away_pages_need_no_swap() -> None:
     assert kernel.vmstat["pglazyfree"] == kernel.vmstat["pglazyfreed"] == 8
 
 
+def test_reading_delays_the_drop_and_does_not_prevent_it() -> None:
+    """A page that is read between rounds of reclaim stays; when the reading ends it goes, still without swap."""
+    kernel = Kernel(ram="1M", debug=True)
+    heap = written(kernel)
+    heap.process.madvise(heap, "free")
+    for _ in range(3):
+        heap.touch(0)
+        kernel.reclaim(PAGE_SIZE)
+    assert heap.process.mincore(heap)[0]
+    for _ in range(3):
+        kernel.reclaim("64K")
+    assert heap.process.rss == 0
+
+
 def test_a_write_takes_the_gift_back() -> None:
     """A page written after MADV_FREE is ordinary memory again: reclaim swaps it out instead of dropping it."""
     kernel = Kernel(ram="1M", swap=[Ssd("1M")], debug=True)

@@ -10,7 +10,7 @@ from vswap_ref import Cgroup, Kernel, Mapping, Ssd
 from vswap_ref.machine import PAGE_SIZE
 from vswap_ref.mm.swap_cgroup import lookup_swap_cgroup_id
 from vswap_ref.mm.types import swp_entry
-from vswap_ref.mm.zswap_writeback import shrink_worker
+from vswap_ref.mm.zswap_writeback import next_online_memcg, shrink_worker
 
 
 def noise(page: int) -> bytes:
@@ -64,6 +64,7 @@ def test_high_delays_when_reclaim_cannot_help() -> None:
         times.append(kernel.clock.ns - before)
     assert max(times[:65]) < 10_000_000
     assert times[100] > times[90] > 10_000_000
+    assert 3 < times[128] / times[96] < 5, "twice the overage, four times the delay"
     assert max(times) <= 2_001_000_000
     assert all(heap.read_page(page) == noise(page) for page in range(130))
 
@@ -167,6 +168,43 @@ def test_new_records_go_to_the_nearest_online_ancestor() -> None:
     assert parent.swap_current == 2 * PAGE_SIZE
 
 
+def test_a_slot_alone_keeps_a_deleted_cgroup() -> None:
+    """No memory is left to it, but its id is still recorded."""
+    kernel = small_kernel()
+    group = kernel.cgroup("job")
+    heap = filled(kernel, group, 2)
+    pushed_out(heap)
+    heap.process.move(kernel.root)
+    group.delete()
+    kernel.drain()
+    assert (group.memory_current, group.swap_current, group.gone) == (0, 2 * PAGE_SIZE, False)
+    heap.munmap()
+    kernel.drain()
+    assert group.gone
+
+
+def test_a_deleted_cgroups_page_is_compressed_for_its_parent() -> None:
+    """What goes to zswap after the deletion is charged to the nearest ancestor that is online."""
+    kernel = small_kernel(zswap="lz4", ram="16M")
+    parent = kernel.cgroup("parent")
+    group = kernel.cgroup("child", parent)
+    heap = filled(kernel, group, 4)
+    heap.process.move(parent)
+    group.delete()
+    heap.process.madvise(heap, "pageout")
+    assert (group.zswap_current, parent.zswap_current) == (0, 4 * PAGE_SIZE)
+
+
+def test_the_tour_goes_on_after_a_deletion() -> None:
+    """The worker stopped at a cgroup that is deleted: the next in the tour is its successor."""
+    kernel = small_kernel(zswap="lz4", ram="16M")
+    groups = [kernel.cgroup(name) for name in "abc"]
+    system = kernel.system
+    system.zswap.next_shrink = groups[1].memcg
+    groups[1].delete()
+    assert next_online_memcg(system, system.zswap.next_shrink) is groups[2].memcg
+
+
 def test_a_page_of_a_deleted_cgroup_comes_back_to_the_one_who_wants_it() -> None:
     """Swap-in charges the recorded cgroup while it lives, afterwards the cgroup of the process that faults."""
     kernel = small_kernel(page_cluster=0)
@@ -263,6 +301,7 @@ def test_statistics_include_descendants_and_survive_them() -> None:
     pushed_out(heap)
     assert "pswpout 4\n" in parent.memory_stat()
     heap.process.exit()
+    assert (group.memory_current, group.memory_peak, group.swap_peak) == (0, 4 * PAGE_SIZE, 4 * PAGE_SIZE)
     group.delete()
     assert group.gone
     assert "pswpout 4\n" in parent.memory_stat()
