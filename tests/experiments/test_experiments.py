@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from vswap_ref.lab.experiments.cache import life_of_a_slot, refaults
-from vswap_ref.lab.experiments.cgroups import squeeze, who_pays
+from vswap_ref.lab.experiments.cgroups import squeeze
+from vswap_ref.lab.experiments.cgroups import who_pays as cgroup_pays
 from vswap_ref.lab.experiments.guesses import guess, windows
 from vswap_ref.lab.experiments.large_folios import fragmented, touch
 from vswap_ref.lab.experiments.ledger import metadata
@@ -145,12 +146,12 @@ def test_shared_memory_reads_ahead_by_slot() -> None:
 
 def test_a_compressed_page_is_paid_twice() -> None:
     """Version 2 charges slot and compressed bytes; version 1 lets nobody pay for the pool."""
-    v2 = who_pays("random", "zswap", "v2").rows[-1]
+    v2 = cgroup_pays("random", "zswap", "v2").rows[-1]
     assert (v2["memory KiB"], v2["swap KiB"]) == (1024, 1024)
-    v1 = who_pays("random", "zswap", "v1").rows[-1]
+    v1 = cgroup_pays("random", "zswap", "v1").rows[-1]
     assert (v1["memory KiB"], v1["memory + swap KiB"]) == (0, 1024)
-    assert 0 < who_pays("python", "zswap").rows[-1]["memory KiB"] < 512
-    assert who_pays("python", "device").rows[-1]["memory KiB"] == 0
+    assert 0 < cgroup_pays("python", "zswap").rows[-1]["memory KiB"] < 512
+    assert cgroup_pays("python", "device").rows[-1]["memory KiB"] == 0
 
 
 def test_high_slows_down_where_max_ends() -> None:
