@@ -261,6 +261,16 @@ def test_a_write_after_fork_copies_one_page() -> None:
     assert heap.orders()[5] == 4
 
 
+def test_a_block_used_once_counts_as_used_once() -> None:
+    """All its entries are young after the fault; that is one use, so it is kept, but not made active."""
+    kernel = boot()
+    _, heap = filled(kernel)
+    kernel.reclaim(PAGE_SIZE)
+    assert kernel.vmstat["pgactivate"] == 0
+    assert kernel.vmstat["pswpout"] == BLOCK
+    assert intact(heap)
+
+
 def test_the_last_mapped_page_is_copied_to_free_the_folio() -> None:
     kernel = boot()
     app, heap = filled(kernel)
@@ -275,9 +285,10 @@ def test_a_large_folio_in_the_cache_is_mapped_whole_again() -> None:
     app, heap = filled(kernel)
     app.madvise(heap, "pageout")
     assert heap.where().counts() == {"swapcache": BLOCK}
-    before = kernel.vmstat["pgfault"]
+    before, window = kernel.vmstat["pgfault"], heap.vma.ra_addr
     assert intact(heap)
     assert (kernel.vmstat["pgfault"] - before, heap.orders()) == (1, [4] * BLOCK)
+    assert heap.vma.ra_addr == window  # a hit on a large folio says nothing to readahead
 
 
 def test_a_hole_in_the_run_maps_one_page_at_a_time() -> None:
