@@ -179,10 +179,10 @@ def hugepage_madvise(s: System, vma: Vma, hugepage: bool) -> int:
 
 
 def madvise_dontneed(s: System, mm: Mm, start: int, end: int) -> int:
-    """MADV_DONTNEED: drop the pages of the range; they read as zeros again.  Returns pages dropped."""
-    before = mm.anonpages + mm.swapents
+    """MADV_DONTNEED: unmap the pages of the range; those of its own read as zeros again.  Returns pages dropped."""
+    before = mm.anonpages + mm.shmempages + mm.swapents
     zap_pte_range(s, mm, start, end)
-    return before - mm.anonpages - mm.swapents
+    return before - mm.anonpages - mm.shmempages - mm.swapents
 
 
 def pageout_folios(s: System, mm: Mm, table: list[int], index: int, last: int) -> Iterator[Folio]:
