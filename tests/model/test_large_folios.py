@@ -137,6 +137,13 @@ def test_without_leave_to_reclaim_a_full_cgroup_gets_single_pages() -> None:
     assert intact(heap)
 
 
+def test_a_charge_that_may_not_wait_leaves_no_event() -> None:
+    kernel = boot()
+    app = kernel.spawn("app", cgroup=kernel.cgroup("small", memory_max="48K"))
+    app.mmap("64K")[0] = 1
+    assert (stats(kernel)["anon_fault_fallback_charge"], app.rss, app.cgroup.events) == (1, PAGE_SIZE, {})
+
+
 def test_with_leave_to_reclaim_the_first_block_goes() -> None:
     kernel = boot()
     app = kernel.spawn("app", cgroup=kernel.cgroup("small", memory_max="80K"))
@@ -144,6 +151,7 @@ def test_with_leave_to_reclaim_the_first_block_goes() -> None:
     app.madvise(heap, "hugepage")
     heap[0] = 1
     heap[BLOCK * PAGE_SIZE] = 2
+    assert app.cgroup.events["max"] > 0
     assert heap.orders() == [None] * BLOCK + [4] * BLOCK
     assert (stats(kernel)["swpout"], stats(kernel)["anon_fault_fallback"]) == (1, 0)
 

@@ -56,9 +56,9 @@ def try_charge_large(s: System, memcg: Memcg, nr: int, reclaim: bool) -> bool:
         place = page_counter_try_charge(memcg.memory_counters, nr)
         if place < 0:
             return True
-        memcg_event(memcg.lineage[place], "max")
         if not reclaim:
             break
+        memcg_event(memcg.lineage[place], "max")
         s.hooks.try_to_free_mem_cgroup_pages(s, memcg.lineage[place], max(nr, SWAP_CLUSTER_MAX))
     if s.memcg.memsw:
         page_counter_uncharge(memcg.memsw_counters, nr)
