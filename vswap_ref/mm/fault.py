@@ -38,6 +38,7 @@ from .types import (
     VM_FAULT_MAJOR,
     VM_FAULT_OOM,
     VM_FAULT_SIGBUS,
+    ZERO_PFN,
     Pte,
     SwpEntry,
     mk_pte,
@@ -48,7 +49,6 @@ from .types import (
 )
 from .workingset import workingset_refault
 
-ZERO_PFN = 0
 MINOR_FAULT_NS = 1_000
 """Virtual time of a fault without I/O: an assumption, so that asynchronous writes can end while a program runs."""
 

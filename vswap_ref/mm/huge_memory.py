@@ -12,13 +12,14 @@ from vswap_ref.machine import PAGE_SIZE
 
 from .folio import folio_put, folio_ref_freeze, folio_ref_unfreeze, folio_trylock, folio_unlock
 from .lru import lruvec_add_folio, lruvec_del_folio
+from .rmap import folio_remove_rmap, rmap_walk
 from .slot_reclaim import free_folio_and_swap_cache
 from .split_queue import folio_unqueue_deferred_split
 from .state import Folio, Memcg, System
 from .swap_cache import __swap_cache_replace_folio
 from .swap_device import swap_cluster_lock, swap_cluster_unlock, swp_swap_info
 from .thp import count_mthp_stat
-from .types import PMD_ORDER, SWP_OFFSET_MASK, swp_entry_add
+from .types import PMD_ORDER, PTE_YOUNG, SWP_OFFSET_MASK, ZERO_PFN, mk_pte, swp_entry_add
 
 
 def split_folio_to_list(s: System, folio: Folio, folio_list: list[Folio] | None = None) -> int:
@@ -34,10 +35,25 @@ def split_folio_to_list(s: System, folio: Folio, folio_list: list[Folio] | None 
     count_split(s, order, failed=tails is None)
     if tails is None:
         return -EAGAIN
+    for page in (folio, *tails):
+        try_to_map_unused_to_zeropage(s, page)
     if on_lru:
         lruvec_add_folio(s, folio)
     release_tails(s, tails, folio_list, on_lru)
     return 0
+
+
+def try_to_map_unused_to_zeropage(s: System, folio: Folio) -> None:
+    """A page that was split off and is all zeros is not worth its memory: its PTEs map the shared zero page instead."""
+    if folio.mapcount == 0 or folio.data != bytes(PAGE_SIZE):
+        return
+    for vma, table, index, _ in rmap_walk(folio):
+        if not vma.locked:
+            with vma.mm.ptl:
+                table[index] = mk_pte(ZERO_PFN, PTE_YOUNG)
+                folio_remove_rmap(s, folio, 0)
+                vma.mm.anonpages -= 1
+                folio.refcount -= 1
 
 
 def count_split(s: System, order: int, failed: bool) -> None:

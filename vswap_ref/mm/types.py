@@ -127,6 +127,9 @@ PTE_SHIFT = 8
 
 PTRS_PER_PTE = 512
 
+ZERO_PFN = 0
+"""Page frame of the shared zero page."""
+
 
 def mk_pte(pfn: int, flags: int) -> Pte:
     """A present page-table entry."""
