@@ -197,9 +197,10 @@ def test_windows_follow_hits() -> None:
 def test_slots_follow_time_and_addresses_follow_the_program() -> None:
     """Strewn addresses end readahead by address and leave readahead by slot alone."""
     assert guess("compile", "strewn", "ssd").read_ahead == 0
-    assert guess("compile", "recorded", "ssd").read_ahead > 50
+    assert guess("compile", "recorded", "ssd").hits > 20
     tight = [guess("sqlite", "recorded", "ssd", page_cluster, memory_percent=25) for page_cluster in (0, 3, 5)]
     assert tight[0].read < tight[1].read < tight[2].read
+    assert tight[0].major_faults > tight[2].major_faults > tight[1].major_faults
     assert tight[0].milliseconds < tight[1].milliseconds < tight[2].milliseconds
     disk = [guess("sort", layout, "disk") for layout in ("recorded", "strewn")]
     assert all(record.hits > 0.9 * record.read_ahead > 0 for record in disk)
