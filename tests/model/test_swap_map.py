@@ -304,6 +304,26 @@ def test_a_range_across_clusters_answers_for_both(cached: tuple[bool, bool]) -> 
     assert [si.swap_map[offset] for offset in (512, 1024)] == [0x40 if stays else 0 for stays in cached]
 
 
+@pytest.mark.parametrize(
+    ("users", "pages"), [(1, 0), (61, 0), (62, 1), (63, 1), (125, 1), (8062, 1), (8063, 2), (8126, 2)]
+)
+def test_room_is_made_once_and_only_when_needed(users: int, pages: int) -> None:
+    """However often room is asked for, there is one page for each digit, also if an unused one is full of rubbish."""
+    kernel = vr.Kernel(ram="1M", swap=[vr.Pmem("1M")], cpus=1)
+    system, si = kernel.system, kernel.system.swap.info[0]
+    entry = SwpEntry(cluster_alloc_swap_entry(system, si, 0, SWAP_HAS_CACHE))
+    for _ in range(users):
+        assert swap_map.swap_duplicate(system, entry) == 0
+    for _ in range(3):
+        assert add_swap_count_continuation(system, entry) == 0
+        levels = si.continuation.get(0, [])
+        assert len(levels) == pages
+        for page in levels[levels_needed(users) :]:
+            page[entry] = 0xFF
+    assert swap_map.swap_duplicate(system, entry) == 0
+    assert swp_swapcount(system, entry) == users + 1
+
+
 def test_a_page_serves_4096_neighbours() -> None:
     """Two slots of one page of the map share a continuation page, slots of two pages do not."""
     kernel = vr.Kernel(ram="1M", swap=[vr.Pmem("32M")], cpus=1)
