@@ -42,6 +42,11 @@ booted: weakref.WeakSet[Kernel] = weakref.WeakSet()
 TEXT = b"swapped out     " * (PAGE_SIZE // 16)
 """Content of a page, for whom the content does not matter."""
 
+_DISCARD_FLAGS = {
+    "once": api.SWAP_FLAG_DISCARD | api.SWAP_FLAG_DISCARD_ONCE,
+    "pages": api.SWAP_FLAG_DISCARD | api.SWAP_FLAG_DISCARD_PAGES,
+    "both": api.SWAP_FLAG_DISCARD,
+}
 _LOCK_TYPES = (type(threading.Lock()), type(threading.RLock()))
 
 
@@ -109,6 +114,7 @@ class Kernel:
         self.events: list[Event] = []
         self.processes: list[Process] = []
         self.devices: dict[int, BlockDevice] = {}
+        self.image: Hibernation | None = None
         self.online_cpus = list(range(cpus))
         self.system = api.boot(config, pages * PAGE_SIZE, locks, self.online_cpus)
         self.root = Cgroup(self, self.system.memcg.root)
@@ -166,23 +172,53 @@ class Kernel:
 
     # --- swap devices ----------------------------------------------------------------------------------------------
 
-    def swapon(self, device: BlockDevice, priority: int = -1) -> int:
-        """Use a device for swap; returns its number.  OSError if it is in use or not usable."""
+    def swapon(self, device: BlockDevice, priority: int = -1, discard: str | None = None) -> int:
+        """Use a device or swap file for swap; returns its number.
+
+        priority: 0 to 32767, higher is used first; -1: after all others, in turn with its like.  discard: tell the
+        device which pages are empty, "once" (all of them now), "pages" (each cluster that becomes empty) or "both";
+        devices that cannot forget ignore it.  OSError: EBUSY in use already, EINVAL no usable header (see
+        ``vr.mkswap``) or a file with holes, EPERM 24 devices are in use, EIO, ENOMEM; then nothing has changed.
+        """
         if not isinstance(device, BlockDevice):
             raise ValueError(f"device={device!r}: expected a block device such as Ssd('1G')")
-        number = self._run("swapon", device.name, api.swapon, device, priority)
+        check_range("priority", priority, -1, api.SWAP_FLAG_PRIO_MASK)
+        check_choice("discard", discard, (None, *_DISCARD_FLAGS))
+        flags = _DISCARD_FLAGS[discard] if discard else 0
+        if priority >= 0:
+            flags |= api.SWAP_FLAG_PREFER | priority
+        number = self._run("swapon", device.name, api.swapon, device, flags)
         raise_errno(number, f"swapon {device.name} (priority {priority})")
         self.devices[number] = device
         return int(number)
 
     def swapoff(self, device: int | BlockDevice) -> None:
-        """Bring everything back from a device and stop using it.  OSError(ENOMEM) if it does not fit: then it stays."""
+        """Bring everything back from a device and stop using it.
+
+        OSError(ENOMEM) if it does not fit in memory, OSError(EINTR) if a signal comes (``k.faults.fail("signal")``) or
+        a hibernation image is on it; then it stays in use.
+        """
         numbers = [n for n, known in self.devices.items() if n == device or known is device]
         if not numbers:
             raise OSError(errno.EINVAL, f"swapoff: {device!r} is not in use; in use are {list(self.devices)}")
         err = self._run("swapoff", str(numbers[0]), api.swapoff, numbers[0])
         raise_errno(err, f"swapoff {self.devices[numbers[0]].name}")
         del self.devices[numbers[0]]
+
+    def hibernate(self, pages: int | None = None, device: int | None = None) -> Hibernation:
+        """Save the first ``pages`` page frames in use (None: all) to a device (None: the first); use it with ``with``.
+
+        OSError: ENOSPC without enough free slots, EBUSY while another image exists, ENODEV without a device, EIO.
+        """
+        used = sum(1 << folio.order for folio in set(self.system.memory.mem_map[1:]) if folio is not None)
+        check_range("pages", used if pages is None else pages, 0, used)
+        number = api.find_first_swap(self.system) if device is None else device
+        raise_errno(number, "hibernate")
+        check_choice("device", number, self.devices)
+        nr = used if pages is None else pages
+        raise_errno(self._run("hibernate", f"{nr} pages", api.swsusp_write, number, nr), f"hibernate {nr} pages")
+        self.image = Hibernation(self, number, nr)
+        return self.image
 
     # --- reclaim and time ------------------------------------------------------------------------------------------
 
@@ -304,6 +340,41 @@ class Kernel:
         info = api.meminfo(self.system)
         shown = ", ".join(f"{name}={format_size(nr_bytes)}" for name, nr_bytes in info.items())
         return f"<Kernel {shown}>"
+
+
+class Hibernation:
+    """An image of memory on a swap device.  Its slots are in use, and cached slots are kept, until ``release``."""
+
+    def __init__(self, kernel: Kernel, device: int, pages: int) -> None:
+        self.kernel = kernel
+        self.device = device
+        self.pages = pages
+
+    def read(self) -> list[bytes]:
+        """The saved pages, read back from the device."""
+        if not self.active:
+            raise OSError(errno.EINVAL, "the image was released")
+        return api.swsusp_read(self.kernel.system)
+
+    @property
+    def active(self) -> bool:
+        """Not released."""
+        return self.kernel.image is self
+
+    def release(self) -> None:
+        """The image is not needed any more: its slots are free.  May be called again."""
+        if self.active:
+            self.kernel.image = None
+            self.kernel._run("release image", f"{self.pages} pages", api.swsusp_free)
+
+    def __enter__(self) -> Hibernation:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.release()
+
+    def __repr__(self) -> str:
+        return f"<Hibernation: {self.pages} pages on device {self.device}>"
 
 
 class Cgroup:

@@ -9,6 +9,7 @@ from .boot import boot, mem_cgroup_alloc
 from .bulk import swap_out_mapping
 from .check import InvariantError, check
 from .cost import primitive_counts
+from .hibernate import find_first_swap, swsusp_free, swsusp_read, swsusp_write
 from .ledger import memory_ledger
 from .madvise import madvise_pageout, madvise_willneed
 from .pagetable import mmap_region
@@ -16,11 +17,23 @@ from .reclaim import do_try_to_free_pages, run_deferred_work
 from .state import Config, Memcg, Mm, System, Vma
 from .swap_io import swap_io_wait_one
 from .swapoff import swapoff
-from .swapon import swapon
+from .swapon import (
+    SWAP_FLAG_DISCARD,
+    SWAP_FLAG_DISCARD_ONCE,
+    SWAP_FLAG_DISCARD_PAGES,
+    SWAP_FLAG_PREFER,
+    SWAP_FLAG_PRIO_MASK,
+    swapon,
+)
 from .views import cluster_map, meminfo, memory_stat, proc_swaps, refresh_vmstat
 from .zswap_pool import zswap_enable
 
 __all__ = [
+    "SWAP_FLAG_DISCARD",
+    "SWAP_FLAG_DISCARD_ONCE",
+    "SWAP_FLAG_DISCARD_PAGES",
+    "SWAP_FLAG_PREFER",
+    "SWAP_FLAG_PRIO_MASK",
     "Config",
     "InvariantError",
     "Memcg",
@@ -36,6 +49,7 @@ __all__ = [
     "do_try_to_free_pages",
     "dup_mm",
     "exit_mmap",
+    "find_first_swap",
     "madvise_pageout",
     "madvise_willneed",
     "mem_cgroup_alloc",
@@ -53,5 +67,8 @@ __all__ = [
     "swap_out_mapping",
     "swapoff",
     "swapon",
+    "swsusp_free",
+    "swsusp_read",
+    "swsusp_write",
     "zswap_enable",
 ]

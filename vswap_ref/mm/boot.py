@@ -34,6 +34,7 @@ FAULT_SITES = {
     "xa_node": "a node of a zswap tree",
     "zs_malloc": "an object in the compressed pool",
     "zswap_entry_cache_alloc": "a zswap entry",
+    "signal": "no allocation: a signal interrupts swapoff",
 }
 
 

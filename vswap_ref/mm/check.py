@@ -17,6 +17,7 @@ from .swap_continuation import swp_swapcount
 from .swap_device import swap_usage_in_pages
 from .swap_table import swap_table_get
 from .types import (
+    CLUSTER_FLAG_DISCARD,
     CLUSTER_FLAG_FRAG,
     CLUSTER_FLAG_FREE,
     CLUSTER_FLAG_FULL,
@@ -27,6 +28,8 @@ from .types import (
     SWAP_MAP_BAD,
     SWAP_USAGE_OFFLIST_BIT,
     SWAPFILE_CLUSTER,
+    SWP_SOLIDSTATE,
+    SWP_WRITEOK,
     SwpEntry,
     swp_entry,
     swp_offset,
@@ -41,13 +44,15 @@ class InvariantError(AssertionError):
 
 def check(s: System) -> None:
     """Assert every invariant; silent if all hold."""
-    references = swap_pte_references(s)
+    references = swap_pte_references(s) + hibernation_references(s)
     for si in s.swap.info:
         if si.bdev is not None:
+            check_extents(si)
             check_device_counters(s, si)
             check_clusters(si)
             check_slots(s, si, references)
     check_totals(s)
+    check_priority_lists(s)
     check_folios(s)
     check_lists(s)
     check_mms(s)
@@ -79,6 +84,8 @@ def check_device_counters(s: System, si: SwapInfo) -> None:
     off_list = bool(si.inuse_pages & SWAP_USAGE_OFFLIST_BIT)
     expect(off_list == (si not in s.swap.avail_head), "off-list bit = not on the available list", device=si.type)
     expect(used < si.pages or off_list, "a full device is off the available list", device=si.type)
+    usable = si.max - si.swap_map.count(SWAP_MAP_BAD)
+    expect(si.pages == usable, "pages = slots that are not bad", pages=si.pages, usable=usable)
 
 
 def check_clusters(si: SwapInfo) -> None:
@@ -100,6 +107,7 @@ def check_clusters(si: SwapInfo) -> None:
         expect((ci.flags == CLUSTER_FLAG_FREE) <= (ci.count == 0 and ci.table is None), "free cluster is bare", **where)
         expect(ci.table is not None or ci.count == 0, "cluster in use has a table", **where)
         expect((ci.flags == CLUSTER_FLAG_FULL) <= (ci.count == SWAPFILE_CLUSTER), "full cluster is full", **where)
+        expect((ci.flags == CLUSTER_FLAG_DISCARD) <= (ci.count == 0), "cluster to be discarded is empty", **where)
 
 
 def check_slots(s: System, si: SwapInfo, references: Counter[int]) -> None:
@@ -112,9 +120,8 @@ def check_slots(s: System, si: SwapInfo, references: Counter[int]) -> None:
             expect(references[entry] == 0, "no PTE names a free slot", entry=hex(entry))
         elif byte != SWAP_MAP_BAD:
             count = swp_swapcount(s, entry)
-            expect(
-                count == references[entry], "count = swap PTEs", entry=hex(entry), count=count, ptes=references[entry]
-            )
+            users = references[entry]
+            expect(count == users, "count = swap PTEs, or the image", entry=hex(entry), count=count, users=users)
             check_used_slot(s, si, entry, offset)
 
 
@@ -256,3 +263,36 @@ def check_no_lock_held(s: System) -> None:
     locked = [ci.index for si in s.swap.info for ci in si.cluster_info if ci.lock.locked()]
     expect(not locked, "no cluster lock leaked", clusters=locked)
     expect(not any(mm.ptl.locked() for mm in s.mms), "no page-table lock leaked")
+
+
+def check_extents(si: SwapInfo) -> None:
+    """The extents cover all slots in order, and continue each other nowhere (or they would be one)."""
+    following = 0
+    for extent in si.swap_extents:
+        expect(extent.start_page == following, "extents leave no slot out", device=si.type, extent=extent)
+        following += extent.nr_pages
+    expect(following >= si.max, "extents cover the device", covered=following, max=si.max)
+
+
+def check_priority_lists(s: System) -> None:
+    """Active and available devices are in order of priority; flags and counters follow from the lists."""
+    active, available = s.swap.active_head, s.swap.avail_head
+    for devices in (active, available):
+        prios = [si.prio for si in devices]
+        expect(prios == sorted(prios, reverse=True), "devices are sorted by priority", prios=prios)
+    writable = {si.type for si in s.swap.info if si.flags & SWP_WRITEOK}
+    expect({si.type for si in active} == writable, "active devices are those in service", writable=writable)
+    rotating = sum(not si.flags & SWP_SOLIDSTATE for si in active)
+    expect(s.swap.nr_rotate_swap == rotating, "nr_rotate_swap", counter=s.swap.nr_rotate_swap, devices=rotating)
+    hints = {si.type for hint in s.swap.percpu for si in hint.si if si is not None}
+    expect(hints <= writable, "no CPU has a hint to a device that is gone", hints=hints, writable=writable)
+
+
+def hibernation_references(s: System) -> Counter[int]:
+    """The image names each of its slots once; its runs are in order and do not touch."""
+    type_, extents = s.power.root_swap, s.power.swsusp_extents
+    bounds = [bound for extent in extents for bound in extent]
+    expect(bounds == sorted(set(bounds)), "runs of image slots are apart and in order", extents=extents)
+    slots = [offset for first, end in extents for offset in range(first, end)]
+    expect(len(slots) == len(s.power.image_blocks), "each image page has a slot", slots=len(slots))
+    return Counter(swp_entry(type_, offset) for offset in slots)

@@ -68,10 +68,12 @@ def swap_count(byte: int) -> int:
 # Device flags (struct swap_info_struct.flags).
 SWP_USED = 1 << 0
 SWP_WRITEOK = 1 << 1
+SWP_DISCARDABLE = 1 << 2
 
 SWP_SOLIDSTATE = 1 << 4
 SWP_CONTINUED = 1 << 5
 SWP_BLKDEV = 1 << 6
+SWP_AREA_DISCARD = 1 << 9
 SWP_PAGE_DISCARD = 1 << 10
 SWP_STABLE_WRITES = 1 << 11
 SWP_SYNCHRONOUS_IO = 1 << 12

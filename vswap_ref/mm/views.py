@@ -11,7 +11,7 @@ from vswap_ref.machine import PAGE_SIZE
 from .folio import nr_free_pages
 from .state import Memcg, SwapInfo, System
 from .swap_device import swap_usage_in_pages
-from .types import SWAP_HAS_CACHE, SWAP_MAP_BAD, SWAPFILE_CLUSTER
+from .types import SWAP_HAS_CACHE, SWAP_MAP_BAD, SWAPFILE_CLUSTER, SWP_BLKDEV
 from .zswap_pool import zswap_total_pages
 
 
@@ -42,15 +42,15 @@ def proc_swaps(s: System) -> list[dict[str, object]]:
     """One row a device in use, as in /proc/swaps (sizes in bytes)."""
     return [
         {
-            "Filename": si.bdev.name,
-            "Type": "partition" if si.bdev.is_block else "file",
+            "Filename": si.swap_file.name,
+            "Type": "partition" if si.flags & SWP_BLKDEV else "file",
             "Size": si.pages * PAGE_SIZE,
             "Used": swap_usage_in_pages(si) * PAGE_SIZE,
             "Priority": si.prio,
             "number": si.type,
         }
         for si in s.swap.active_head
-        if si.bdev is not None
+        if si.swap_file is not None
     ]
 
 
