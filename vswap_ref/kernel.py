@@ -193,7 +193,7 @@ class Kernel:
         return int(number)
 
     def swapoff(self, device: int | BlockDevice) -> None:
-        """Bring everything back from a device and stop using it.
+        """Bring everything back from a device and stop using it.  A page that cannot be read is lost: poisoned.
 
         OSError(ENOMEM) if it does not fit in memory, OSError(EINTR) if a signal comes (``k.faults.fail("signal")``) or
         a hibernation image is on it; then it stays in use.
@@ -640,7 +640,7 @@ class Mapping:
         return bytes(self[page * PAGE_SIZE : (page + 1) * PAGE_SIZE])
 
     def where(self) -> display.PageMap:
-        """Where each page is: unmapped, zeropage, resident, swapcache, zero, zswap or swapfile.  Touches nothing."""
+        """Where each page is: unmapped, zeropage, resident, swapcache, zero, zswap, swapfile, poisoned.  Only looks."""
         system, mm = self.process.kernel.system, self.process.mm
         places = [api.page_location(system, mm, addr) for addr in range(self.vma.start, self.vma.end)]
         return display.PageMap(self.process.name, places)

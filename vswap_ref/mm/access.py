@@ -19,6 +19,7 @@ from .types import (
     PTE_SHIFT,
     PTE_WRITE,
     PTE_YOUNG,
+    SWAP_PTE_END,
     VM_FAULT_OOM,
     VM_FAULT_SIGBUS,
     is_swap_pte,
@@ -69,10 +70,12 @@ def fault(s: System, mm: Mm, addr: int, write: bool) -> None:
 
 
 def page_location(s: System, mm: Mm, addr: int) -> str:
-    """Where a page's content is: unmapped, zeropage, resident, swapcache, zero, zswap or swapfile."""
+    """Where a page's content is: unmapped, zeropage, resident, swapcache, zero, zswap, swapfile or (lost) poisoned."""
     pte = ptep_get(mm, addr)
     if not pte:
         return "unmapped"
+    if pte >= SWAP_PTE_END:
+        return "poisoned"
     if not is_swap_pte(pte):
         folio = s.memory.mem_map[pte >> PTE_SHIFT]
         assert folio is not None

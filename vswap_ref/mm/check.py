@@ -30,7 +30,9 @@ from .types import (
     SWAPFILE_CLUSTER,
     SWP_SOLIDSTATE,
     SWP_WRITEOK,
+    Pte,
     SwpEntry,
+    is_swap_pte,
     swp_entry,
     swp_offset,
     swp_tb_is_folio,
@@ -203,7 +205,7 @@ def check_mms(s: System) -> None:
     """Per-process counters."""
     for mm in s.mms:
         ptes = [pte for table in mm.pgd.values() for pte in table if pte]
-        swapped = sum(not pte & PTE_PRESENT for pte in ptes)
+        swapped = sum(is_swap_pte(Pte(pte)) for pte in ptes)
         present = sum(bool(pte & PTE_PRESENT and pte >> PTE_SHIFT) for pte in ptes)
         expect(mm.swapents == swapped, "MM_SWAPENTS = swap PTEs", counter=mm.swapents, ptes=swapped)
         expect(not swapped or mm in s.swap.mmlist, "swapoff will look at a process with swap PTEs", ptes=swapped)

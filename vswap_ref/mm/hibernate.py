@@ -141,7 +141,8 @@ def save_page(s: System, bdev: BlockDevice, data: bytes) -> int:
 def swsusp_read(s: System) -> list[bytes]:
     """Read the image back, in the order in which it was saved.  OSError(EIO) if the device fails."""
     bdev = s.swap.info[s.power.root_swap].bdev
-    assert bdev is not None
+    if bdev is None:
+        return []  # an image without pages has not kept its device
     return [bdev.read(block) for block in s.power.image_blocks]
 
 

@@ -22,6 +22,7 @@ from .swap_io import folio_wait_writeback
 from .swap_map import swap_free
 from .swapon import release_swap_info
 from .types import (
+    PTE_MARKER_POISONED,
     PTE_SHIFT,
     PTE_SOFT_DIRTY,
     PTE_SWP_EXCLUSIVE,
@@ -32,6 +33,7 @@ from .types import (
     Pte,
     SwpEntry,
     is_swap_pte,
+    make_pte_marker,
     mk_pte,
     pte_same_as_swp,
     pte_to_swp_entry,
@@ -167,35 +169,31 @@ def unuse_pte_range_one(s: System, si: SwapInfo, vma: Vma, addr: int, table: lis
         return 0 if si.swap_map[swp_offset(entry)] in (0, SWAP_MAP_BAD) else -ENOMEM
     folio_lock(folio)
     folio_wait_writeback(s, folio)
-    err = unuse_pte(s, vma, addr, table, pte, folio)
-    if not err:
-        folio_free_swap(s, folio)
+    unuse_pte(s, vma, addr, table, pte, folio)
+    folio_free_swap(s, folio)
     folio_unlock(folio)
     folio_put(s, folio)
-    return err
+    return 0
 
 
-def unuse_pte(s: System, vma: Vma, addr: int, table: list[int], old: Pte, folio: Folio) -> int:
-    """Replace a swap PTE by a present one: clean, old, not writable.  Returns 0; -ENOMEM if the folio has no data.
-
-    The kernel maps a poison marker for a page that cannot be read; here swapoff fails and nothing is lost.
-    """
+def unuse_pte(s: System, vma: Vma, addr: int, table: list[int], old: Pte, folio: Folio) -> None:
+    """Replace a swap PTE by a present one, clean, old and not writable; by a poison marker if the folio has no data."""
     entry = SwpEntry(old >> PTE_SHIFT)
     index = addr & PTE_TABLE_MASK
     if not folio_matches_swap_entry(folio, entry):
-        return 0
-    if not folio.uptodate:
-        return -ENOMEM
+        return
     with vma.mm.ptl:
         if not pte_same_as_swp(Pte(table[index]), old):
-            return 0
-        folio_add_anon_rmap(s, folio, vma, addr, exclusive=bool(old & PTE_SWP_EXCLUSIVE))
-        folio.refcount += 1
+            return
         vma.mm.swapents -= 1
-        vma.mm.anonpages += 1
-        table[index] = mk_pte(folio.pfn, old & (PTE_SOFT_DIRTY | PTE_UFFD_WP))
+        if folio.uptodate:
+            folio_add_anon_rmap(s, folio, vma, addr, exclusive=bool(old & PTE_SWP_EXCLUSIVE))
+            folio.refcount += 1
+            vma.mm.anonpages += 1
+            table[index] = mk_pte(folio.pfn, old & (PTE_SOFT_DIRTY | PTE_UFFD_WP))
+        else:
+            table[index] = make_pte_marker(PTE_MARKER_POISONED)
     swap_free(s, entry)
-    return 0
 
 
 def unuse_swap_cache(s: System, si: SwapInfo) -> None:

@@ -150,9 +150,13 @@ def pte_to_swp_entry(pte: Pte) -> SwpEntry:
     return SwpEntry(pte >> PTE_SHIFT)
 
 
+SWAP_PTE_END = MAX_SWAPFILES << SWP_TYPE_SHIFT << PTE_SHIFT
+"""Entries from here on carry a type that is no device: markers."""
+
+
 def is_swap_pte(pte: Pte) -> bool:
-    """True for a non-empty, non-present entry: the page is swapped out."""
-    return pte != 0 and not pte & PTE_PRESENT
+    """True for a non-empty, non-present entry that names a device: the page is swapped out (softleaf_is_swap)."""
+    return 0 < pte < SWAP_PTE_END and not pte & PTE_PRESENT
 
 
 def pte_move_swp_offset(pte: Pte, delta: int) -> Pte:
@@ -164,3 +168,12 @@ def pte_same_as_swp(pte: Pte, swp_pte: Pte) -> bool:
     """Equal but for soft-dirty and uffd-wp."""
     ignored = PTE_SOFT_DIRTY | PTE_UFFD_WP
     return pte & ~ignored == swp_pte & ~ignored
+
+
+SWP_PTE_MARKER = 31
+PTE_MARKER_POISONED = 1 << 1
+
+
+def make_pte_marker(marker: int) -> Pte:
+    """A page-table entry that names no page and no slot, only what happened here."""
+    return swp_entry_to_pte(swp_entry(SWP_PTE_MARKER, marker), 0)
