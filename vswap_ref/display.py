@@ -26,6 +26,7 @@ COLOURS = {
     "disk": "#c8453c",
     "bad": "#555555",
     "poisoned": "#b5179e",
+    "image": "#3a66c4",
 }
 """One colour for one place of a page, everywhere; chosen to differ also in lightness."""
 

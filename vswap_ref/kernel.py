@@ -42,11 +42,6 @@ booted: weakref.WeakSet[Kernel] = weakref.WeakSet()
 TEXT = b"swapped out     " * (PAGE_SIZE // 16)
 """Content of a page, for whom the content does not matter."""
 
-_DISCARD_FLAGS = {
-    "once": api.SWAP_FLAG_DISCARD | api.SWAP_FLAG_DISCARD_ONCE,
-    "pages": api.SWAP_FLAG_DISCARD | api.SWAP_FLAG_DISCARD_PAGES,
-    "both": api.SWAP_FLAG_DISCARD,
-}
 _LOCK_TYPES = (type(threading.Lock()), type(threading.RLock()))
 
 
@@ -182,12 +177,9 @@ class Kernel:
         """
         if not isinstance(device, BlockDevice):
             raise ValueError(f"device={device!r}: expected a block device such as Ssd('1G')")
-        check_range("priority", priority, -1, api.SWAP_FLAG_PRIO_MASK)
-        check_choice("discard", discard, (None, *_DISCARD_FLAGS))
-        flags = _DISCARD_FLAGS[discard] if discard else 0
-        if priority >= 0:
-            flags |= api.SWAP_FLAG_PREFER | priority
-        number = self._run("swapon", device.name, api.swapon, device, flags)
+        check_range("priority", priority, -1, 32767)
+        check_choice("discard", discard, (None, "once", "pages", "both"))
+        number = self._run("swapon", device.name, api.swapon, device, api.swap_flags(priority, discard))
         raise_errno(number, f"swapon {device.name} (priority {priority})")
         self.devices[number] = device
         return int(number)

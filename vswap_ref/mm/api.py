@@ -17,23 +17,11 @@ from .reclaim import do_try_to_free_pages, run_deferred_work
 from .state import Config, Memcg, Mm, System, Vma
 from .swap_io import swap_io_wait_one
 from .swapoff import swapoff
-from .swapon import (
-    SWAP_FLAG_DISCARD,
-    SWAP_FLAG_DISCARD_ONCE,
-    SWAP_FLAG_DISCARD_PAGES,
-    SWAP_FLAG_PREFER,
-    SWAP_FLAG_PRIO_MASK,
-    swapon,
-)
+from .swapon import swap_flags, swapon
 from .views import cluster_map, meminfo, memory_stat, proc_swaps, refresh_vmstat
 from .zswap_pool import zswap_enable
 
 __all__ = [
-    "SWAP_FLAG_DISCARD",
-    "SWAP_FLAG_DISCARD_ONCE",
-    "SWAP_FLAG_DISCARD_PAGES",
-    "SWAP_FLAG_PREFER",
-    "SWAP_FLAG_PRIO_MASK",
     "Config",
     "InvariantError",
     "Memcg",
@@ -63,6 +51,7 @@ __all__ = [
     "proc_swaps",
     "refresh_vmstat",
     "run_deferred_work",
+    "swap_flags",
     "swap_io_wait_one",
     "swap_out_mapping",
     "swapoff",

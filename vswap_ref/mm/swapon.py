@@ -46,6 +46,13 @@ SWAP_FLAGS_VALID = 0x7FFFF
 DEF_SWAP_PRIO = -1
 
 
+def swap_flags(priority: int, discard: str | None) -> int:
+    """The second argument of swapon, as swapon(8) makes it from its options; ``priority`` -1: none was given."""
+    policy = {None: 0, "both": 0, "once": SWAP_FLAG_DISCARD_ONCE, "pages": SWAP_FLAG_DISCARD_PAGES}[discard]
+    flags = policy | (SWAP_FLAG_DISCARD if discard else 0)
+    return flags if priority < 0 else flags | SWAP_FLAG_PREFER | priority
+
+
 def alloc_swap_info(s: System) -> SwapInfo | None:
     """The first unused device number's structure; None if all 24 are taken."""
     for si in s.swap.info:
@@ -143,21 +150,21 @@ def setup_clusters(s: System, si: SwapInfo, badpages: tuple[int, ...]) -> int:
     return 0
 
 
-def setup_discard(si: SwapInfo, swap_flags: int) -> None:
+def setup_discard(si: SwapInfo, flags: int) -> None:
     """Decide what is discarded, and discard the whole area now if asked for; an error there does not matter."""
     assert si.bdev is not None
-    if not swap_flags & SWAP_FLAG_DISCARD or not si.bdev.can_discard:
+    if not flags & SWAP_FLAG_DISCARD or not si.bdev.can_discard:
         return
     si.flags |= SWP_DISCARDABLE | SWP_AREA_DISCARD | SWP_PAGE_DISCARD
-    if swap_flags & SWAP_FLAG_DISCARD_ONCE:
+    if flags & SWAP_FLAG_DISCARD_ONCE:
         si.flags &= ~SWP_PAGE_DISCARD
-    elif swap_flags & SWAP_FLAG_DISCARD_PAGES:
+    elif flags & SWAP_FLAG_DISCARD_PAGES:
         si.flags &= ~SWP_AREA_DISCARD
     if si.flags & SWP_AREA_DISCARD:
         discard_swap(si)
 
 
-def setup_swap_area(s: System, si: SwapInfo, swap_flags: int) -> int:
+def setup_swap_area(s: System, si: SwapInfo, flags: int) -> int:
     """Read the header, find the slots' places, allocate the arrays.  Returns 0 or a negative errno."""
     assert si.swap_file is not None
     header = read_header_page(si.swap_file)
@@ -167,17 +174,17 @@ def setup_swap_area(s: System, si: SwapInfo, swap_flags: int) -> int:
     if header is None or not si.max:
         return -EINVAL
     si.pages = si.max - 1
-    return setup_swap_extents(si) or setup_swap_map(s, si, header) or setup_device(s, si, header, swap_flags)
+    return setup_swap_extents(si) or setup_swap_map(s, si, header) or setup_device(s, si, header, flags)
 
 
-def setup_device(s: System, si: SwapInfo, header: SwapHeader, swap_flags: int) -> int:
+def setup_device(s: System, si: SwapInfo, header: SwapHeader, flags: int) -> int:
     """Device properties, clusters, discard, zswap's trees.  Returns 0 or -ENOMEM."""
     assert si.bdev is not None
     set_device_flags(s, si, si.bdev)
     err = setup_clusters(s, si, header.badpages)
     if err:
         return err
-    setup_discard(si, swap_flags)
+    setup_discard(si, flags)
     return zswap_swapon(s, si.type, si.max)
 
 
@@ -215,22 +222,22 @@ def release_swap_info(s: System, si: SwapInfo) -> None:
     si.flags = 0
 
 
-def swapon(s: System, specialfile: BlockDevice, swap_flags: int = 0) -> int:
+def swapon(s: System, specialfile: BlockDevice, flags: int = 0) -> int:
     """Use a device or a file for swap.
 
-    ``swap_flags``: SWAP_FLAG_PREFER and a priority, SWAP_FLAG_DISCARD with _ONCE or _PAGES.  Returns the device
+    ``flags``: SWAP_FLAG_PREFER and a priority, SWAP_FLAG_DISCARD with _ONCE or _PAGES.  Returns the device
     number, or -EINVAL (unknown flags, no or a bad header, a hole in the file, no usable slot), -EBUSY (in use),
     -EPERM (24 devices are in use), -EIO, -ENOMEM; then nothing has changed.
     """
-    if swap_flags & ~SWAP_FLAGS_VALID:
+    if flags & ~SWAP_FLAGS_VALID:
         return -EINVAL
     si = alloc_swap_info(s)
     if si is None:
         return -EPERM
-    err = claim_swapfile(s, si, specialfile) or setup_swap_area(s, si, swap_flags)
+    err = claim_swapfile(s, si, specialfile) or setup_swap_area(s, si, flags)
     if err:
         release_swap_info(s, si)
         return err
-    prio = swap_flags & SWAP_FLAG_PRIO_MASK if swap_flags & SWAP_FLAG_PREFER else DEF_SWAP_PRIO
+    prio = flags & SWAP_FLAG_PRIO_MASK if flags & SWAP_FLAG_PREFER else DEF_SWAP_PRIO
     enable_swap_info(s, si, prio)
     return si.type
