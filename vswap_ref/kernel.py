@@ -202,12 +202,12 @@ class Kernel:
 
         OSError: ENOSPC without enough free slots, EBUSY while another image exists, ENODEV without a device, EIO.
         """
-        used = sum(1 << folio.order for folio in set(self.system.memory.mem_map[1:]) if folio is not None)
-        check_range("pages", used if pages is None else pages, 0, used)
+        used = self.system.memory.used
+        nr = used if pages is None else pages
+        check_range("pages", nr, 0, used)
         number = api.find_first_swap(self.system) if device is None else device
         raise_errno(number, "hibernate")
         check_choice("device", number, self.devices)
-        nr = used if pages is None else pages
         raise_errno(self._run("hibernate", f"{nr} pages", api.swsusp_write, number, nr), f"hibernate {nr} pages")
         self.image = Hibernation(self, number, nr)
         return self.image

@@ -507,8 +507,10 @@ def test_an_image_that_does_not_fit_takes_nothing() -> None:
     """ENOSPC before anything is written, EIO in the middle: all slots are given back."""
     kernel, heap = busy_kernel(vr.Ssd("256K"))
     used = kernel.swaps().rows[0]["Used"]
+    written = kernel.devices[0].stats.writes
     with pytest.raises(OSError, match="ENOSPC"):
         kernel.hibernate()
+    assert kernel.devices[0].stats.writes == written
     kernel.devices[0].fail_writes(pages=None)
     with pytest.raises(OSError, match="EIO"):
         kernel.hibernate(5)

@@ -29,12 +29,12 @@ def add_swap_extent(si: SwapInfo, start_page: int, nr_pages: int, start_block: i
 
 
 def setup_swap_extents(si: SwapInfo) -> int:
-    """Find the places of all slots.  Returns 0, or -EINVAL for a file with a hole or without one whole page."""
-    assert si.swap_file is not None
+    """Find the places of all slots.  Returns 0, or -EINVAL for a file with a hole or whose blocks cannot be told."""
     if si.flags & SWP_BLKDEV:
         add_swap_extent(si, 0, si.max, 0)
         return 0
-    assert isinstance(si.swap_file, SwapFile)
+    if not isinstance(si.swap_file, SwapFile):
+        return -EINVAL
     return generic_swapfile_activate(si, si.swap_file)
 
 

@@ -40,9 +40,9 @@ def parse_swap_header(page: bytes) -> SwapHeader | None:
     return None
 
 
-def read_swap_header(swap_file: BlockDevice, header: SwapHeader | None) -> int:
+def read_swap_header(swap_file: BlockDevice, header: SwapHeader) -> int:
     """How many pages a swap area has, the header included; 0 if swapon must refuse it."""
-    if header is None or not header.last_page:
+    if not header.last_page:
         return 0
     maxpages = min(SWAPFILE_MAXIMUM_SIZE, header.last_page + 1)
     if swap_file.pages < maxpages:
@@ -52,9 +52,9 @@ def read_swap_header(swap_file: BlockDevice, header: SwapHeader | None) -> int:
     return maxpages if header.nr_badpages <= MAX_SWAP_BADPAGES else 0
 
 
-def read_header_page(swap_file: BlockDevice) -> SwapHeader | int | None:
-    """Read page 0 of a device or file: its header, None if it has none that is known, or the read's negative errno."""
+def read_header_page(swap_file: BlockDevice) -> SwapHeader | int:
+    """Read page 0 of a device or file: its header, -EINVAL if it has none that is known, or the errno of the read."""
     try:
-        return parse_swap_header(swap_file.read(0))
+        return parse_swap_header(swap_file.read(0)) or -EINVAL
     except OSError as error:
         return -(error.errno or EINVAL)

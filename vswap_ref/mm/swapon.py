@@ -171,7 +171,7 @@ def setup_swap_area(s: System, si: SwapInfo, flags: int) -> int:
     if isinstance(header, int):
         return header
     si.max = read_swap_header(si.swap_file, header)
-    if header is None or not si.max:
+    if not si.max:
         return -EINVAL
     si.pages = si.max - 1
     return setup_swap_extents(si) or setup_swap_map(s, si, header) or setup_device(s, si, header, flags)
