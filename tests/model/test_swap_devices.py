@@ -617,7 +617,7 @@ def test_swapoff_frees_what_only_the_cache_holds() -> None:
         heap.write_page(page, b"x" * PAGE_SIZE)
     heap.process.madvise(heap, "pageout")
     heap.munmap()
-    assert kernel.swaps().rows[0]["Used"] == 16 * PAGE_SIZE
+    assert kernel.clusters().counts()["cached"] > 8, "most writes are still in flight"
     kernel.swapoff(0)
     kernel.reclaim("64K")
     assert kernel.system.memory.used == 0
