@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 import vswap_ref as vr
 from vswap_ref.kernel import Kernel, Mapping
 from vswap_ref.machine import PAGE_SIZE, BlockDevice, swap_header
+from vswap_ref.mm.folio import folio_alloc
 from vswap_ref.mm.hibernate import count_swap_pages, swap_type_of, swapdev_block, swsusp_extents_insert
 from vswap_ref.mm.slot_reclaim import folio_free_swap
 from vswap_ref.mm.state import SwapInfo
+from vswap_ref.mm.swap_alloc import folio_alloc_swap
 from vswap_ref.mm.swap_extent import swap_slot_block
 from vswap_ref.mm.types import SWAP_MAP_BAD, SWP_AREA_DISCARD, SWP_DISCARDABLE, SWP_PAGE_DISCARD
 
@@ -673,3 +675,29 @@ def test_a_page_that_cannot_be_read_is_poisoned_by_swapoff() -> None:
         process.exit()
     kernel.drain()
     assert kernel.system.memory.used == 0
+
+
+@pytest.mark.parametrize("order", [1, 4, 9])
+def test_the_room_that_is_shown_is_the_room_there_is(order: int) -> None:
+    """The allocator places exactly as many large folios as the view of the clusters says."""
+    kernel = vr.Kernel(ram="32M", swap=[vr.Ssd("8M")], cpus=1)
+    app = kernel.spawn("app")
+    pieces = [app.mmap(PAGE_SIZE) for _ in range(1200)]
+    for piece in pieces:
+        piece.write_page(0, random.Random(1).randbytes(PAGE_SIZE))
+        app.madvise(piece, "pageout")
+    kernel.drain()
+    for piece in [*pieces[:300], *pieces[600:700]]:
+        piece.munmap()
+    room = sum(row["runs"][order] for row in kernel.clusters().rows if row["usable"][order])
+    assert room == {1: 256, 4: 32, 9: 1}[order]
+    placed = 0
+    while placed <= room:
+        folio = folio_alloc(kernel.system, order)
+        assert folio is not None
+        folio.data[:] = random.Random(2).randbytes(len(folio.data))
+        folio.swapbacked = folio.uptodate = folio.locked = True
+        if folio_alloc_swap(kernel.system, folio):
+            break
+        placed += 1
+    assert placed == room
