@@ -81,14 +81,15 @@ class FunctionRecorder:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
-        """Trace calls, and nothing else, while a test runs."""
+        """Trace calls, and nothing else, while a test runs; a test that fails shows nothing."""
         calls = CallTrace()
         sys.settrace(None if item.get_closest_marker("hypothesis") else calls.enter)
         try:
-            return (yield)
+            result = yield
         finally:
             sys.settrace(None)
-            self.note(item, calls.codes)
+        self.note(item, calls.codes)
+        return result
 
     def note(self, item: pytest.Item, codes: Counter[CodeType]) -> None:
         """File what a test has called; the variants of a parametrized test are one test."""
@@ -100,9 +101,9 @@ class FunctionRecorder:
         self.named.setdefault(test, set()).update(getattr(item, "function", self.note).__code__.co_names)
 
     def pytest_sessionfinish(self, exitstatus: int) -> None:
-        """Write the most specific tests of each function, if all tests have passed."""
+        """Write the most specific tests of each function, unless the run was broken off."""
         from vswap_ref.lab.function_index import choose_tests
 
-        if exitstatus == 0:
+        if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
             text = json.dumps(choose_tests(self.calls, self.named), indent=1)
             self.target.write_text(text + "\n", encoding="utf-8")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .series.stages import install as _install_stages
 
 if TYPE_CHECKING:
-    from .kernel import Cgroup, Hibernation, InvariantError, Kernel, Mapping, OutOfMemory, Process, Zswap
+    from .kernel import Cgroup, Hibernation, InvariantError, Kernel, Mapping, OutOfMemory, Process, Shmem, Thp, Zswap
     from .lab import Record, compare, load_trace, run
     from .machine import Disk, Pmem, Ssd, SwapFile, Zram, mkswap
     from .series import at
@@ -22,7 +22,18 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "kernel": ("Cgroup", "Hibernation", "InvariantError", "Kernel", "Mapping", "OutOfMemory", "Process", "Zswap"),
+    "kernel": (
+        "Cgroup",
+        "Hibernation",
+        "InvariantError",
+        "Kernel",
+        "Mapping",
+        "OutOfMemory",
+        "Process",
+        "Shmem",
+        "Thp",
+        "Zswap",
+    ),
     "machine": ("Disk", "Pmem", "Ssd", "SwapFile", "Zram", "mkswap"),
     "lab": ("Record", "compare", "load_trace", "run"),
     "series": ("at",),
@@ -39,8 +50,10 @@ __all__ = [
     "Pmem",
     "Process",
     "Record",
+    "Shmem",
     "Ssd",
     "SwapFile",
+    "Thp",
     "Zram",
     "Zswap",
     "at",

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 from vswap_ref.machine import format_size
@@ -16,6 +15,7 @@ from vswap_ref.machine import format_size
 COLOURS = {
     "unmapped": "#88888822",
     "free": "#88888822",
+    "hole": "#88888822",
     "zeropage": "#b8b8b8",
     "resident": "#2e9e5b",
     "swapcache": "#1f9bb5",
@@ -25,8 +25,8 @@ COLOURS = {
     "swapfile": "#c8453c",
     "disk": "#c8453c",
     "bad": "#555555",
-    "poisoned": "#b5179e",
     "image": "#3a66c4",
+    "lost": "#555555",
 }
 """One colour for one place of a page, everywhere; chosen to differ also in lightness."""
 
@@ -47,6 +47,10 @@ LEDGER_COLOURS = (
 
 class Swatch(str):
     """A colour, shown as a small square."""
+
+
+class Figure(str):
+    """A number as text, shown to the right like other numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +163,13 @@ class ClusterMap:
         return "".join(parts) + legend_html(self.counts())
 
 
+def escape(text: str) -> str:
+    """Text for HTML, in attributes too."""
+    from html import escape as html_escape  # its table of entities takes longer to load than the whole model
+
+    return html_escape(text, quote=True)
+
+
 def table_html(rows: Sequence[dict[str, Any]]) -> str:
     """A plain table; numbers to the right."""
     if not rows:
@@ -172,8 +183,9 @@ def cell_html(value: object) -> str:
     """One table cell."""
     if isinstance(value, Swatch):
         return f"<td><span style='display:inline-block;width:.8em;height:.8em;background:{value}'></span></td>"
-    if isinstance(value, int):
-        return f"<td style='text-align:right;padding:0 .6em'>{value:,}</td>"
+    if isinstance(value, int | Figure):
+        shown = f"{value:,}" if isinstance(value, int) else escape(value)
+        return f"<td style='text-align:right;padding:0 .6em'>{shown}</td>"
     return f"<td style='padding:0 .6em'>{escape(str(value))}</td>"
 
 
@@ -193,7 +205,7 @@ def squares_svg(places: Sequence[str], alt: str, columns: int = 64, side: int = 
                 start = x
     width = min(columns, max(1, len(places))) * side
     return (
-        f"<svg role='img' aria-label='{escape(alt, quote=True)}' width='{width}' height='{lines * side}' "
+        f"<svg role='img' aria-label='{escape(alt)}' width='{width}' height='{lines * side}' "
         f"viewBox='0 0 {width} {lines * side}' xmlns='http://www.w3.org/2000/svg'>{''.join(rects)}</svg>"
     )
 
@@ -242,5 +254,9 @@ def kernel_html(kernel: Any) -> str:
         {"device": row["Filename"], "size": format_size(row["Size"]), "used": format_size(row["Used"])}
         for row in kernel.swaps().rows
     ]
-    tables = "".join(table_html(rows) for rows in (swaps, processes) if rows)
+    shared = [
+        {"shared object": o.name, "resident": format_size(o.resident), "swapped": format_size(o.swapped)}
+        for o in kernel.shared
+    ]
+    tables = "".join(table_html(rows) for rows in (swaps, processes, shared) if rows)
     return f"<table><tbody><tr>{info}</tr></tbody></table>{tables}"

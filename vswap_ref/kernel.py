@@ -13,7 +13,7 @@ import pickle
 import threading
 import weakref
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,32 @@ class Zswap:
 
 
 @dataclass(frozen=True, slots=True)
+class Thp:
+    """Transparent huge pages, as in sysfs.
+
+    enabled: "always", "madvise" or "never", for the sizes that inherit it: 2M, unless ``sizes`` says otherwise.
+    sizes: settings of single sizes, 16K to 2M: "always", "inherit", "madvise" or "never", e.g. ``{"64K": "always"}``.
+    defrag: who may reclaim memory for a large folio: "always", "madvise" (mappings that asked for it) or "never".
+    """
+
+    enabled: str = "madvise"
+    sizes: dict[int | str, str] = field(default_factory=dict)
+    defrag: str = "madvise"
+
+    def __post_init__(self) -> None:
+        check_choice("enabled", self.enabled, ("always", "madvise", "never"))
+        check_choice("defrag", self.defrag, ("always", "madvise", "never"))
+        for size, setting in self.sizes.items():
+            thp_order(size)
+            check_choice(f"sizes[{size!r}]", setting, ("always", "inherit", "madvise", "never"))
+
+    @property
+    def orders(self) -> dict[int, str]:
+        """Settings by order: a folio of order n has 2**n pages."""
+        return {thp_order(size): setting for size, setting in self.sizes.items()}
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """One operation of the face: when it began and ended (virtual ns), and the counters that it moved."""
 
@@ -79,7 +105,7 @@ class Kernel:
     ram: size of memory (int or "64M").  swap: devices, in order.  zswap: a Zswap, a compressor's name or "off".
     cpus: 1 to 64.  memcg: "v2", "v1" or None.  seed: kept for workloads.  swappiness: 0 to 200.  page_cluster:
     readahead of 2**page_cluster pages, 0 to 5.  debug: check invariants after every operation.  locks: "plain" or
-    "validated".
+    "validated".  thp: a Thp, or "never", "madvise" or "always": whether faults may bring in folios of 2M.
     """
 
     def __init__(
@@ -94,11 +120,15 @@ class Kernel:
         page_cluster: int = 3,
         debug: bool = False,
         locks: str = "plain",
+        thp: Thp | str = "never",
     ) -> None:
         devices = [swap] if isinstance(swap, BlockDevice) else list(swap)
         if zswap == "off":
             zswap = None
         self.zswap = Zswap(zswap) if isinstance(zswap, str) else zswap
+        self.thp = Thp(thp) if isinstance(thp, str) else thp
+        if not hasattr(thp, "orders") and not isinstance(thp, str):
+            raise ValueError(f"thp={thp!r}: expected a Thp, 'never', 'madvise' or 'always'")
         check_choice("memcg", memcg, ("v2", "v1", None))
         check_range("cpus", cpus, 1, 64)
         check_range("swappiness", swappiness, 0, 200)
@@ -108,10 +138,12 @@ class Kernel:
         self.seed = seed
         self.events: list[Event] = []
         self.processes: list[Process] = []
+        self.shared: list[Shmem] = []
         self.devices: dict[int, BlockDevice] = {}
         self.image: Hibernation | None = None
         self.online_cpus = list(range(cpus))
         self.system = api.boot(config, pages * PAGE_SIZE, locks, self.online_cpus)
+        api.set_thp(self.system, self.thp.enabled, self.thp.defrag, self.thp.orders)
         self.root = Cgroup(self, self.system.memcg.root)
         if self.zswap is not None:
             api.zswap_enable(self.system, self.zswap.compressor)
@@ -157,6 +189,20 @@ class Kernel:
         self.processes.append(process)
         return process
 
+    def shmem(self, size: int | str, name: str | None = None) -> Shmem:
+        """A new shared memory object, all zeros, to be mapped: ``app.mmap(shm)``.  OSError if the name exists."""
+        pages = parse_pages(size, "size")
+        names = [shm.name for shm in self.shared if shm.linked]
+        if name is None:
+            name = next(free for n in range(len(names) + 1) if (free := f"shm{n}") not in names)
+        if not isinstance(name, str) or not name or "/" in name:
+            raise ValueError(f"name={name!r}: expected a non-empty name without '/'")
+        if name in names:
+            raise OSError(errno.EEXIST, f"a shared object named {name!r} exists")
+        shm = Shmem(self, api.shmem_get_inode(self.system, name, pages))
+        self.shared.append(shm)
+        return shm
+
     def cpu_offline(self, cpu: int) -> None:
         """Take a CPU offline; its processes go on on the first one that is left.  ValueError for the last."""
         check_choice("cpu", cpu, self.online_cpus if len(self.online_cpus) > 1 else ())
@@ -185,7 +231,7 @@ class Kernel:
         return int(number)
 
     def swapoff(self, device: int | BlockDevice) -> None:
-        """Bring everything back from a device and stop using it.  A page that cannot be read is lost: poisoned.
+        """Bring everything back from a device and stop using it.  A page that cannot be read is lost.
 
         OSError(ENOMEM) if it does not fit in memory, OSError(EINTR) if a signal comes (``k.faults.fail("signal")``) or
         a hibernation image is on it; then it stays in use.
@@ -266,6 +312,10 @@ class Kernel:
     def swaps(self) -> display.Table:
         """One row a swap device, as in /proc/swaps."""
         return display.Table("swaps", api.proc_swaps(self.system))
+
+    def thp_stats(self) -> display.Table:
+        """One row a size of large folios: its setting, folios of it now, and its counters (in folios)."""
+        return display.Table("large folios", api.mthp_stats(self.system))
 
     def clusters(self, device: int = 0) -> display.ClusterMap:
         """The physical clusters of a device: which list each is on and what every slot holds."""
@@ -510,17 +560,23 @@ class Process:
 
     @property
     def rss(self) -> int:
-        """Bytes of its memory that are present."""
-        return self.mm.anonpages * PAGE_SIZE
+        """Bytes of its memory that are present; shared pages count in each process that has them mapped."""
+        return (self.mm.anonpages + self.mm.shmempages) * PAGE_SIZE
 
     @property
     def swap(self) -> int:
-        """Bytes of its memory that are swapped out (VmSwap)."""
+        """Bytes of its anonymous memory that are swapped out (VmSwap)."""
         return self.mm.swapents * PAGE_SIZE
 
-    def mmap(self, size: int | str) -> Mapping:
-        """Map ``size`` bytes of anonymous memory (whole pages); all zeros until written."""
-        mapping = Mapping(self, api.mmap_region(self.mm, parse_pages(size, "size")))
+    def mmap(self, what: int | str | Shmem) -> Mapping:
+        """Map ``what`` bytes of anonymous memory (whole pages), all zeros until written; or a shared object, whole.
+
+        OSError(ENOENT) for an object without a name.
+        """
+        if isinstance(what, Shmem):
+            mapping = Mapping(self, api.shmem_mmap(self.mm, what.mappable_by(self)))
+        else:
+            mapping = Mapping(self, api.mmap_region(self.mm, parse_pages(what, "size")))
         self.mappings.append(mapping)
         return mapping
 
@@ -554,15 +610,29 @@ class Process:
         return child
 
     def madvise(self, mapping: Mapping, advice: str, start: int = 0, stop: int | None = None) -> int:
-        """Advise on the bytes [start, stop) of a mapping: "pageout" or "willneed".  Returns pages dealt with."""
-        calls = {"pageout": api.madvise_pageout, "willneed": api.madvise_willneed}
-        check_choice("advice", advice, tuple(calls))
+        """Advise on the bytes [start, stop) of a mapping.  Returns pages dealt with.
+
+        "pageout": swap out.  "willneed": read ahead.  "dontneed": drop.  "hugepage", "nohugepage": ask for large
+        folios, or for none; for whole mappings only.
+        """
+        calls = {"pageout": api.madvise_pageout, "willneed": api.madvise_willneed, "dontneed": api.madvise_dontneed}
+        check_choice("advice", advice, (*calls, "hugepage", "nohugepage"))
         if mapping.process is not self or not mapping.mapped:
             raise OSError(errno.ENOMEM, f"madvise: not a mapping of process {self.name!r}")
         first, last, _ = slice(start, stop).indices(len(mapping))
         begin, end = mapping.vma.start + first // PAGE_SIZE, mapping.vma.start - (-last // PAGE_SIZE)
         self.kernel.system.cpu = self.cpu
-        return int(self.kernel._run("madvise", advice, calls[advice], self.mm, begin, end))
+        if advice in calls:
+            return int(self.kernel._run("madvise", advice, calls[advice], self.mm, begin, end))
+        if (first, last) != (0, len(mapping)):
+            raise ValueError(f"start={start!r}, stop={stop!r}: {advice} is for a whole mapping")
+        return int(self.kernel._run("madvise", advice, api.hugepage_madvise, mapping.vma, advice == "hugepage"))
+
+    def mincore(self, mapping: Mapping) -> list[bool]:
+        """Which pages of a mapping are in memory, in a page table, a page cache or the swap cache."""
+        if mapping.process is not self or not mapping.mapped:
+            raise OSError(errno.ENOMEM, f"mincore: not a mapping of process {self.name!r}")
+        return api.do_mincore(self.kernel.system, self.mm, mapping.vma.start, mapping.vma.end)
 
     def exit(self) -> None:
         """End: all its memory and swap entries are dropped."""
@@ -578,7 +648,7 @@ class Process:
 
 
 class Mapping:
-    """A range of anonymous memory, used like a bytearray: ``m[0:5] = b"hello"``, ``bytes(m[0:5])``, ``m[7]``."""
+    """A range of memory, used like a bytearray: ``m[0:5] = b"hello"``, ``bytes(m[0:5])``, ``m[7]``."""
 
     def __init__(self, process: Process, vma: api.Vma) -> None:
         self.process = process
@@ -621,6 +691,7 @@ class Mapping:
         """Access one page (its number in the mapping) as a load or store would, without changing it."""
         if not 0 <= page < self.pages:
             raise IndexError(f"page={page!r}: the mapping has pages 0 to {self.pages - 1}")
+        self._within_object(page + 1)
         self._access(page, write)
 
     def write_page(self, page: int, data: bytes) -> None:
@@ -632,10 +703,22 @@ class Mapping:
         return bytes(self[page * PAGE_SIZE : (page + 1) * PAGE_SIZE])
 
     def where(self) -> display.PageMap:
-        """Where each page is: unmapped, zeropage, resident, swapcache, zero, zswap, swapfile, poisoned.  Only looks."""
+        """Where each page is: unmapped, zeropage, resident, swapcache, zero, zswap, swapfile or lost.  Only looks.
+
+        For shared memory: where the object's pages are, whether mapped here or not (see Shmem.where).
+        """
         system, mm = self.process.kernel.system, self.process.mm
+        if self.vma.file is not None:
+            pages = range(min(self.pages, self.vma.file.i_size))
+            return display.PageMap(
+                self.vma.file.name, [api.shmem_page_location(system, self.vma.file, i) for i in pages]
+            )
         places = [api.page_location(system, mm, addr) for addr in range(self.vma.start, self.vma.end)]
         return display.PageMap(self.process.name, places)
+
+    def orders(self) -> list[int | None]:
+        """The order of the folio that each page is mapped to: 0 for a single page; None where none is present."""
+        return api.folio_orders(self.process.kernel.system, self.process.mm, self.vma.start, self.vma.end)
 
     def munmap(self) -> None:
         """Unmap it; its memory and swap entries are dropped."""
@@ -651,11 +734,19 @@ class Mapping:
         if isinstance(where, int):
             if not -len(self) <= where < len(self):
                 raise IndexError(f"byte {where} of a mapping of {len(self)} bytes")
-            return where % len(self), where % len(self) + 1
+            where = slice(where % len(self), where % len(self) + 1)
         start, stop, step = where.indices(len(self))
         if step != 1:
             raise ValueError(f"slice step {step}: only 1 is possible")
+        self._within_object(-(-stop // PAGE_SIZE) if stop > start else 0)
         return start, max(start, stop)
+
+    def _within_object(self, end: int) -> None:
+        """OSError(EFAULT), for the bus error, unless the pages below ``end`` lie in the shared object."""
+        inode = self.vma.file
+        if inode is not None and end > inode.i_size:
+            pages = f"page {end - 1} is beyond the end of shared object {inode.name!r} of {inode.i_size} pages"
+            raise OSError(errno.EFAULT, f"bus error: {pages}")
 
     def _access(self, page: int, write: bool) -> tuple[bytearray, int]:
         kernel = self.process.kernel
@@ -666,10 +757,106 @@ class Mapping:
         return content
 
     def __repr__(self) -> str:
-        return f"<Mapping of {self.process.name}: {self.pages} pages>"
+        shared = f" of shared object {self.vma.file.name!r}" if self.vma.file is not None else ""
+        return f"<Mapping of {self.process.name}: {self.pages} pages{shared}>"
 
     def _repr_html_(self) -> str:
         return self.where()._repr_html_()
+
+
+class Shmem:
+    """A shared memory object (a file on tmpfs): processes that map it see the same pages.
+
+    It lives as long as it has a name or a mapping; its pages are paid for by the cgroup that touched them first.
+    """
+
+    def __init__(self, kernel: Kernel, inode: api.ShmemInode) -> None:
+        self.kernel = kernel
+        self.inode = inode
+
+    @property
+    def name(self) -> str:
+        """Its name, also after it was unlinked."""
+        return self.inode.name
+
+    @property
+    def linked(self) -> bool:
+        """It still has its name."""
+        return bool(self.inode.nlink)
+
+    @property
+    def size(self) -> int:
+        """Bytes from the first page to the end."""
+        return self.inode.i_size * PAGE_SIZE
+
+    @property
+    def resident(self) -> int:
+        """Bytes in the page cache."""
+        return self.inode.nrpages * PAGE_SIZE
+
+    @property
+    def swapped(self) -> int:
+        """Bytes in swap."""
+        return self.inode.swapped * PAGE_SIZE
+
+    def truncate(self, size: int | str) -> None:
+        """Change its size (whole pages).  What is cut off is gone, touching it a bus error; what is added is zeros.
+
+        OSError(ENOENT) if the object has ended.
+        """
+        pages = parse_pages(size, "size")
+        self._alive("truncate")
+        self.kernel._run("truncate", self.name, api.shmem_setattr, self.inode, pages)
+
+    def punch_hole(self, start: int, stop: int | None = None) -> None:
+        """Drop the bytes [start, stop), whole pages (None: to the end); they read as zeros again."""
+        first, last, _ = slice(start, stop).indices(self.size)
+        for name, value, byte in (("start", start, first), ("stop", stop, last)):
+            if byte % PAGE_SIZE:
+                raise ValueError(f"{name}={value!r}: expected a multiple of {PAGE_SIZE}")
+        self._alive("punch_hole")
+        pages = (first // PAGE_SIZE, max(first, last) // PAGE_SIZE)
+        self.kernel._run("punch_hole", self.name, api.shmem_truncate_range, self.inode, *pages)
+
+    def unlink(self) -> None:
+        """Remove its name: nobody can map it any more, and it ends with its last mapping.  OSError(ENOENT) if gone."""
+        if not self.linked:
+            raise OSError(errno.ENOENT, f"shared object {self.name!r} is unlinked already")
+        self.kernel._run("unlink", self.name, api.shmem_unlink, self.inode)
+        self.kernel.shared.remove(self)
+
+    def where(self) -> display.PageMap:
+        """Where each page is: hole, resident, swapcache, zero, zswap, swapfile or lost.  Touches nothing."""
+        system, pages = self.kernel.system, range(self.inode.i_size)
+        return display.PageMap(self.name, [api.shmem_page_location(system, self.inode, page) for page in pages])
+
+    def charged(self) -> display.Table:
+        """Who pays: one row a cgroup, bytes of memory and of swap."""
+        charges = api.shmem_charges(self.kernel.system, self.inode)
+        rows = [{"cgroup": name, "memory": memory, "swap": swap} for name, (memory, swap) in charges.items()]
+        return display.Table(f"{self.name}: charged to", rows)
+
+    def mappable_by(self, process: Process) -> api.ShmemInode:
+        """The kernel's object, for a process to map; raises if it is of another kernel, or has no name any more."""
+        if process.kernel is not self.kernel:
+            raise ValueError(
+                f"mmap: shared object {self.name!r} belongs to another kernel than process {process.name!r}"
+            )
+        if not self.linked:
+            raise OSError(errno.ENOENT, f"mmap: shared object {self.name!r} was unlinked")
+        return self.inode
+
+    def _alive(self, what: str) -> None:
+        if self.inode not in self.kernel.system.shmem.inodes:
+            raise OSError(errno.ENOENT, f"{what}: shared object {self.name!r} is gone")
+
+    def __repr__(self) -> str:
+        state = "" if self.linked else ", unlinked"
+        sizes = f"resident {format_size(self.resident)}, swapped {format_size(self.swapped)}"
+        return f"<Shmem {self.name}: {format_size(self.size)}, {sizes}, {len(self.inode.i_mmap)} mappings{state}>"
+
+    def _repr_html_(self) -> str:
+        return self.where()._repr_html_() + self.charged()._repr_html_()
 
 
 class _KernelPickler(pickle.Pickler):
@@ -686,6 +873,14 @@ def parse_limit(value: int | str | None, name: str) -> int | None:
     if value is None or value == "max":
         return None
     return parse_size(value, name) // PAGE_SIZE
+
+
+def thp_order(size: int | str) -> int:
+    """The order of a large folio of ``size`` bytes; ValueError for sizes that anonymous memory does not have."""
+    order = (parse_size(size, "size") // PAGE_SIZE).bit_length() - 1
+    if not 2 <= order <= 9 or PAGE_SIZE << order != parse_size(size, "size"):
+        raise ValueError(f"size={size!r}: expected a power of two from 16K to 2M")
+    return order
 
 
 def to_bytes(pages: int | None) -> int | None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from vswap_ref.lab.experiments.cache import life_of_a_slot, refaults
 from vswap_ref.lab.experiments.clusters import fragment, scatter, side_by_side, take_back
+from vswap_ref.lab.experiments.costs import device_cost, spread
+from vswap_ref.lab.experiments.large_folios import fragmented, touch
 from vswap_ref.lab.experiments.ledger import metadata
 from vswap_ref.lab.experiments.memory import fork_and_write
 from vswap_ref.lab.experiments.reclaim import readahead, rewrites
+from vswap_ref.lab.experiments.shmem import slot_order, who_pays
 from vswap_ref.lab.experiments.slots import cluster_life, count_users
 from vswap_ref.lab.experiments.swapoff import hibernate, walk
 from vswap_ref.lab.experiments.welcome import first_steps
@@ -148,3 +151,55 @@ def test_an_image_takes_the_holes_and_stays_intact() -> None:
     assert fragmented.intact
     assert tidy.runs < 5 < 50 < fragmented.runs
     assert fragmented.clusters.counts()["image"] == 300
+
+
+def test_a_large_folio_saves_faults_or_wastes_memory() -> None:
+    """Dense use: one fault for sixteen pages.  One page a block: as many faults, sixteen times the memory."""
+    assert (touch("64K", 1).faults, touch("64K", 1).resident) == (64, 1024)
+    assert (touch("64K", 16).faults, touch("64K", 16).resident) == (64, 1024)
+    assert (touch("4K", 16).faults, touch("4K", 16).resident) == (64, 64)
+
+
+def test_only_empty_clusters_take_large_folios() -> None:
+    """Free and aligned is not enough: a cluster that serves single pages keeps its order until it is empty."""
+    for freed in ("slot", "64K block"):
+        record = fragmented("64K", freed)
+        assert (record.free_slots, record.whole, record.split) == (1024, 0, 64)
+    assert (fragmented("64K", "cluster").whole, fragmented("2M", "cluster").whole) == (64, 2)
+
+
+def test_the_guest_waits_and_the_owner_pays() -> None:
+    """The owner's limit pushes out what only the guest uses; without a limit in the way nothing is swapped."""
+    owner, guest = who_pays(256, 64).rows
+    assert (guest["memory"], guest["swap"], guest["times at its limit"], owner["major faults"]) == (0, 0, 0, 0)
+    assert guest["major faults"] > 0 < owner["times at its limit"]
+    assert 0 < owner["memory"] <= 64
+    owner, guest = who_pays(128, 128).rows
+    assert (owner["memory"], guest["memory"], owner["swap"], guest["major faults"]) == (128, 128, 0, 0)
+
+
+def test_shared_memory_reads_ahead_by_slot() -> None:
+    """The order of the slots decides for shared memory, and for anonymous memory only on a rotating disk."""
+    for memory, device, suffers in (("shared", "ssd", True), ("anonymous", "ssd", False), ("anonymous", "disk", True)):
+        assert slot_order(memory, 1, device).major_faults < 100
+        assert (slot_order(memory, 2, device).major_faults == 512) == suffers
+    assert slot_order("anonymous").written == 0
+    assert slot_order("shared").written > 400
+
+
+def test_costs_scale_with_the_device() -> None:
+    """Sixteen times the slots: sixteen times the letter's bytes; unused slots cost as much as used ones at swapon."""
+    small, large = (device_cost(size, 100, "swapfile").ledger for size in ("4M", "64M"))
+    assert large.paid()["at swapon"][0] == 16 * small.paid()["at swapon"][0]
+    assert large["swap table"][1] == 16 * small["swap table"][1]
+    assert device_cost("64M", 0, "swapfile").ledger.paid()["at swapon"] == large.paid()["at swapon"]
+
+
+def test_thin_use_keeps_whole_tables() -> None:
+    """Freed at random, no table goes; freed in order they go, but for the header's."""
+    scattered, ordered = spread(90, "random"), spread(90, "oldest first")
+    assert scattered.entries == ordered.entries == 205
+    assert (scattered.tables, ordered.tables) == (4, 2)
+    assert scattered.bytes_per_entry > 10 * scattered.letter_per_entry
+    assert scattered.letter_per_entry == ordered.letter_per_entry == 16
+    assert spread(0, zswap=False).bytes_per_entry < 8.01

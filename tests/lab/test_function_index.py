@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from vswap_ref.cli import main
+from vswap_ref.lab import function_index as function_index_module
 from vswap_ref.lab.function_index import (
     Entry,
     choose_tests,
@@ -16,6 +17,7 @@ from vswap_ref.lab.function_index import (
     find_functions,
     function_index,
     kernel_functions,
+    settle_rows,
     stage_definitions,
 )
 
@@ -121,3 +123,18 @@ def test_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "not in the model: " in capsys.readouterr().out
     assert main(["functions", "nonsense_at_all"]) == 1
     assert capsys.readouterr().err.startswith("vswap-ref: no kernel function 'nonsense_at_all'")
+
+
+def test_recording_settles_what_the_code_has_overtaken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function that has got a home loses its reason, one that exists under its own name its other name."""
+    lines = [
+        "name,file,group,baseline,contract,model,simplified,reason",
+        "swap_free,mm/swapfile.c,life cycle,10.2,Free,,,not yet: frees",
+        "zswap_load,mm/zswap.c,side tables,19.6,Load,zswap_store,,",
+        "remove_mapping,mm/vmscan.c,reclaim,24,Remove,,,never",
+    ]
+    path = tmp_path / "baseline.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    monkeypatch.setattr(function_index_module, "baseline_path", lambda: path)
+    assert settle_rows() == ["swap_free", "zswap_load"]
+    assert [(row.model, row.reason) for row in kernel_functions()] == [("", ""), ("", ""), ("", "never")]

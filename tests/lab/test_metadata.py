@@ -105,3 +105,17 @@ def test_the_command(capfd: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capfd.readouterr().out)["device_bytes"] == 16 << 20
     assert main(["memory", "--size", "1M5"]) == 1
     assert "size='1M5'" in capfd.readouterr().err
+
+
+def test_the_ledger_shows_itself() -> None:
+    """Picture with its figures in words, one colour a row, sums by the time of payment, unknown names refused."""
+    ledger = metadata_table("16M", percents=[100], backends=["zswap"]).points[0].ledger
+    page = ledger._repr_html_()
+    assert f"{ledger.letter:,} as the cover letter counts, {ledger.exact:,} exactly" in page
+    assert all(row[0] in page and row[0] in repr(ledger) for row in ledger.rows)
+    assert page.count("<rect") == sum(row[2] > 0 for row in ledger.rows) + sum(row[3] > 0 for row in ledger.rows)
+    paid = ledger.paid()
+    assert sorted(paid) == ["at swapon", "with use"]
+    assert [sum(column) for column in zip(*paid.values(), strict=True)] == [ledger.letter, ledger.exact]
+    with pytest.raises(KeyError, match="no structure 'swapmap'"):
+        ledger["swapmap"]

@@ -20,13 +20,19 @@ from vswap_ref.mm.reclaim import ScanControl, shrink_lruvec
 from vswap_ref.mm.slot_reclaim import folio_free_swap, free_folio_and_swap_cache
 from vswap_ref.mm.state import Folio
 from vswap_ref.mm.swap_alloc import cluster_reclaim_range, folio_alloc_swap, swap_sync_discard
-from vswap_ref.mm.swap_cache import swap_cache_del_folio, swap_cache_get_folio, total_swapcache_pages
+from vswap_ref.mm.swap_cache import (
+    swap_cache_del_folio,
+    swap_cache_get_folio,
+    swap_cache_get_shadow,
+    total_swapcache_pages,
+)
 from vswap_ref.mm.swap_continuation import swp_swapcount
 from vswap_ref.mm.swap_device import swap_cluster_lock, swap_cluster_unlock
 from vswap_ref.mm.swap_io import swap_folio_sector
 from vswap_ref.mm.swap_map import __swap_duplicate, swap_duplicate, swap_free, swap_shmem_alloc
+from vswap_ref.mm.swap_table import __swap_table_xchg
 from vswap_ref.mm.swapon import swap_flags, swapon
-from vswap_ref.mm.types import SWAP_HAS_CACHE, SWAP_MAP_SHMEM, swp_offset
+from vswap_ref.mm.types import SWAP_HAS_CACHE, SWAP_MAP_SHMEM, pte_to_swp_entry, swp_offset, swp_tb_folio
 from vswap_ref.mm.workingset import pack_shadow, workingset_refault
 from vswap_ref.mm.zswap_writeback import zswap_shrinker_scan
 
@@ -93,6 +99,20 @@ def test_a_locked_page_keeps_its_slot() -> None:
     free_folio_and_swap_cache(s, folio)
     assert folio.swapcache
     assert folio.refcount == 2
+    swap_cache_del_folio(s, folio)
+    drop(kernel, folio)
+
+
+def test_an_exchanged_word_returns_the_old_one() -> None:
+    """__swap_table_xchg: the folio's word comes out, a shadow is in its place, and back."""
+    kernel = vr.Kernel(ram="1M", swap=vr.Ssd("4M"))
+    s = kernel.system
+    folio = cached_folio(kernel)
+    si, offset, shadow = s.swap.info[0], swp_offset(folio.swap), pack_shadow(1, 7, False)
+    assert __swap_table_xchg(si, offset, shadow) == swp_tb_folio(folio.pfn)
+    assert swap_cache_get_folio(s, folio.swap) is None
+    assert swap_cache_get_shadow(s, folio.swap) == shadow
+    assert __swap_table_xchg(si, offset, swp_tb_folio(folio.pfn)) == shadow
     swap_cache_del_folio(s, folio)
     drop(kernel, folio)
 
@@ -195,10 +215,10 @@ def test_mincore_looks_in_the_swap_cache() -> None:
     app.madvise(heap, "pageout")
     kernel.drain()
     kernel.reclaim("64K")
-    pte = ptep_get(app.mm, heap.vma.start)
-    assert not mincore_swap(kernel.system, pte)
+    entry = pte_to_swp_entry(ptep_get(app.mm, heap.vma.start))
+    assert not mincore_swap(kernel.system, entry, shmem=False)
     app.madvise(heap, "willneed")
-    assert mincore_swap(kernel.system, pte)
+    assert mincore_swap(kernel.system, entry, shmem=False)
     kernel.check()
 
 

@@ -12,18 +12,26 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
 
 import vswap_ref as vr
-from vswap_ref.kernel import Cgroup, Kernel, Mapping, OutOfMemory, Process
+from vswap_ref.kernel import Cgroup, Kernel, Mapping, OutOfMemory, Process, Shmem
 from vswap_ref.machine import PAGE_SIZE, BlockDevice
 
-DEVICES: dict[str, Callable[[str], BlockDevice]] = {
-    "disk": lambda name: vr.Disk("128K", name, bad_pages=[5, 6, 20]),
-    "ssd": lambda name: vr.Ssd("128K", name),
-    "big ssd": lambda name: vr.Ssd("4M", name, bad_pages=range(30, 460)),
-    "pmem": lambda name: vr.Pmem("128K", name, bad_pages=range(2, 9)),
-    "zram": lambda name: vr.Zram("128K", name),
-    "file": lambda name: vr.SwapFile("128K", vr.Ssd("1M"), name, [(9, 40), (99, 8), (0, 8), (60, 8)], 2048),
+DEVICES: dict[str, Callable[[str, str], BlockDevice]] = {
+    "disk": lambda size, name: vr.Disk(size, name, bad_pages=[5, 6, 20]),
+    "ssd": vr.Ssd,
+    "worn ssd": lambda size, name: vr.Ssd(size, name, bad_pages=[*range(9, 20), 31]),
+    "pmem": lambda size, name: vr.Pmem(size, name, bad_pages=range(2, 9)),
+    "zram": vr.Zram,
+    "file": lambda size, name: vr.SwapFile(size, vr.Ssd("8M"), name, FRAGMENTS.get(size), 2048),
 }
+FRAGMENTS = {"128K": [(9, 40), (99, 8), (0, 8), (60, 8)]}
 PAGES = 24
+THP = {
+    "off": vr.Thp("never"),
+    "all": vr.Thp("always", {"16K": "always", "32K": "inherit", "64K": "always"}, defrag="always"),
+    "light": vr.Thp("never", {"16K": "always", "64K": "always"}),
+    "advised": vr.Thp("madvise", {"16K": "madvise", "32K": "inherit"}),
+}
+SHARED_PAGES = 12
 CONTENTS = {
     "zero": bytes(PAGE_SIZE),
     "text": b"text" * 1024,
@@ -35,10 +43,11 @@ CONTENTS = {
 
 
 class SwapMachine(RuleBasedStateMachine):
-    """Processes write, read, fork, exit, are pushed out; devices come and go and fail; limits change."""
+    """Processes write, read, fork, exit, are pushed out, share objects; devices come and go and fail; limits change."""
 
     processes = Bundle("processes")
     cgroups = Bundle("cgroups")
+    objects = Bundle("objects")
 
     @initialize(
         target=processes,
@@ -47,13 +56,18 @@ class SwapMachine(RuleBasedStateMachine):
         pool_percent=st.sampled_from([2, 20]),
         locks=st.sampled_from(["plain", "validated"]),
         memcg=st.sampled_from(["v2", "v1"]),
+        thp=st.sampled_from(sorted(THP)),
+        size=st.sampled_from(["128K", "4M"]),
     )
-    def boot(self, devices: list[str], zswap: str | None, pool_percent: int, locks: str, memcg: str) -> Process:
-        """A small kernel, so that memory, swap and the pool all run full."""
-        swap = [DEVICES[name](f"/dev/{name}{i}") for i, name in enumerate(devices)]
+    def boot(
+        self, devices: list[str], zswap: str | None, pool_percent: int, locks: str, memcg: str, thp: str, size: str
+    ) -> Process:
+        """A small kernel, so that memory, swap and the pool all run full; or room for large folios in swap."""
+        swap = [DEVICES[name](size, f"/dev/{name}{i}") for i, name in enumerate(devices)]
         parameters = vr.Zswap(zswap, max_pool_percent=pool_percent) if zswap else None
-        self.kernel = Kernel(ram="256K", swap=swap, zswap=parameters, locks=locks, memcg=memcg)
+        self.kernel = Kernel(ram="256K", swap=swap, zswap=parameters, locks=locks, memcg=memcg, thp=THP[thp])
         self.oracle: dict[tuple[Process, int], bytes] = {}
+        self.shared: dict[tuple[Shmem, int], bytes] = {}
         self.spares: list[BlockDevice] = []
         self.saved: list[bytes] = []
         return self.start("init", None)
@@ -85,6 +99,19 @@ class SwapMachine(RuleBasedStateMachine):
         """A process in a cgroup."""
         return self.start("job", group)
 
+    @precondition(lambda self: len(self.kernel.processes) < 5)
+    @rule(target=processes, kind=st.sampled_from(sorted(CONTENTS)))
+    def spawn_swapped(self, kind: str) -> Any:
+        """A process that is swapped out from the beginning; if it does not fit, there is none."""
+        process = self.kernel.spawn("sleeper")
+        try:
+            process.mmap_swapped(PAGES * PAGE_SIZE, CONTENTS[kind])
+        except OSError:
+            process.exit()
+            return multiple()
+        self.oracle |= {(process, page): CONTENTS[kind] for page in range(PAGES)}
+        return process
+
     @rule(process=processes, page=st.integers(0, PAGES - 1), kind=st.sampled_from(sorted(CONTENTS)))
     def write(self, process: Process, page: int, kind: str) -> None:
         """Write a page; if memory is out, the old content must still be there."""
@@ -100,11 +127,103 @@ class SwapMachine(RuleBasedStateMachine):
             if self.attempt(lambda m: seen.append(m.read_page(page)), process):
                 assert seen == [self.oracle.get((process, page), bytes(PAGE_SIZE))]
 
+    @precondition(lambda self: len(self.kernel.shared) < 3)
+    @rule(target=objects, process=processes)
+    def make_shared(self, process: Process) -> Shmem:
+        """A shared object, mapped by one process."""
+        shm = self.kernel.shmem(SHARED_PAGES * PAGE_SIZE)
+        if process in self.kernel.processes:
+            process.mmap(shm)
+        return shm
+
+    @rule(shm=objects, process=processes)
+    def map_shared(self, shm: Shmem, process: Process) -> None:
+        """One more process maps an object, or once more."""
+        if process in self.kernel.processes and shm.linked:
+            process.mmap(shm)
+
+    def shared_mapping(self, shm: Shmem, which: int = 0) -> Mapping | None:
+        """One of the mappings of an object, the newest first."""
+        mappings = [m for process in self.kernel.processes for m in process.mappings if m.vma.file is shm.inode]
+        return mappings[-1 - which] if which < len(mappings) else None
+
+    @rule(
+        shm=objects,
+        which=st.integers(0, 3),
+        page=st.integers(0, SHARED_PAGES - 1),
+        kind=st.sampled_from(sorted(CONTENTS)),
+    )
+    def write_shared(self, shm: Shmem, which: int, page: int, kind: str) -> None:
+        """Write a page through one of the mappings; beyond the end it is refused."""
+        mapping = self.shared_mapping(shm, which)
+        if mapping is None:
+            return
+        if page >= min(mapping.pages, shm.inode.i_size):
+            with pytest.raises((OSError, ValueError)):
+                mapping.write_page(page, CONTENTS[kind])
+        elif self.attempt(lambda m: m.write_page(page, CONTENTS[kind]), mapping.process, mapping):
+            self.shared[shm, page] = CONTENTS[kind]
+
+    @rule(shm=objects, which=st.integers(0, 3), page=st.integers(0, SHARED_PAGES - 1))
+    def read_shared(self, shm: Shmem, which: int, page: int) -> None:
+        """Every mapping shows what was written through any."""
+        mapping = self.shared_mapping(shm, which)
+        if mapping is not None and page < min(mapping.pages, shm.inode.i_size):
+            seen: list[bytes] = []
+            if self.attempt(lambda m: seen.append(m.read_page(page)), mapping.process, mapping):
+                assert seen == [self.shared.get((shm, page), bytes(PAGE_SIZE))]
+
+    @rule(shm=objects, pages=st.integers(1, SHARED_PAGES))
+    def truncate(self, shm: Shmem, pages: int) -> None:
+        """Resize an object; what is cut off reads as zeros if it grows again."""
+        if shm.inode in self.kernel.system.shmem.inodes:
+            shm.truncate(pages * PAGE_SIZE)
+            self.forget(shm, pages, SHARED_PAGES)
+
+    @rule(shm=objects, first=st.integers(0, SHARED_PAGES), last=st.integers(0, SHARED_PAGES))
+    def punch_hole(self, shm: Shmem, first: int, last: int) -> None:
+        """Pages become zeros."""
+        if shm.inode in self.kernel.system.shmem.inodes:
+            shm.punch_hole(first * PAGE_SIZE, last * PAGE_SIZE)
+            self.forget(shm, first, last)
+
+    def forget(self, shm: Shmem, first: int, last: int) -> None:
+        """The oracle's side of a hole."""
+        for page in range(first, last):
+            self.shared.pop((shm, page), None)
+
+    @rule(shm=objects)
+    def unlink(self, shm: Shmem) -> None:
+        """An object loses its name; its mappings stay."""
+        if shm.linked:
+            shm.unlink()
+
+    @rule(shm=objects)
+    def pageout_shared(self, shm: Shmem) -> None:
+        """Push an object out through one of its mappings, or read it ahead if nothing was there to push."""
+        mapping = self.shared_mapping(shm)
+        if mapping is not None and not mapping.process.madvise(mapping, "pageout"):
+            mapping.process.madvise(mapping, "willneed")
+
     @rule(process=processes, first=st.integers(0, PAGES - 1), last=st.integers(1, PAGES))
     def pageout(self, process: Process, first: int, last: int) -> None:
         """Push a range out."""
         if process in self.kernel.processes:
             process.madvise(process.mappings[0], "pageout", first * PAGE_SIZE, last * PAGE_SIZE)
+
+    @rule(process=processes, first=st.integers(0, PAGES - 1), last=st.integers(1, PAGES))
+    def dontneed(self, process: Process, first: int, last: int) -> None:
+        """Drop a range: it reads as zeros."""
+        if process in self.kernel.processes:
+            process.madvise(process.mappings[0], "dontneed", first * PAGE_SIZE, last * PAGE_SIZE)
+            for page in range(first, last):
+                self.oracle.pop((process, page), None)
+
+    @rule(process=processes, advice=st.sampled_from(["hugepage", "nohugepage"]))
+    def advise(self, process: Process, advice: str) -> None:
+        """Ask for large folios, or for none."""
+        if process in self.kernel.processes:
+            process.madvise(process.mappings[0], advice)
 
     @rule(process=processes)
     def willneed(self, process: Process) -> None:
@@ -202,16 +321,19 @@ class SwapMachine(RuleBasedStateMachine):
         for device in self.kernel.devices.values():
             device.fail_writes(times=times)
 
-    @rule(site=st.sampled_from(["folio_alloc", "swap_table_alloc", "zs_malloc", "zswap_entry_cache_alloc", "xa_node"]))
+    @rule(
+        site=st.sampled_from(
+            ["folio_alloc", "swap_table_alloc", "zs_malloc", "zswap_entry_cache_alloc", "xa_node", "shmem_xa_node"]
+        )
+    )
     def allocation_fails(self, site: str) -> None:
         """Let an allocation fail."""
         self.kernel.faults.fail(site, nth=1, times=2)
 
-    def attempt(self, action: Any, process: Process) -> bool:
-        """Do something with a process's mapping; False if memory was out."""
-        mapping: Mapping = process.mappings[0]
+    def attempt(self, action: Any, process: Process, mapping: Mapping | None = None) -> bool:
+        """Do something with a process's mapping (its own memory, or the one given); False if memory was out."""
         try:
-            action(mapping)
+            action(mapping or process.mappings[0])
         except OutOfMemory:
             return False
         return True
@@ -233,10 +355,16 @@ class SwapMachine(RuleBasedStateMachine):
         for process in list(self.kernel.processes):
             for page in range(PAGES):
                 self.read(process, page)
+        for shm in {shm for shm, _ in self.shared}:
+            for page in range(SHARED_PAGES):
+                self.read_shared(shm, 0, page)
         for process in list(self.kernel.processes):
             process.exit()
+        for shm in list(self.kernel.shared):
+            shm.unlink()
         self.kernel.drain()
-        self.kernel.reclaim("256K")  # folios whose last user left while they were written
+        while self.kernel.reclaim("256K"):  # folios whose last user left while they were written
+            self.kernel.drain()
         self.kernel.check()
         system = self.kernel.system
         assert system.memory.used == 0

@@ -144,11 +144,15 @@ class SwapMapMachine(RuleBasedStateMachine):
                 slot.users += 1
 
     @precondition(lambda self: self.oracle)
-    @rule(data=st.data(), failing=st.booleans())
-    def make_room(self, data: Any, failing: bool) -> None:
+    @rule(data=st.data(), near=st.booleans(), failing=st.booleans())
+    def make_room(self, data: Any, near: bool, failing: bool) -> None:
         """A page is added only for a slot whose next user needs one; others have changed in between."""
         offset = self.pick(data)
         slot = self.oracle[offset]
+        if near and not slot.shmem:
+            for _ in range(62 - slot.users % 63):
+                assert swap_map.swap_duplicate(self.system, self.entry(offset)) == 0
+                slot.users += 1
         at_largest = not slot.shmem and slot.users % 63 == 62
         if failing:
             self.kernel.faults.fail("swap_continuation_alloc")
@@ -265,18 +269,39 @@ TestSwapMapMachine = SwapMapMachine.TestCase
 
 @pytest.mark.parametrize("users", [1, 62, 63, 125, 126, 127, 63 * 128 - 1, 63 * 128, 63 * 128 * 2 + 5])
 def test_counting_is_exact_at_every_carry(users: int) -> None:
-    """Up to the second level of continuation, and back to 1."""
+    """Up to the second level of continuation, back to 1, and up again over pages full of rubbish."""
     kernel = vr.Kernel(ram="1M", swap=[vr.Pmem("1M")], cpus=1)
     system, si = kernel.system, kernel.system.swap.info[0]
     entry = SwpEntry(cluster_alloc_swap_entry(system, si, 0, SWAP_HAS_CACHE))
-    for count in range(1, users + 1):
-        assert swap_map.swap_duplicate(system, entry) == 0
-        assert swp_swapcount(system, entry) == count
-    for count in range(users - 1, 0, -1):
-        swap_map.swap_free(system, entry)
-        assert swp_swapcount(system, entry) == count
-        assert si.swap_map[entry] == SWAP_HAS_CACHE | low_digit(count)
-    assert len(si.continuation.get(0, [])) == levels_needed(users)
+    assert swap_map.swap_duplicate(system, entry) == 0
+    for rubbish in (0, 0xFF):
+        for page in si.continuation.get(0, []):
+            page[entry] = rubbish
+        for count in range(2, users + 1):
+            assert swap_map.swap_duplicate(system, entry) == 0
+            assert swp_swapcount(system, entry) == count
+        for count in range(users - 1, 0, -1):
+            swap_map.swap_free(system, entry)
+            assert swp_swapcount(system, entry) == count
+            assert si.swap_map[entry] == SWAP_HAS_CACHE | low_digit(count)
+        assert len(si.continuation.get(0, [])) == levels_needed(users)
+
+
+@pytest.mark.parametrize("cached", [(True, False), (False, True), (False, False), (True, True)])
+def test_a_range_across_clusters_answers_for_both(cached: tuple[bool, bool]) -> None:
+    """Taking users off two neighbouring clusters tells of cache-only slots in either; the others are free."""
+    kernel = vr.Kernel(ram="1M", swap=[vr.Pmem("8M")], cpus=1)
+    system, si = kernel.system, kernel.system.swap.info[0]
+    for stays in cached:
+        offset = cluster_alloc_swap_entry(system, si, 9, SWAP_HAS_CACHE)
+        for times in range(2):
+            assert duplicate(system, SwpEntry(offset), 1, 512) == 0, times
+        if not stays:
+            swap_map.swapcache_clear(system, si, SwpEntry(offset), 512)
+        assert set(si.swap_map[offset : offset + 512]) == {0x42 if stays else 0x02}
+    assert not swap_map.swap_entries_put_map_nr(system, si, 512, 1024)
+    assert swap_map.swap_entries_put_map_nr(system, si, 512, 1024) == any(cached)
+    assert [si.swap_map[offset] for offset in (512, 1024)] == [0x40 if stays else 0 for stays in cached]
 
 
 def test_a_page_serves_4096_neighbours() -> None:

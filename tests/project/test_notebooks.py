@@ -16,7 +16,7 @@ CHAPTERS = [path for path in NOTEBOOKS if not path.stem.startswith("00-00")]
 
 
 def code_lines(cell: Cell) -> int:
-    """Lines of an export cell that are neither blank nor docstring nor comment."""
+    """Lines of an export cell that are neither blank nor docstring nor comment; ``__all__`` is one line."""
     text = cell.source
     documented = (ast.Module, ast.FunctionDef, ast.ClassDef)
     strings: set[int] = set()
@@ -24,6 +24,8 @@ def code_lines(cell: Cell) -> int:
         if isinstance(node, documented) and ast.get_docstring(node) is not None:
             first = node.body[0]
             strings |= set(range(first.lineno, (first.end_lineno or first.lineno) + 1))
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            strings |= set(range(node.lineno + 1, (node.end_lineno or node.lineno) + 1))
     lines = enumerate(text.split("\n"), 1)
     return sum(bool(line.strip()) and not line.lstrip().startswith("#") and n not in strings for n, line in lines)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import Any
 
-from vswap_ref.display import Ledger, table_html
+from vswap_ref.display import Figure, Ledger, table_html
 from vswap_ref.machine import PAGE_SIZE, Ssd, format_size, parse_pages
 
 from .corpus import data_path
@@ -60,12 +60,12 @@ class Point:
         """As a row of a table; MiB with two decimals, as published."""
         return {
             "pages in": self.backend,
-            "use": f"{self.percent} %",
+            "use": Figure(f"{self.percent} %"),
             "entries": self.entries,
-            "letter": f"{self.letter:.2f}",
-            "published": "-" if self.published is None else f"{self.published:.2f}",
-            "exact": f"{self.exact:.2f}",
-            "zswap entries": f"{self.zswap_entries:.2f}",
+            "letter": Figure(f"{self.letter:.2f}"),
+            "published": Figure("-" if self.published is None else f"{self.published:.2f}"),
+            "exact": Figure(f"{self.exact:.2f}"),
+            "zswap entries": Figure(f"{self.zswap_entries:.2f}"),
         }
 
 

@@ -194,10 +194,11 @@ def run_workload(workload: Workload, stage: str | int | None = None, memcg: str 
     pages = workload.mb * PAGES_PER_MB
     kernel_type = vswap_ref.Kernel if stage is None else vswap_ref.at(stage).Kernel
     zswap = "lz4" if workload.zswap else None
-    kernel = kernel_type(ram="4G", swap=[DEVICES[workload.device]()], zswap=zswap, memcg=memcg)
+    kernel = kernel_type(ram="4G", swap=[DEVICES[workload.device]()], zswap=zswap, memcg=memcg, thp="madvise")
     limit = workload.limit_mb * PAGES_PER_MB - UNMODELLED_CHARGE - pages // 512
     group = kernel.cgroup("workload", memory_max=limit * PAGE_SIZE)
     heap = kernel.spawn("workload", cgroup=group).mmap(pages * PAGE_SIZE)
+    heap.process.madvise(heap, "hugepage" if workload.thp else "nohugepage")
     for page, content in enumerate(contents(workload)):
         kernel.clock.advance(FILL_NS[workload.mix[page % len(workload.mix)]])
         heap.write_page(page, content)

@@ -9,7 +9,7 @@ from .bitmap import Bitmap
 from .blockdev import BlockDevice, DeviceStats, Disk, Pmem, RequestQueue, Ssd, Zram, mkswap
 from .clock import Clock
 from .codecs import Codec, get_codec
-from .counters import MEMCG_STAT, VMSTAT, ZSWAP_DEBUGFS, Counters
+from .counters import MEMCG_STAT, MTHP_STAT, VMSTAT, ZSWAP_DEBUGFS, Counters
 from .faults import Faults
 from .locks import LockdepError, Locks
 from .percpu import PerCpu, PercpuRef
@@ -21,6 +21,7 @@ from .xarray import XArray
 
 __all__ = [
     "MEMCG_STAT",
+    "MTHP_STAT",
     "PAGE_SHIFT",
     "PAGE_SIZE",
     "VMSTAT",

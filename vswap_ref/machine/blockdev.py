@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from errno import EINVAL, EIO
-from html import escape
 
 from .codecs import get_codec
 from .swap_header import swap_header
@@ -24,12 +23,16 @@ ZERO_PAGE = bytes(PAGE_SIZE)
 
 @dataclass(slots=True)
 class DeviceStats:
-    """What a device has done: reads and writes of one page each, requests to discard and the pages in them."""
+    """What a device has done: reads and writes of one page each, requests to discard and the pages in them.
+
+    ``errors`` are requests that were made to fail.
+    """
 
     reads: int = 0
     writes: int = 0
     discards: int = 0
     discarded: int = 0
+    errors: int = 0
 
     @property
     def bytes_read(self) -> int:
@@ -60,7 +63,8 @@ class RequestQueue:
         if ends and ends[-1] > now:
             if len(ends) == ends.maxlen and ends[0] > now:
                 end = ends[0] + duration
-            end = max(end, ends[-1] + transfer)
+            if end < ends[-1] + transfer:
+                end = ends[-1] + transfer
         ends.append(end)
         return end
 
@@ -195,12 +199,15 @@ class BlockDevice:
             raise OSError(EINVAL, f"{size} bytes are no page; expected {PAGE_SIZE}")
         failure = self._failing.get(request)
         if failure is not None and failure.hits(page):
+            self.stats.errors += 1
             raise OSError(EIO, f"{request} error on page {page} of {self.name}")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({format_size(self.size)}, {self.name!r})"
 
     def _repr_html_(self) -> str:
+        from html import escape  # its table of entities takes longer to load than the whole model
+
         facts = [
             ("size", format_size(self.size)),
             ("holds", format_size(self.fill)),

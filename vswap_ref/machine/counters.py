@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from html import escape
 
 VMSTAT = (
     "nr_anon_pages",
     "nr_inactive_anon",
     "nr_active_anon",
+    "nr_mapped",
     "nr_file_pages",
+    "nr_shmem",
     "nr_swapcached",
     "nr_zswapped",
     "pgalloc_normal",
@@ -42,7 +43,10 @@ VMSTAT = (
     "workingset_restore_anon",
     "thp_fault_alloc",
     "thp_fault_fallback",
+    "thp_fault_fallback_charge",
     "thp_split_page",
+    "thp_split_page_failed",
+    "thp_deferred_split_page",
     "thp_swpout",
     "thp_swpout_fallback",
     "oom_kill",
@@ -51,6 +55,9 @@ VMSTAT = (
 
 MEMCG_STAT = (
     "anon",
+    "file",
+    "shmem",
+    "file_mapped",
     "swapcached",
     "zswap",
     "zswapped",
@@ -68,8 +75,27 @@ MEMCG_STAT = (
     "workingset_refault_anon",
     "workingset_activate_anon",
     "workingset_restore_anon",
+    "thp_fault_alloc",
+    "thp_swpout",
+    "thp_swpout_fallback",
 )
 """The lines of a cgroup's memory.stat that swap moves."""
+
+MTHP_STAT = (
+    "anon_fault_alloc",
+    "anon_fault_fallback",
+    "anon_fault_fallback_charge",
+    "swpout",
+    "swpout_fallback",
+    "zswpout",
+    "swpin",
+    "swpin_fallback",
+    "swpin_fallback_charge",
+    "split",
+    "split_failed",
+    "split_deferred",
+)
+"""Files of hugepages-<size>/stats/ in sysfs that anonymous memory moves: they count folios."""
 
 ZSWAP_DEBUGFS = (
     "pool_limit_hit",
@@ -132,7 +158,7 @@ class Counters(dict[str, int]):
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{escape(name)}</td><td style='text-align:right'>{value:,}</td></tr>"
+            f"<tr><td>{name}</td><td style='text-align:right'>{value:,}</td></tr>"
             for name, value in self.items()
             if value
         )

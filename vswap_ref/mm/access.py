@@ -10,9 +10,9 @@ from vswap_ref.machine import PAGE_SIZE
 from .fault import handle_mm_fault
 from .pagetable import PTE_TABLE_MASK, PTE_TABLE_SHIFT, ptep_get
 from .reclaim import run_deferred_work
-from .state import Mm, System
-from .swap_cache import swap_cache_get_folio
+from .state import Folio, Mm, ShmemInode, System
 from .swap_device import swp_swap_info
+from .swap_table import swap_table_get
 from .types import (
     PTE_DIRTY,
     PTE_PRESENT,
@@ -22,9 +22,13 @@ from .types import (
     SWAP_PTE_END,
     VM_FAULT_OOM,
     VM_FAULT_SIGBUS,
+    SwpEntry,
+    is_poisoned_swp_entry,
     is_swap_pte,
     pte_to_swp_entry,
+    radix_to_swp_entry,
     swp_offset,
+    swp_tb_is_folio,
 )
 from .zswap_pool import swap_zswap_tree
 
@@ -70,26 +74,40 @@ def fault(s: System, mm: Mm, addr: int, write: bool) -> None:
 
 
 def page_location(s: System, mm: Mm, addr: int) -> str:
-    """Where a page's content is: unmapped, zeropage, resident, swapcache, zero, zswap, swapfile or (lost) poisoned."""
+    """Where a page's content is: unmapped, zeropage, resident, swapcache, zero, zswap, swapfile or lost."""
     pte = ptep_get(mm, addr)
     if not pte:
         return "unmapped"
     if pte >= SWAP_PTE_END:
-        return "poisoned"
+        return "lost"
     if not is_swap_pte(pte):
         folio = s.memory.mem_map[pte >> PTE_SHIFT]
         assert folio is not None
         if pte >> PTE_SHIFT == 0:
             return "zeropage"
         return "swapcache" if folio.swapcache else "resident"
-    entry = pte_to_swp_entry(pte)
-    folio = swap_cache_get_folio(s, entry)
-    if folio is not None:
-        folio.refcount -= 1
+    return swap_location(s, pte_to_swp_entry(pte))
+
+
+def swap_location(s: System, entry: SwpEntry) -> str:
+    """Where the content of an entry is: swapcache, zero, zswap or swapfile."""
+    si = swp_swap_info(s, entry)
+    if swp_tb_is_folio(swap_table_get(si, swp_offset(entry))):
         return "swapcache"
-    zeromap = swp_swap_info(s, entry).zeromap
+    zeromap = si.zeromap
     if zeromap is not None and zeromap.test(swp_offset(entry)):
         return "zero"
     if swap_zswap_tree(s, entry).load(swp_offset(entry)) is not None:
         return "zswap"
     return "swapfile"
+
+
+def shmem_page_location(s: System, inode: ShmemInode, index: int) -> str:
+    """Where an object's page is: hole, resident, swapcache, zero, zswap, swapfile or lost."""
+    entry = inode.i_pages.load(index)
+    if entry is None:
+        return "hole"
+    if isinstance(entry, Folio):
+        return "resident"
+    swap = radix_to_swp_entry(entry)
+    return "lost" if is_poisoned_swp_entry(swap) else swap_location(s, swap)

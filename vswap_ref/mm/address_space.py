@@ -9,8 +9,9 @@ from __future__ import annotations
 from errno import ENOMEM
 
 from .folio import folio_put
-from .pagetable import PTE_TABLE_MASK, PTE_TABLE_SHIFT, pte_alloc, swap_pte_batch, table_ranges
-from .rmap import folio_remove_rmap
+from .pagetable import PTE_TABLE_MASK, PTE_TABLE_SHIFT, folio_pte_batch, pte_alloc, swap_pte_batch, table_ranges
+from .rmap import drop_file_pte, folio_remove_rmap
+from .shmem import iput
 from .slot_reclaim import free_swap_and_cache_nr, free_swap_cache
 from .state import Memcg, Mm, System, Vma
 from .swap_continuation import add_swap_count_continuation
@@ -30,10 +31,12 @@ def dup_mm(s: System, parent: Mm) -> Mm | None:
     child = mm_alloc(s, parent.memcg)
     child.next_addr = parent.next_addr
     for vma in parent.vmas:
-        copy = Vma(child, vma.start, vma.end, vma.anon_vma, locked=vma.locked)
+        copy = Vma(child, vma.start, vma.end, vma.anon_vma, vma.file, locked=vma.locked, hugepage=vma.hugepage)
         child.vmas.append(copy)
         vma.anon_vma.vmas.append(copy)
-        if copy_page_range(s, child, parent, vma):
+        if vma.file is not None:
+            vma.file.i_mmap[copy] = None  # and nothing is copied: the child's faults find the pages
+        elif copy_page_range(s, child, parent, vma):
             exit_mmap(s, child)
             return None
     return child
@@ -61,9 +64,12 @@ def copy_present_pte(s: System, child: Mm, table: list[int], copy: list[int], in
     pte = table[index] & ~PTE_WRITE
     folio = s.memory.mem_map[pte >> PTE_SHIFT] if pte >> PTE_SHIFT else None
     if folio is not None:
+        page = (pte >> PTE_SHIFT) - folio.pfn
         folio.refcount += 1
         folio.mapcount += 1
-        folio.exclusive &= ~(1 << ((pte >> PTE_SHIFT) - folio.pfn))
+        if folio.mapcounts is not None:
+            folio.mapcounts[page] += 1
+        folio.exclusive &= ~(1 << page)
         child.anonpages += 1
     table[index] = copy[index] = pte
 
@@ -96,14 +102,12 @@ def zap_pte_range(s: System, mm: Mm, start: int, end: int) -> None:
 
 
 def zap_one_batch(s: System, mm: Mm, table: list[int], index: int, max_nr: int) -> int:
-    """Drop one present page, or one batch of swap entries.  Returns PTEs dealt with."""
+    """Drop one present page, a batch of pages of a large folio, or of swap entries.  Returns PTEs dealt with."""
     pte = table[index]
     if not pte:
         return 1
     if pte & PTE_PRESENT:
-        table[index] = 0
-        zap_present_pte(s, mm, pte)
-        return 1
+        return zap_present_ptes(s, mm, table, index, max_nr)
     if not is_swap_pte(Pte(pte)):
         table[index] = 0
         return 1
@@ -114,15 +118,25 @@ def zap_one_batch(s: System, mm: Mm, table: list[int], index: int, max_nr: int) 
     return nr
 
 
-def zap_present_pte(s: System, mm: Mm, pte: int) -> None:
-    """Unmap a present page; a cached one gives up its slot if nobody else wants it."""
-    folio = s.memory.mem_map[pte >> PTE_SHIFT] if pte >> PTE_SHIFT else None
+def zap_present_ptes(s: System, mm: Mm, table: list[int], index: int, max_nr: int) -> int:
+    """Unmap present pages of one folio; a cached one gives up its slots if nobody else wants it.  Returns pages."""
+    pfn, nr = table[index] >> PTE_SHIFT, 1
+    folio = s.memory.mem_map[pfn] if pfn else None
     if folio is None:
-        return
-    folio_remove_rmap(s, folio)
-    mm.anonpages -= 1
+        table[index] = 0
+        return 1
+    if folio.mapping is not None:
+        pte, table[index] = table[index], 0
+        drop_file_pte(s, folio, mm, pte)
+        return 1
+    if folio.order:
+        nr = folio_pte_batch(folio, table, index, max_nr)
+    table[index : index + nr] = [0] * nr
+    folio_remove_rmap(s, folio, pfn - folio.pfn, nr)
+    mm.anonpages -= nr
     free_swap_cache(s, folio)
-    folio_put(s, folio)
+    folio_put(s, folio, nr)
+    return nr
 
 
 def do_munmap(s: System, mm: Mm, vma: Vma) -> None:
@@ -132,6 +146,9 @@ def do_munmap(s: System, mm: Mm, vma: Vma) -> None:
         mm.pgd.pop(key, None)
     mm.vmas.remove(vma)
     vma.anon_vma.vmas.remove(vma)
+    if vma.file is not None:
+        del vma.file.i_mmap[vma]
+        iput(s, vma.file)
 
 
 def exit_mmap(s: System, mm: Mm) -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from .access import OutOfMemory, access_page, page_location
+from .access import OutOfMemory, access_page, page_location, shmem_page_location
 from .address_space import do_munmap, dup_mm, exit_mmap, mm_alloc
 from .boot import boot, mem_cgroup_alloc
 from .bulk import swap_out_mapping
@@ -11,14 +11,26 @@ from .check import InvariantError, check
 from .cost import primitive_counts
 from .hibernate import find_first_swap, swsusp_free, swsusp_read, swsusp_write
 from .ledger import memory_ledger
-from .madvise import madvise_pageout, madvise_willneed
+from .madvise import do_mincore, hugepage_madvise, madvise_dontneed, madvise_pageout, madvise_willneed
 from .pagetable import mmap_region
 from .reclaim import do_try_to_free_pages, run_deferred_work
-from .state import Config, Memcg, Mm, System, Vma
+from .shmem import shmem_get_inode, shmem_mmap
+from .shmem_file import shmem_setattr, shmem_truncate_range, shmem_unlink
+from .state import Config, Memcg, Mm, ShmemInode, System, Vma
 from .swap_io import swap_io_wait_one
 from .swapoff import swapoff
 from .swapon import swap_flags, swapon
-from .views import cluster_map, meminfo, memory_stat, proc_swaps, refresh_vmstat
+from .thp import set_thp
+from .views import (
+    cluster_map,
+    folio_orders,
+    meminfo,
+    memory_stat,
+    mthp_stats,
+    proc_swaps,
+    refresh_vmstat,
+    shmem_charges,
+)
 from .zswap_pool import zswap_enable
 
 __all__ = [
@@ -27,17 +39,22 @@ __all__ = [
     "Memcg",
     "Mm",
     "OutOfMemory",
+    "ShmemInode",
     "System",
     "Vma",
     "access_page",
     "boot",
     "check",
     "cluster_map",
+    "do_mincore",
     "do_munmap",
     "do_try_to_free_pages",
     "dup_mm",
     "exit_mmap",
     "find_first_swap",
+    "folio_orders",
+    "hugepage_madvise",
+    "madvise_dontneed",
     "madvise_pageout",
     "madvise_willneed",
     "mem_cgroup_alloc",
@@ -46,11 +63,20 @@ __all__ = [
     "memory_stat",
     "mm_alloc",
     "mmap_region",
+    "mthp_stats",
     "page_location",
     "primitive_counts",
     "proc_swaps",
     "refresh_vmstat",
     "run_deferred_work",
+    "set_thp",
+    "shmem_charges",
+    "shmem_get_inode",
+    "shmem_mmap",
+    "shmem_page_location",
+    "shmem_setattr",
+    "shmem_truncate_range",
+    "shmem_unlink",
     "swap_flags",
     "swap_io_wait_one",
     "swap_out_mapping",

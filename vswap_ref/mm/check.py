@@ -12,7 +12,8 @@ from collections import Counter
 from vswap_ref.machine import PAGE_SIZE
 
 from .memcg import memcg_lineage
-from .state import Folio, Memcg, SwapInfo, System
+from .pagetable import ptep_get
+from .state import Folio, Memcg, ShmemInode, SwapInfo, System
 from .swap_continuation import swp_swapcount
 from .swap_device import swap_usage_in_pages
 from .swap_table import swap_table_get
@@ -26,13 +27,17 @@ from .types import (
     PTE_SHIFT,
     SWAP_HAS_CACHE,
     SWAP_MAP_BAD,
+    SWAP_MAP_SHMEM,
     SWAP_USAGE_OFFLIST_BIT,
     SWAPFILE_CLUSTER,
     SWP_SOLIDSTATE,
     SWP_WRITEOK,
     Pte,
     SwpEntry,
+    is_poisoned_swp_entry,
     is_swap_pte,
+    radix_to_swp_entry,
+    swap_count,
     swp_entry,
     swp_offset,
     swp_tb_is_folio,
@@ -45,22 +50,35 @@ class InvariantError(AssertionError):
 
 
 def check(s: System) -> None:
-    """Assert every invariant; silent if all hold."""
+    """Assert every invariant; silent if all hold.  Looking is not the kernel's work: its costs are not counted."""
+    costs = s.cost.copy()
+    check_counter_names(s)
     references = swap_pte_references(s) + hibernation_references(s)
+    shmem = shmem_references(s)
     for si in s.swap.info:
         if si.bdev is not None:
             check_extents(si)
             check_device_counters(s, si)
             check_clusters(si)
-            check_slots(s, si, references)
+            check_slots(s, si, references, shmem)
     check_totals(s)
     check_priority_lists(s)
     check_folios(s)
     check_lists(s)
     check_mms(s)
+    check_shmem(s)
     check_zswap(s)
     check_memcgs(s)
     check_no_lock_held(s)
+    s.cost.update(costs)
+
+
+def check_counter_names(s: System) -> None:
+    """KeyError if something was assigned to a counter that does not exist."""
+    s.vmstat.check_names()
+    s.zswap.debugfs.check_names()
+    for memcg in s.memcg.by_id.values():
+        memcg.stat.check_names()
 
 
 def expect(holds: bool, invariant: str, **state: object) -> None:
@@ -112,16 +130,18 @@ def check_clusters(si: SwapInfo) -> None:
         expect((ci.flags == CLUSTER_FLAG_DISCARD) <= (ci.count == 0), "cluster to be discarded is empty", **where)
 
 
-def check_slots(s: System, si: SwapInfo, references: Counter[int]) -> None:
+def check_slots(s: System, si: SwapInfo, references: Counter[int], shmem: Counter[int]) -> None:
     """Byte, word, references and side tables of every slot."""
     for offset in range(1, si.max):
         byte = si.swap_map[offset]
         entry = swp_entry(si.type, offset)
+        owned = swap_count(byte) == SWAP_MAP_SHMEM
+        expect(shmem[entry] == owned, "a shmem slot has one owner", entry=hex(entry), owners=shmem[entry], owned=owned)
         if not byte:
             check_free_slot(s, si, entry, offset)
             expect(references[entry] == 0, "no PTE names a free slot", entry=hex(entry))
         elif byte != SWAP_MAP_BAD:
-            count = swp_swapcount(s, entry)
+            count = 0 if owned else swp_swapcount(s, entry)
             users = references[entry]
             expect(count == users, "count = swap PTEs, or the image", entry=hex(entry), count=count, users=users)
             check_used_slot(s, si, entry, offset)
@@ -178,13 +198,41 @@ def check_folios(s: System) -> None:
         state = {"pfn": folio.pfn, "refcount": folio.refcount, "mapcount": folio.mapcount, "maps": maps}
         expect(not folio.locked, "no folio lock leaked", **state)
         expect(folio.mapcount == maps, "mapcount = PTEs", **state)
-        cache = pages if folio.swapcache else 0
+        expect(not (folio.swapcache and folio.mapping), "a page is never in both caches", **state)
+        cache = pages if folio.swapcache or folio.mapping else 0
         expect(folio.refcount == maps + cache + inflight[folio.pfn], "references are accounted for", **state)
         expect(folio.lru, "folio is on a list", **state)
+        if folio.order:
+            check_large_folio(s, folio, mapped)
+    anon = sum(1 for folio in folios if not folio.mapping for i in range(1 << folio.order) if mapped[folio.pfn + i])
+    expect(s.vmstat["nr_anon_pages"] == anon, "nr_anon_pages = pages mapped", pages=anon)
+    check_split_queues(s, folios)
     used = sum(1 << folio.order for folio in folios)
     expect(s.memory.used == used, "memory.used = folios", counter=s.memory.used, used=used)
     cached = sum(1 << folio.order for folio in folios if folio.swapcache)
     expect(s.vmstat["nr_swapcached"] == cached, "nr_swapcached", counter=s.vmstat["nr_swapcached"], cached=cached)
+
+
+def check_large_folio(s: System, folio: Folio, mapped: Counter[int]) -> None:
+    """Mappings page by page, exclusive pages, alignment, and no part of it belongs to anybody else."""
+    nr = 1 << folio.order
+    pfns = range(folio.pfn, folio.pfn + nr)
+    counts = [mapped[pfn] for pfn in pfns]
+    state = {"pfn": folio.pfn, "order": folio.order, "index": hex(folio.index), "swap": hex(folio.swap)}
+    expect(folio.mapcounts == counts, "a large folio's mapcounts = PTEs of each page", ptes=counts, **state)
+    once = all(count == 1 for page, count in enumerate(counts) if folio.exclusive >> page & 1)
+    expect(once and not folio.exclusive >> nr, "an exclusive page is mapped once", exclusive=folio.exclusive, **state)
+    expect(all(s.memory.mem_map[pfn] is folio for pfn in pfns), "all frames of a folio name it", **state)
+    expect(folio.index % nr == 0 and folio.swap % nr == 0, "address and slots are aligned", **state)
+
+
+def check_split_queues(s: System, folios: set[Folio]) -> None:
+    """Partially mapped folios wait in the queue of their cgroup; a folio that lacks no page does not."""
+    queued = {folio: memcg for memcg in s.memcg.by_id.values() for folio in memcg.split_queue}
+    waiting = {folio: folio.memcg or s.memcg.root for folio in folios if folio.partially_mapped}
+    expect(queued == waiting, "split queues = partially mapped folios", queued=len(queued), waiting=len(waiting))
+    for folio in waiting:
+        expect(0 in (folio.mapcounts or ()), "a folio that waits for a split lacks a page", pfn=folio.pfn)
 
 
 def check_lists(s: System) -> None:
@@ -206,10 +254,13 @@ def check_mms(s: System) -> None:
     for mm in s.mms:
         ptes = [pte for table in mm.pgd.values() for pte in table if pte]
         swapped = sum(is_swap_pte(Pte(pte)) for pte in ptes)
-        present = sum(bool(pte & PTE_PRESENT and pte >> PTE_SHIFT) for pte in ptes)
+        folios = [s.memory.mem_map[pte >> PTE_SHIFT] for pte in ptes if pte & PTE_PRESENT and pte >> PTE_SHIFT]
+        shared = sum(folio is not None and folio.mapping is not None for folio in folios)
+        anon = len(folios) - shared
         expect(mm.swapents == swapped, "MM_SWAPENTS = swap PTEs", counter=mm.swapents, ptes=swapped)
         expect(not swapped or mm in s.swap.mmlist, "swapoff will look at a process with swap PTEs", ptes=swapped)
-        expect(mm.anonpages == present, "MM_ANONPAGES = present PTEs", counter=mm.anonpages, ptes=present)
+        expect(mm.anonpages == anon, "MM_ANONPAGES = present PTEs of its own", counter=mm.anonpages, ptes=anon)
+        expect(mm.shmempages == shared, "MM_SHMEMPAGES = present PTEs, shared", counter=mm.shmempages, ptes=shared)
 
 
 def check_zswap(s: System) -> None:
@@ -288,6 +339,60 @@ def check_priority_lists(s: System) -> None:
     expect(s.swap.nr_rotate_swap == rotating, "nr_rotate_swap", counter=s.swap.nr_rotate_swap, devices=rotating)
     hints = {si.type for hint in s.swap.percpu for si in hint.si if si is not None}
     expect(hints <= writable, "no CPU has a hint to a device that is gone", hints=hints, writable=writable)
+
+
+def shmem_references(s: System) -> Counter[int]:
+    """How many entries of shared objects name each slot; lost pages name none."""
+    entries = (entry for inode in s.shmem.inodes for _, entry in inode.i_pages.items() if isinstance(entry, int))
+    swaps = (radix_to_swp_entry(entry) for entry in entries)
+    return Counter(swap for swap in swaps if not is_poisoned_swp_entry(swap))
+
+
+def check_shmem(s: System) -> None:
+    """Shared objects, their page caches, counters and mappings."""
+    for inode in s.shmem.inodes:
+        check_shmem_inode(s, inode)
+        check_shmem_mappings(s, inode)
+    listed = {inode for inode in s.shmem.inodes if inode.swapped}
+    expect(listed <= set(s.shmem.swaplist) <= set(s.shmem.inodes), "objects with pages in swap are on the swap list")
+    cached = sum(inode.nrpages for inode in s.shmem.inodes)
+    expect(s.vmstat["nr_shmem"] == cached, "nr_shmem", counter=s.vmstat["nr_shmem"], cached=cached)
+    both = cached + s.vmstat["nr_swapcached"]
+    expect(s.vmstat["nr_file_pages"] == both, "nr_file_pages", counter=s.vmstat["nr_file_pages"], cached=both)
+    folios = [folio for folio in all_folios(s) if folio.mapping is not None]
+    expect(len(folios) == cached, "a folio with a mapping is in its page cache", folios=len(folios), cached=cached)
+    mapped = sum(folio.mapcount > 0 for folio in folios)
+    expect(s.vmstat["nr_mapped"] == mapped, "nr_mapped", counter=s.vmstat["nr_mapped"], mapped=mapped)
+
+
+def check_shmem_inode(s: System, inode: ShmemInode) -> None:
+    """The entries of one page cache and the counts of its object; an object that nobody knows has ended."""
+    state = {"object": inode.name, "size": inode.i_size, "nrpages": inode.nrpages, "swapped": inode.swapped}
+    swapped = nrpages = 0
+    for index, entry in inode.i_pages.items():
+        expect(index < inode.i_size, "no page beyond the end", index=index, **state)
+        if isinstance(entry, Folio):
+            nrpages += 1
+            expect(entry.mapping is inode and entry.index == index, "folio knows its place", index=index, **state)
+        else:
+            swapped += not is_poisoned_swp_entry(radix_to_swp_entry(entry))
+    expect((inode.nrpages, inode.swapped) == (nrpages, swapped), "counts = entries", found=(nrpages, swapped), **state)
+    expect(inode.alloced >= nrpages + swapped, "alloced covers all pages", alloced=inode.alloced, **state)
+    expect(bool(inode.nlink or inode.i_mmap), "an object has a name or a mapping", **state)
+    expect(not inode.stop_eviction and not inode.xa_lock.locked(), "nobody is at work on the object", **state)
+
+
+def check_shmem_mappings(s: System, inode: ShmemInode) -> None:
+    """Every mapping of an object maps its pages, each at its place, and holds no swap entry."""
+    vmas = {vma for mm in s.mms for vma in mm.vmas if vma.file is inode}
+    expect(vmas == set(inode.i_mmap), "the object knows its mappings", object=inode.name, mappings=len(vmas))
+    for vma in vmas:
+        for addr in range(vma.start, vma.end):
+            pte = ptep_get(vma.mm, addr)
+            if pte:
+                folio = s.memory.mem_map[pte >> PTE_SHIFT] if pte & PTE_PRESENT else None
+                right = folio is not None and folio.mapping is inode and folio.index == addr - vma.start
+                expect(right, "a shared PTE maps the object's page", object=inode.name, page=addr - vma.start)
 
 
 def hibernation_references(s: System) -> Counter[int]:

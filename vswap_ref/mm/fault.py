@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from errno import EEXIST, ENOMEM
 
 from .folio import folio_alloc, folio_lock, folio_put, folio_trylock, folio_unlock, folio_zero_user
+from .large_fault import alloc_large_swap_folio, do_huge_zero_wp_pmd, do_large_anonymous_page
 from .lru import folio_add_lru
 from .memcg import mem_cgroup_charge, mem_cgroup_swap_full, memcg1_swapin
 from .page_io import swap_read_folio
-from .pagetable import PTE_TABLE_MASK, find_vma, pte_alloc
+from .pagetable import PTE_TABLE_MASK, find_vma, pte_alloc, swap_pte_batch
 from .readahead import swap_update_readahead, swapin_readahead
-from .rmap import folio_add_anon_rmap, folio_remove_rmap
+from .rmap import folio_add_anon_rmap, folio_add_file_rmap, folio_maybe_mapped_shared, folio_remove_rmap
+from .shmem_swap import shmem_get_folio
 from .slot_reclaim import folio_free_swap, free_swap_cache
-from .state import Folio, Mm, SwapInfo, System, Vma
+from .state import Folio, Mm, ShmemInode, SwapInfo, System, Vma
 from .swap_cache import folio_matches_swap_entry, swap_cache_get_folio, swap_cache_get_shadow
 from .swap_device import get_swap_device, put_swap_device
 from .swap_map import __swap_count, swap_free_nr, swapcache_clear, swapcache_prepare
@@ -40,8 +42,10 @@ from .types import (
     SwpEntry,
     is_swap_pte,
     mk_pte,
+    pte_move_swp_offset,
     pte_pfn,
     pte_to_swp_entry,
+    swp_entry_add,
 )
 from .workingset import workingset_refault
 
@@ -77,7 +81,7 @@ def handle_mm_fault(s: System, mm: Mm, addr: int, write: bool) -> int:
     index = addr & PTE_TABLE_MASK
     vmf = VmFault(mm, vma, addr, write, table, index, Pte(table[index]))
     if not vmf.pte:
-        return do_anonymous_page(s, vmf)
+        return do_anonymous_page(s, vmf) if vma.file is None else do_fault(s, vmf, vma.file)
     if not vmf.pte & PTE_PRESENT:
         return do_swap_page(s, vmf)
     if write and not vmf.pte & PTE_WRITE:
@@ -101,6 +105,8 @@ def new_anon_folio(s: System, mm: Mm) -> Folio | None:
 
 def do_anonymous_page(s: System, vmf: VmFault) -> int:
     """First touch: a read maps the shared zero page, a write a new page."""
+    if s.thp.on and do_large_anonymous_page(s, vmf.vma, vmf.addr, vmf.table, vmf.write):
+        return 0
     if not vmf.write:
         vmf.table[vmf.index] = mk_pte(ZERO_PFN, PTE_YOUNG)
         return 0
@@ -152,25 +158,35 @@ def do_swap_page_major(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry) -
     return VM_FAULT_MAJOR | map_swapped_in(s, vmf, si, entry, folio, bypass)
 
 
+def alloc_swap_folio(s: System, vmf: VmFault, entry: SwpEntry) -> Folio | None:
+    """A charged folio for a swap-in without the cache: large if the whole block can come back, else one page."""
+    folio = alloc_large_swap_folio(s, vmf.vma, vmf.addr, vmf.table) if s.thp.on else None
+    if folio is None:
+        folio = folio_alloc(s)
+        if folio is not None and mem_cgroup_swapin_charge_folio(s, folio, vmf.mm.memcg, entry):
+            folio_put(s, folio)
+            return None
+    return folio
+
+
 def swapin_bypass(s: System, vmf: VmFault, entry: SwpEntry) -> tuple[Folio | None, int]:
     """Read a folio without the swap cache.
 
-    Only the slot's cache flag is taken: it keeps everybody else from swapping the entry in, and so from freeing and
+    Only the slots' cache flags are taken: they keep everybody else from swapping the entry in, and so from freeing and
     reusing the slot meanwhile.  Returns the locked folio, or None with -ENOMEM or -EEXIST.
     """
-    folio = folio_alloc(s)
+    folio = alloc_swap_folio(s, vmf, entry)
     if folio is None:
         return None, -ENOMEM
-    if mem_cgroup_swapin_charge_folio(s, folio, vmf.mm.memcg, entry):
-        folio_put(s, folio)
-        return None, -ENOMEM
+    nr = 1 << folio.order
+    entry = SwpEntry(entry & -nr)
     folio_lock(folio)
     folio.swapbacked = True
-    if swapcache_prepare(s, entry, 1):
+    if swapcache_prepare(s, entry, nr):
         folio_unlock(folio)
         folio_put(s, folio)
         return None, -EEXIST
-    memcg1_swapin(s, entry, 1)
+    memcg1_swapin(s, entry, nr)
     shadow = swap_cache_get_shadow(s, entry)
     if shadow is not None:
         workingset_refault(s, folio, shadow)
@@ -190,13 +206,14 @@ def map_swapped_in(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry, folio
         if not folio.uptodate:
             ret = VM_FAULT_SIGBUS
         elif vmf.table[vmf.index] == vmf.pte:
+            map_locked = map_large_swap_folio if folio.order else map_swap_folio
             with vmf.mm.ptl:
-                map_swap_folio(s, vmf, si, entry, folio, bypass)
-            pending_write = vmf.write and not vmf.table[vmf.index] & PTE_WRITE
-            folio.refcount += 1
+                mapped = map_locked(s, vmf, si, entry, folio, bypass)
+            pending_write = vmf.write and mapped > 0 and not vmf.table[vmf.index] & PTE_WRITE
+            folio.refcount += mapped
     folio_unlock(folio)
     if bypass:
-        swapcache_clear(s, si, entry, 1)
+        swapcache_clear(s, si, SwpEntry(entry & -(1 << folio.order)), 1 << folio.order)
     folio_put(s, folio)
     if pending_write:
         vmf.pte = Pte(vmf.table[vmf.index])
@@ -204,8 +221,8 @@ def map_swapped_in(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry, folio
     return ret
 
 
-def map_swap_folio(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry, folio: Folio, bypass: bool) -> None:
-    """Give the slot's reference of this PTE back and write a present PTE (page-table lock held)."""
+def map_swap_folio(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry, folio: Folio, bypass: bool) -> int:
+    """Give the slot's reference of this PTE back and write a present PTE (page-table lock held).  Returns 1."""
     exclusive = bypass or bool(vmf.pte & PTE_SWP_EXCLUSIVE)
     if folio.writeback and si.flags & SWP_STABLE_WRITES:
         exclusive = False
@@ -220,6 +237,43 @@ def map_swap_folio(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry, folio
     vmf.mm.swapents -= 1
     folio_add_anon_rmap(s, folio, vmf.vma, vmf.addr, exclusive)
     vmf.table[vmf.index] = mk_pte(folio.pfn, flags)
+    return 1
+
+
+def swapin_batch(s: System, vmf: VmFault, folio: Folio, entry: SwpEntry, bypass: bool) -> tuple[int, int]:
+    """Which PTEs a large folio that came back maps: (page of the folio, number).  Number 0: give up."""
+    nr = 1 << folio.order
+    page = entry & (nr - 1)
+    first, index = vmf.addr - page, vmf.index - page
+    inside = vmf.vma.start <= first and first + nr <= vmf.vma.end and 0 <= index <= len(vmf.table) - nr
+    run = inside and vmf.table[index] == pte_move_swp_offset(vmf.pte, -page)
+    if run and swap_pte_batch(s, vmf.table, index, nr) == nr:
+        return 0, nr
+    return page, 0 if bypass else 1
+
+
+def map_large_swap_folio(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry, folio: Folio, bypass: bool) -> int:
+    """map_swap_folio for a large folio: all its pages, or one.  Returns PTEs mapped; 0: they have changed."""
+    page, nr = swapin_batch(s, vmf, folio, entry, bypass)
+    if not nr:
+        return 0
+    back = (entry & ((1 << folio.order) - 1)) - page
+    exclusive = bypass or bool(vmf.pte & PTE_SWP_EXCLUSIVE)
+    if folio.writeback and si.flags & SWP_STABLE_WRITES:
+        exclusive = False
+    swap_free_nr(s, swp_entry_add(entry, -back), nr)
+    if should_try_to_free_swap(s, folio, vmf):
+        folio_free_swap(s, folio)
+    exclusive = exclusive or folio.refcount == 1
+    flags = PTE_YOUNG | vmf.pte & (PTE_SOFT_DIRTY | PTE_UFFD_WP)
+    if exclusive:
+        flags |= PTE_WRITE | PTE_DIRTY if vmf.write else PTE_WRITE
+    vmf.mm.anonpages += nr
+    vmf.mm.swapents -= nr
+    folio_add_anon_rmap(s, folio, vmf.vma, vmf.addr - back, exclusive, nr)
+    pfn, index = folio.pfn + page, vmf.index - back
+    vmf.table[index : index + nr] = [mk_pte(pfn + i, flags) for i in range(nr)]
+    return nr
 
 
 def should_try_to_free_swap(s: System, folio: Folio, vmf: VmFault) -> bool:
@@ -235,11 +289,13 @@ def do_wp_page(s: System, vmf: VmFault) -> int:
     """Write to a page that is mapped read-only: take it over if nobody else has it, else copy."""
     pfn = pte_pfn(vmf.pte)
     if pfn == ZERO_PFN:
+        if s.thp.on and do_huge_zero_wp_pmd(s, vmf.vma, vmf.addr, vmf.table):
+            return 0
         return wp_page_copy(s, vmf, None)
     folio = s.memory.mem_map[pfn]
     assert folio is not None
     bit = 1 << (vmf.addr - folio.index)
-    if folio.exclusive & bit or wp_can_reuse_anon_folio(s, folio):
+    if folio.exclusive & bit or wp_can_reuse_anon_folio(s, folio, vmf.mm):
         folio.exclusive |= bit
         vmf.table[vmf.index] |= PTE_WRITE | PTE_DIRTY | PTE_YOUNG
         s.vmstat["pgreuse"] += 1
@@ -247,9 +303,11 @@ def do_wp_page(s: System, vmf: VmFault) -> int:
     return wp_page_copy(s, vmf, folio)
 
 
-def wp_can_reuse_anon_folio(s: System, folio: Folio) -> bool:
+def wp_can_reuse_anon_folio(s: System, folio: Folio, mm: Mm) -> bool:
     """Nobody but this mapping (and the swap cache, which is asked to let go) has a reference."""
-    if folio.order or folio.refcount > 1 + folio.swapcache:
+    if folio.order:
+        return wp_can_reuse_large_anon_folio(s, folio, mm)
+    if folio.refcount > 1 + folio.swapcache:
         return False
     if not folio_trylock(folio):
         return False
@@ -258,6 +316,18 @@ def wp_can_reuse_anon_folio(s: System, folio: Folio) -> bool:
     alone = folio.refcount == 1
     folio_unlock(folio)
     return alone
+
+
+def wp_can_reuse_large_anon_folio(s: System, folio: Folio, mm: Mm) -> bool:
+    """Nobody but this process maps a page of the large folio, and nobody else has a reference."""
+    if folio.mapcount <= 1 or folio_maybe_mapped_shared(folio, mm):
+        return False
+    if folio.swapcache:
+        if not folio_trylock(folio):
+            return False
+        folio_free_swap(s, folio)
+        folio_unlock(folio)
+    return folio.mapcount == folio.refcount
 
 
 def wp_page_copy(s: System, vmf: VmFault, old: Folio | None) -> int:
@@ -272,9 +342,9 @@ def wp_page_copy(s: System, vmf: VmFault, old: Folio | None) -> int:
         folio_put(s, new)
         return 0
     if old is not None:
-        first = (vmf.addr - old.index) * len(new.data)
-        new.data[:] = old.data[first : first + len(new.data)]
-        folio_remove_rmap(s, old)
+        page = vmf.addr - old.index
+        new.data[:] = old.data[page * len(new.data) : (page + 1) * len(new.data)]
+        folio_remove_rmap(s, old, page)
         vmf.mm.anonpages -= 1
         old.refcount -= 1
     map_new_anon_folio(s, vmf, new)
@@ -294,3 +364,22 @@ def pte_folio(s: System, pte: int) -> Folio | None:
     """The folio of a present PTE; None for the shared zero page."""
     pfn = pte >> PTE_SHIFT
     return s.memory.mem_map[pfn] if pfn != ZERO_PFN else None
+
+
+def do_fault(s: System, vmf: VmFault, inode: ShmemInode) -> int:
+    """Map a page of a shared object (do_shared_fault, do_read_fault): writable, also for a read."""
+    page = vmf.addr - vmf.vma.start
+    if page >= inode.i_size:
+        return VM_FAULT_SIGBUS
+    folio, err = shmem_get_folio(s, inode, page, vmf.mm.memcg)
+    if folio is None:
+        return VM_FAULT_OOM if err == -ENOMEM else VM_FAULT_SIGBUS
+    with vmf.mm.ptl:
+        if vmf.table[vmf.index] == vmf.pte:
+            folio_add_file_rmap(s, folio)
+            folio.refcount += 1
+            vmf.mm.shmempages += 1
+            vmf.table[vmf.index] = mk_pte(folio.pfn, PTE_WRITE | PTE_YOUNG | (PTE_DIRTY if vmf.write else 0))
+    folio_unlock(folio)
+    folio_put(s, folio)
+    return 0

@@ -10,7 +10,9 @@ from vswap_ref.machine import PAGE_SIZE
 
 from .lru import lruvec_del_folio
 from .memcg import mem_cgroup_uncharge
+from .split_queue import folio_unqueue_deferred_split
 from .state import Folio, Memory, System
+from .types import SWAP_NR_ORDERS
 from .zswap_pool import zswap_total_pages
 
 
@@ -63,11 +65,27 @@ def prep_new_folio(s: System, order: int) -> Folio:
     nr = 1 << order
     memory.used += nr
     free = memory.free_frames[order]
-    pfn, data = free.pop() if free else new_frames(memory, nr)
+    pfn, data = free.pop() if free else expand(memory, order)
     folio = Folio(pfn, order, data)
+    if order:
+        folio.mapcounts = [0] * nr
     set_mem_map(memory, pfn, nr, folio)
     s.vmstat["pgalloc_normal"] += nr
     return folio
+
+
+def expand(memory: Memory, order: int) -> tuple[int, bytearray]:
+    """Free frames of an order that is out of them: (first frame, content), from a larger block, or else new ones."""
+    nr = 1 << order
+    for larger in range(order + 1, SWAP_NR_ORDERS):
+        if memory.free_frames[larger]:
+            pfn, data = memory.free_frames[larger].pop()
+            pieces = [(pfn + i, data[i * PAGE_SIZE : (i + nr) * PAGE_SIZE]) for i in range(0, 1 << larger, nr)]
+            memory.free_frames[order] += reversed(pieces[1:])
+            return pieces[0]
+    if order:
+        del memory.free_frames[0][-nr:]
+    return new_frames(memory, nr)
 
 
 def folio_zero_user(folio: Folio) -> None:
@@ -96,6 +114,8 @@ def folio_free(s: System, folio: Folio) -> None:
     assert folio.mapcount == folio.refcount == 0
     if folio.lru:
         lruvec_del_folio(s, folio)
+    if folio.order:
+        folio_unqueue_deferred_split(s, folio)
     mem_cgroup_uncharge(s, folio)
     memory = s.memory
     nr = 1 << folio.order

@@ -14,6 +14,7 @@ from .slot_reclaim import folio_free_swap
 from .state import Folio, System
 from .swap_device import swp_swap_info
 from .swap_io import __swap_writepage, swap_read_folio_bdev
+from .thp import count_mthp_stat
 from .types import AOP_WRITEPAGE_ACTIVATE, SWP_OFFSET_MASK, SWP_TYPE_SHIFT
 from .zswap import zswap_load, zswap_store
 from .zswap_writeback import zswap_folio_swapin
@@ -60,6 +61,8 @@ def swap_writeout(s: System, folio: Folio) -> int:
         return 0
     swap_zeromap_folio_clear(s, folio)
     if zswap_store(s, folio):
+        if folio.order:
+            count_mthp_stat(s, folio.order, "zswpout")
         folio_unlock(folio)
         return 0
     if not mem_cgroup_zswap_writeback_enabled(s, folio.memcg):

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .state import AnonVma, Mm, System, Vma
+from .state import AnonVma, Folio, Mm, System, Vma
 from .swap_cgroup import lookup_swap_cgroup_id
-from .types import PTE_SHIFT, PTRS_PER_PTE, Pte, SwpEntry, pte_move_swp_offset
+from .types import PTE_PRESENT, PTE_SHIFT, PTRS_PER_PTE, Pte, SwpEntry, pte_move_swp_offset
 
 PTE_TABLE_SHIFT = 9
 PTE_TABLE_MASK = PTRS_PER_PTE - 1
@@ -75,3 +75,13 @@ def find_vma(mm: Mm, addr: int) -> Vma | None:
         if vma.start <= addr < vma.end:
             return vma
     return None
+
+
+def folio_pte_batch(folio: Folio, table: list[int], index: int, max_nr: int) -> int:
+    """How many PTEs from ``index`` on map consecutive pages of the large folio (1..max_nr)."""
+    pfn = table[index] >> PTE_SHIFT
+    limit = min(max_nr, folio.pfn + (1 << folio.order) - pfn)
+    nr = 1
+    while nr < limit and table[index + nr] & PTE_PRESENT and table[index + nr] >> PTE_SHIFT == pfn + nr:
+        nr += 1
+    return nr

@@ -131,15 +131,18 @@ def swapin_readahead(s: System, entry: SwpEntry, vma: Vma, addr: int) -> Folio |
     return swap_vma_readahead(s, entry, vma, addr)
 
 
-def swap_update_readahead(s: System, folio: Folio, vma: Vma, addr: int) -> None:
+def swap_update_readahead(s: System, folio: Folio, vma: Vma | None, addr: int) -> None:
     """A fault found the folio in the cache: if it was read ahead, the guess was right.
 
-    The mapping remembers the address too, so that the next window knows the direction.
+    The mapping remembers the address too, so that the next window knows the direction.  Without one (None: shmem) the
+    hit counts for cluster readahead.  A large folio says nothing.
     """
+    if folio.order:
+        return
     hit = folio.readahead
     folio.readahead = False
     s.vmstat["swap_ra_hit"] += hit
-    if s.swap.nr_rotate_swap:
+    if s.swap.nr_rotate_swap or vma is None:
         s.swap.readahead_hits += hit
     else:
         vma.ra_addr = addr

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from errno import EBUSY
 
 from .cluster import swap_discard_work
 from .folio import (
@@ -23,10 +24,12 @@ from .folio import (
     folio_unlock,
     nr_free_pages,
 )
+from .huge_memory import deferred_split_scan, split_folio_to_list
 from .lru import folio_isolate_lru, lruvec_add_folio
 from .memcg import (
     MAX_RECLAIM_RETRIES,
     SWAP_CLUSTER_MAX,
+    flush_memcg_stats,
     lruvec_page_state,
     mem_cgroup_get_nr_swap_pages,
     mem_cgroup_swap_full,
@@ -35,6 +38,7 @@ from .memcg import (
 )
 from .page_io import swap_writeout
 from .rmap import folio_referenced, try_to_unmap
+from .shmem_swap import shmem_remove_mapping, shmem_writeout
 from .slot_reclaim import folio_free_swap
 from .state import Folio, LruvecStats, Memcg, System
 from .swap_alloc import folio_alloc_swap, swap_reclaim_work
@@ -42,7 +46,8 @@ from .swap_cache import __swap_cache_del_folio
 from .swap_device import swap_cluster_lock, swap_cluster_unlock, swp_swap_info
 from .swap_io import folio_wait_writeback, swap_io_poll, swap_io_wait_one
 from .swap_map import put_swap_folio
-from .types import AOP_WRITEPAGE_ACTIVATE, SWP_OFFSET_MASK
+from .thp import count_mthp_stat
+from .types import AOP_WRITEPAGE_ACTIVATE, PMD_ORDER, SWP_OFFSET_MASK
 from .workingset import workingset_eviction
 from .zswap_writeback import shrink_worker, zswap_shrinker_count, zswap_shrinker_scan
 
@@ -72,16 +77,21 @@ class ScanControl:
 
 
 def shrink_folio_list(s: System, folios: Iterable[Folio], ignore_references: bool) -> int:
-    """Try to free isolated folios; those that stay go back on their lists.  Returns pages freed."""
+    """Try to free isolated folios; those that stay go back on their lists.  Returns pages freed.
+
+    The list is worked off from its end, so that the pages of a folio that is split come next.
+    """
     freed = 0
-    for folio in folios:
-        nr = 1 << folio.order
+    folio_list = list(folios)
+    folio_list.reverse()
+    while folio_list:
+        folio = folio_list.pop()
         if not folio_trylock(folio):
             putback_folio(s, folio)
             continue
-        verdict = shrink_folio(s, folio, ignore_references)
+        verdict = shrink_folio(s, folio, ignore_references, folio_list)
         if verdict == FREED:
-            freed += nr
+            freed += 1 << folio.order
             continue
         if verdict == ACTIVATE:
             activate_locked(s, folio)
@@ -107,16 +117,47 @@ def activate_locked(s: System, folio: Folio) -> None:
         s.vmstat["pgactivate"] += 1 << folio.order
 
 
-def shrink_folio(s: System, folio: Folio, ignore_references: bool) -> str:
-    """Reclaim one locked folio: references, slot, unmap, write out, free.  Returns KEEP, ACTIVATE or FREED."""
+def folio_alloc_swap_large(s: System, folio: Folio, folio_list: list[Folio]) -> int:
+    """Slots for a large folio, or else, split, for its first page; its other pages go on ``folio_list``.
+
+    Returns 0 or a negative errno: the folio stays in memory, split or not.
+    """
+    order = folio.order
+    if folio.refcount != folio.mapcount + 1:
+        return -EBUSY
+    if folio.partially_mapped:
+        return split_folio_to_list(s, folio, folio_list) or folio_alloc_swap(s, folio)
+    if not folio_alloc_swap(s, folio):
+        return 0
+    err = split_folio_to_list(s, folio, folio_list)
+    if err:
+        return err
+    count_swpout_fallback(s, folio.memcg, order)
+    return folio_alloc_swap(s, folio)
+
+
+def count_swpout_fallback(s: System, memcg: Memcg | None, order: int) -> None:
+    """Count a large folio that had to be split to be swapped out."""
+    count_mthp_stat(s, order, "swpout_fallback")
+    if order == PMD_ORDER:
+        s.vmstat["thp_swpout_fallback"] += 1
+        if memcg is not None:
+            memcg.stat["thp_swpout_fallback"] += 1
+
+
+def shrink_folio(s: System, folio: Folio, ignore_references: bool, folio_list: list[Folio]) -> str:
+    """Reclaim one locked folio: references, slot, unmap, write out, free.  Returns KEEP, ACTIVATE or FREED.
+
+    If it has to be split, all pages but the first go on ``folio_list``.
+    """
     if folio.writeback and not writeback_has_ended(s, folio):
         return ACTIVATE
     if not ignore_references:
         verdict = folio_check_references(s, folio)
         if verdict:
             return verdict
-    if not folio.swapcache:
-        if folio_alloc_swap(s, folio):
+    if not folio.swapcache and folio.mapping is None:
+        if folio_alloc_swap_large(s, folio, folio_list) if folio.order else folio_alloc_swap(s, folio):
             return ACTIVATE
         folio_mark_dirty(folio)
     if folio.mapcount:
@@ -157,7 +198,8 @@ def pageout(s: System, folio: Folio) -> str:
         return KEEP
     folio.dirty = False
     folio.reclaim = True
-    if swap_writeout(s, folio) == AOP_WRITEPAGE_ACTIVATE:
+    writeout = swap_writeout if folio.mapping is None else shmem_writeout
+    if writeout(s, folio) == AOP_WRITEPAGE_ACTIVATE:
         folio.reclaim = False
         return ACTIVATE
     s.vmstat["nr_vmscan_write"] += 1 << folio.order
@@ -172,6 +214,8 @@ def pageout(s: System, folio: Folio) -> str:
 
 def __remove_mapping(s: System, folio: Folio) -> bool:
     """Take a clean, unmapped folio out of the swap cache, leaving a shadow, and free it; False if somebody uses it."""
+    if folio.mapping is not None:
+        return shmem_remove_mapping(s, folio)
     entry = folio.swap
     si = swp_swap_info(s, entry)
     expected = 1 + (1 << folio.order)
@@ -269,12 +313,12 @@ def shrink_lruvec(s: System, memcg: Memcg, sc: ScanControl) -> None:
     proportional = sc.target.parent is None and sc.who == DIRECT and sc.priority == DEF_PRIORITY
     inactive = scan_share(s, memcg.lruvec.nr_inactive, sc.priority) if can_reclaim_anon_pages(s, memcg) else 0
     active = scan_share(s, memcg.lruvec.nr_active, sc.priority)
+    sc.skipped_deactivate |= active > 0 and not sc.may_deactivate
     while inactive > 0:
         sc.nr_reclaimed += shrink_inactive_list(s, memcg, min(inactive, SWAP_CLUSTER_MAX), sc)
         inactive -= SWAP_CLUSTER_MAX
         if active > 0 and sc.may_deactivate:
             shrink_active_list(s, memcg, min(active, SWAP_CLUSTER_MAX))
-        sc.skipped_deactivate |= active > 0 and not sc.may_deactivate
         active -= SWAP_CLUSTER_MAX
         if sc.nr_reclaimed >= sc.nr_to_reclaim and not proportional:
             break
@@ -301,6 +345,8 @@ def shrink_node(s: System, sc: ScanControl) -> None:
     prepare_scan_control(s, sc)
     for memcg in memcg_subtree(sc.target):
         shrink_lruvec(s, memcg, sc)
+        if memcg.split_queue:
+            deferred_split_scan(s, memcg, len(memcg.split_queue) >> sc.priority)
         to_scan = zswap_shrinker_count(s, memcg) >> sc.priority
         if to_scan:
             zswap_shrinker_scan(s, memcg, to_scan)
@@ -309,11 +355,13 @@ def shrink_node(s: System, sc: ScanControl) -> None:
 def do_try_to_free_pages(s: System, target: Memcg, nr_to_reclaim: int, who: str) -> int:
     """Scan harder and harder until enough pages are free.  Returns pages freed.
 
-    If nothing at all was freed, but active folios were passed over, it starts again and takes these, too.
+    If nothing at all was freed, but active folios were passed over, it starts again and takes these, too.  The
+    statistics are brought up to date for that: the kernel leaves it to chance, and can run out of memory here.
     """
     sc = ScanControl(target, nr_to_reclaim, who)
     shrink_zones(s, sc)
     if not sc.nr_reclaimed and sc.skipped_deactivate:
+        flush_memcg_stats(s)
         sc.force_deactivate = True
         shrink_zones(s, sc)
     run_deferred_work(s)

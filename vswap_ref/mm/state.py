@@ -28,21 +28,27 @@ from vswap_ref.machine import (
     XArray,
 )
 
-from .types import NO_ENTRY, SwpEntry
+from .types import NO_ENTRY, PMD_ORDER, RadixEntry, SwpEntry
 
 
 @dataclass(slots=True, eq=False)
 class Vma:
-    """A range of anonymous virtual memory (struct vm_area_struct); addresses count pages."""
+    """A range of virtual memory (struct vm_area_struct); addresses count pages.
+
+    ``file`` is the object that it maps, shared and from its beginning; None: anonymous memory.
+    """
 
     mm: Mm
     start: int
     end: int
     anon_vma: AnonVma
+    file: ShmemInode | None = None
     ra_addr: int = 0
     ra_win: int = 0
     ra_hits: int = 4
     locked: bool = False
+    hugepage: bool | None = None
+    """Advice: MADV_HUGEPAGE, MADV_NOHUGEPAGE or none."""
 
 
 @dataclass(slots=True, eq=False)
@@ -54,13 +60,14 @@ class AnonVma:
 
 @dataclass(slots=True, eq=False)
 class Mm:
-    """An address space (struct mm_struct): page tables of 512 entries, VMAs, and the two counters swap needs."""
+    """An address space (struct mm_struct): page tables of 512 entries, VMAs, and the counters swap needs."""
 
     memcg: Memcg
     ptl: Any
     pgd: dict[int, list[int]] = field(default_factory=dict)
     vmas: list[Vma] = field(default_factory=list)
     anonpages: int = 0
+    shmempages: int = 0
     swapents: int = 0
     next_addr: int = 0x7F000
 
@@ -69,8 +76,10 @@ class Mm:
 class Folio:
     """A unit of memory of 2**order pages (struct folio) with its content.
 
-    ``refcount`` counts one reference per page for the swap cache, one per mapping, one for the LRU isolation or any
-    other user.  ``exclusive`` is a bit set over the pages: mapped by one process only (PG_anon_exclusive).
+    ``refcount`` counts one reference per page for the swap cache or the page cache, one per mapping, one for the LRU
+    isolation or any other user.  ``exclusive`` is a bit set over the pages: mapped by one process only
+    (PG_anon_exclusive).  A large folio counts its mappings page by page too (``mapcounts``).  ``mapping`` is the object
+    whose page ``index`` it holds, None for anonymous memory and while it is in the swap cache.
     """
 
     pfn: int
@@ -91,9 +100,12 @@ class Folio:
     workingset: bool = False
     readahead: bool = False
     exclusive: int = 0
+    mapcounts: list[int] | None = None
+    partially_mapped: bool = False
     swap: SwpEntry = NO_ENTRY
     index: int = 0
     anon_vma: AnonVma | None = None
+    mapping: ShmemInode | None = None
     memcg: Memcg | None = None
 
 
@@ -151,6 +163,7 @@ class Memcg:
     online: bool = True
     lruvec: Lruvec = field(default_factory=Lruvec)
     zswap_lru: OrderedDict[ZswapEntry, None] = field(default_factory=OrderedDict)
+    split_queue: dict[Folio, None] = field(default_factory=dict)
     events: dict[str, int] = field(default_factory=dict)
     children: list[Memcg] = field(default_factory=list)
     lineage: tuple[Memcg, ...] = ()
@@ -341,6 +354,23 @@ class ZswapState:
 
 
 @dataclass(slots=True, eq=False)
+class ThpState:
+    """Transparent huge pages: the switch for all sizes, three sets of orders as bit masks, and counters per order.
+
+    ``on`` is false if no mapping can have a large folio.  ``defrag``: who may reclaim for one ("always", "madvise"
+    or "never").
+    """
+
+    stats: dict[int, Counters]
+    enabled: str = "never"
+    defrag: str = "madvise"
+    huge_anon_orders_always: int = 0
+    huge_anon_orders_madvise: int = 0
+    huge_anon_orders_inherit: int = 1 << PMD_ORDER
+    on: bool = False
+
+
+@dataclass(slots=True, eq=False)
 class IoState:
     """Writes in flight as (completion time, sequence number, folio, error), earliest first; each device's queue."""
 
@@ -387,8 +417,39 @@ class System:
     memcg: MemcgState
     swap: SwapState
     zswap: ZswapState
+    thp: ThpState
     io: IoState
     hooks: Hooks
+    shmem: ShmemState
     power: PowerState = field(default_factory=PowerState)
     mms: dict[Mm, None] = field(default_factory=dict)
     cpu: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class ShmemInode:
+    """A shared memory object (struct shmem_inode_info, its inode and its address_space); sizes count pages.
+
+    ``i_pages`` holds the folio of a page in memory or the swap entry of a page in swap; a hole has neither.
+    ``alloced`` may lag: reclaim drops pages that were never written without telling (see shmem_recalc_inode).
+    """
+
+    name: str
+    i_size: int
+    i_pages: XArray[Folio | RadixEntry]
+    xa_lock: Any
+    i_mmap: dict[Vma, None] = field(default_factory=dict)
+    nlink: int = 1
+    nrpages: int = 0
+    alloced: int = 0
+    swapped: int = 0
+    stop_eviction: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class ShmemState:
+    """All shared objects, and those that swapoff has to look through (shmem_swaplist)."""
+
+    swaplist_mutex: Any
+    swaplist: dict[ShmemInode, None] = field(default_factory=dict)
+    inodes: dict[ShmemInode, None] = field(default_factory=dict)

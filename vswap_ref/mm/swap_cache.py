@@ -11,8 +11,17 @@ from .folio import folio_put, folio_try_get
 from .state import Folio, SwapInfo, System
 from .swap_device import swap_cluster_lock, swap_cluster_unlock, swp_swap_info
 from .swap_map import put_swap_folio
-from .swap_table import __swap_table_fill, swap_table_get
-from .types import SWP_OFFSET_MASK, SWP_TYPE_SHIFT, Shadow, SwpEntry, swp_tb_folio, swp_tb_is_folio, swp_tb_pfn
+from .swap_table import __swap_table_fill, __swap_table_xchg, swap_table_get
+from .types import (
+    SWAP_HAS_CACHE,
+    SWP_OFFSET_MASK,
+    SWP_TYPE_SHIFT,
+    Shadow,
+    SwpEntry,
+    swp_tb_folio,
+    swp_tb_is_folio,
+    swp_tb_pfn,
+)
 
 
 def swap_cache_get_folio(s: System, entry: SwpEntry) -> Folio | None:
@@ -100,9 +109,24 @@ def swap_cache_del_folio(s: System, folio: Folio) -> None:
     folio_put(s, folio, 1 << folio.order)
 
 
+def __swap_cache_replace_folio(si: SwapInfo, old: Folio, new: Folio) -> None:
+    """``new`` takes over the words from its slot on, which hold ``old`` (cluster and both folios locked)."""
+    offset = new.swap & SWP_OFFSET_MASK
+    for i in range(offset, offset + (1 << new.order)):
+        word = __swap_table_xchg(si, i, swp_tb_folio(new.pfn))
+        assert word == swp_tb_folio(old.pfn)
+
+
 def folio_matches_swap_entry(folio: Folio, entry: SwpEntry) -> bool:
     """A locked folio is (still) cached for this entry."""
     return folio.swapcache and folio.swap == entry & -(1 << folio.order)
+
+
+def non_swapcache_batch(s: System, entry: SwpEntry, max_nr: int) -> int:
+    """How many slots from the entry on are not in the swap cache (0..max_nr); read without lock."""
+    offset = entry & SWP_OFFSET_MASK
+    window = s.swap.info[entry >> SWP_TYPE_SHIFT].swap_map[offset : offset + max_nr]
+    return next((nr for nr, byte in enumerate(window) if byte & SWAP_HAS_CACHE), max_nr)
 
 
 def total_swapcache_pages(s: System) -> int:

@@ -15,7 +15,8 @@ from .folio import folio_mark_dirty, folio_put, folio_unlock
 from .lru import folio_rotate_reclaimable
 from .state import Folio, SwapInfo, System
 from .swap_extent import swap_slot_block
-from .types import SWP_BLKDEV, SWP_OFFSET_MASK, SWP_SYNCHRONOUS_IO, SWP_TYPE_SHIFT
+from .thp import count_mthp_stat
+from .types import PMD_ORDER, SWP_BLKDEV, SWP_OFFSET_MASK, SWP_SYNCHRONOUS_IO, SWP_TYPE_SHIFT
 
 SECTORS_PER_PAGE = PAGE_SIZE // 512
 
@@ -35,11 +36,20 @@ SUBMIT_NS = 5_000
 def count_swpout_vm_event(s: System, folio: Folio) -> None:
     """Count a folio that goes to a device."""
     nr = 1 << folio.order
-    if folio.order == 9:
-        s.vmstat["thp_swpout"] += 1
+    if folio.order:
+        count_large_swpout(s, folio)
     s.vmstat["pswpout"] += nr
     if folio.memcg is not None:
         folio.memcg.stat["pswpout"] += nr
+
+
+def count_large_swpout(s: System, folio: Folio) -> None:
+    """Count a large folio that goes to a device whole."""
+    count_mthp_stat(s, folio.order, "swpout")
+    if folio.order == PMD_ORDER:
+        s.vmstat["thp_swpout"] += 1
+        if folio.memcg is not None:
+            folio.memcg.stat["thp_swpout"] += 1
 
 
 def bdev_write_folio(bdev: BlockDevice, block: int, folio: Folio) -> bool:
@@ -136,6 +146,8 @@ def swap_read_folio_bdev(s: System, folio: Folio) -> None:
     block = swap_folio_sector(si, folio) // SECTORS_PER_PAGE
     nr = 1 << folio.order
     duration = bdev.read_ns(block, nr)
+    if folio.order:
+        count_mthp_stat(s, folio.order, "swpin")
     s.vmstat["pswpin"] += nr
     if folio.memcg is not None:
         folio.memcg.stat["pswpin"] += nr

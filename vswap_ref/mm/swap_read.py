@@ -20,11 +20,16 @@ from .workingset import workingset_refault
 
 def mem_cgroup_swapin_charge_folio(s: System, folio: Folio, memcg: Memcg, entry: SwpEntry) -> int:
     """Charge a folio that is swapped in to the cgroup recorded for its entry, or else to ``memcg``."""
+    return mem_cgroup_charge(s, folio, mem_cgroup_of_entry(s, memcg, entry))
+
+
+def mem_cgroup_of_entry(s: System, memcg: Memcg, entry: SwpEntry) -> Memcg:
+    """The cgroup that is charged for an entry's page: the one recorded for it if it is online, or else ``memcg``."""
+    if not s.memcg.enabled:
+        return memcg
     s.cost["mem_cgroup_from_id"] += 1
     owner = s.memcg.by_id.get(lookup_swap_cgroup_id(s, entry))
-    if owner is None or not owner.online:
-        owner = memcg
-    return mem_cgroup_charge(s, folio, owner)
+    return owner if owner is not None and owner.online else memcg
 
 
 def __read_swap_cache_async(

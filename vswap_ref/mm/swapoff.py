@@ -14,6 +14,7 @@ from .folio import folio_lock, folio_put, folio_unlock
 from .pagetable import PTE_TABLE_MASK, table_ranges
 from .readahead import swapin_readahead
 from .rmap import folio_add_anon_rmap
+from .shmem_swap import shmem_unuse
 from .slot_reclaim import folio_free_swap
 from .state import Folio, Mm, SwapInfo, System, Vma
 from .swap_cache import folio_matches_swap_entry, swap_cache_get_folio
@@ -113,7 +114,7 @@ def try_to_unuse(s: System, si: SwapInfo) -> int:
     pass that freed nothing would be repeated for ever: it ends as if the administrator had interrupted it.
     """
     while used := swap_usage_in_pages(si):
-        err = unuse_mmlist(s, si)
+        err = shmem_unuse(s, si) or unuse_mmlist(s, si)
         if err:
             return err
         unuse_swap_cache(s, si)
@@ -142,7 +143,7 @@ def unuse_mmlist(s: System, si: SwapInfo) -> int:
 
 def unuse_mm(s: System, mm: Mm, si: SwapInfo) -> int:
     """Walk all page tables of a process and bring back what is on the device.  Returns 0 or -ENOMEM."""
-    for vma in mm.vmas:
+    for vma in (vma for vma in mm.vmas if vma.file is None):
         for table, start, end in table_ranges(mm, vma.start, vma.end):
             s.swap.ptes_visited += end - start
             for addr in swap_ptes_of_type(table, start, end, si.type):
@@ -190,7 +191,8 @@ def unuse_pte(s: System, vma: Vma, addr: int, table: list[int], old: Pte, folio:
             folio_add_anon_rmap(s, folio, vma, addr, exclusive=bool(old & PTE_SWP_EXCLUSIVE))
             folio.refcount += 1
             vma.mm.anonpages += 1
-            table[index] = mk_pte(folio.pfn, old & (PTE_SOFT_DIRTY | PTE_UFFD_WP))
+            page = entry & (1 << folio.order) - 1
+            table[index] = mk_pte(folio.pfn + page, old & (PTE_SOFT_DIRTY | PTE_UFFD_WP))
         else:
             table[index] = make_pte_marker(PTE_MARKER_POISONED)
     swap_free(s, entry)

@@ -170,8 +170,31 @@ def pte_same_as_swp(pte: Pte, swp_pte: Pte) -> bool:
     return pte & ~ignored == swp_pte & ~ignored
 
 
+RadixEntry = NewType("RadixEntry", int)
+"""A swap entry in a shared object's page cache: a value entry of the XArray, always odd."""
+
 SWP_PTE_MARKER = 31
 PTE_MARKER_POISONED = 1 << 1
+
+
+def swp_to_radix_entry(entry: SwpEntry) -> RadixEntry:
+    """The form in which a page cache holds a swap entry (xa_mk_value)."""
+    return RadixEntry(entry << 1 | 1)
+
+
+def radix_to_swp_entry(radswap: RadixEntry) -> SwpEntry:
+    """The swap entry behind a radix entry."""
+    return SwpEntry(radswap >> 1)
+
+
+def make_poisoned_swp_entry() -> SwpEntry:
+    """What stands for a page that is lost."""
+    return swp_entry(SWP_PTE_MARKER, PTE_MARKER_POISONED)
+
+
+def is_poisoned_swp_entry(entry: SwpEntry) -> bool:
+    """True for the entry of a lost page."""
+    return entry >> SWP_TYPE_SHIFT == SWP_PTE_MARKER
 
 
 def make_pte_marker(marker: int) -> Pte:

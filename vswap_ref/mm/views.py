@@ -6,13 +6,30 @@ Kernel homes: fs/proc/meminfo.c, mm/vmstat.c, mm/swapfile.c (/proc/swaps), mm/me
 
 from __future__ import annotations
 
+from collections import Counter
+
 from vswap_ref.machine import PAGE_SIZE
 
 from .cluster import cluster_is_usable
-from .folio import nr_free_pages
-from .state import Memcg, SwapClusterInfo, SwapInfo, System
+from .folio import folio_put, nr_free_pages
+from .pagetable import ptep_get
+from .state import Folio, Memcg, Mm, ShmemInode, SwapClusterInfo, SwapInfo, System
+from .swap_cache import swap_cache_get_folio
+from .swap_cgroup import lookup_swap_cgroup_id
 from .swap_device import swap_usage_in_pages
-from .types import CLUSTER_FLAG_FREE, SWAP_HAS_CACHE, SWAP_MAP_BAD, SWAP_NR_ORDERS, SWAPFILE_CLUSTER, SWP_BLKDEV
+from .types import (
+    CLUSTER_FLAG_FREE,
+    PTE_PRESENT,
+    PTE_SHIFT,
+    SWAP_HAS_CACHE,
+    SWAP_MAP_BAD,
+    SWAP_NR_ORDERS,
+    SWAPFILE_CLUSTER,
+    SWP_BLKDEV,
+    RadixEntry,
+    is_poisoned_swp_entry,
+    radix_to_swp_entry,
+)
 from .zswap_pool import zswap_total_pages
 
 
@@ -31,6 +48,8 @@ def meminfo(s: System) -> dict[str, int]:
         "MemFree": nr_free_pages(s),
         "SwapCached": s.vmstat["nr_swapcached"],
         "AnonPages": s.vmstat["nr_anon_pages"],
+        "Mapped": s.vmstat["nr_mapped"],
+        "Shmem": s.vmstat["nr_shmem"],
         "SwapTotal": s.swap.total_swap_pages,
         "SwapFree": s.swap.nr_swap_pages,
         "Zswap": zswap_total_pages(s),
@@ -56,9 +75,9 @@ def proc_swaps(s: System) -> list[dict[str, object]]:
 
 
 def memory_stat(s: System, memcg: Memcg) -> dict[str, int]:
-    """memory.stat of one cgroup (bytes for anon, swapcached, zswap and zswapped; events count pages)."""
+    """memory.stat of one cgroup (bytes for what it has now: anon to zswapped; events count pages)."""
     stat = dict(memcg.stat)
-    for name in ("anon", "swapcached", "zswapped"):
+    for name in ("anon", "file", "shmem", "file_mapped", "swapcached", "zswapped"):
         stat[name] *= PAGE_SIZE
     stat["zswap"] = memcg.zswap_bytes
     return stat
@@ -114,3 +133,60 @@ def cluster_room(si: SwapInfo, ci: SwapClusterInfo) -> dict[str, object]:
         runs.append(sum(not any(si.swap_map[at : at + nr]) for at in range(first, end - nr + 1, nr)))
         usable.append(order < highest and (ci.flags == CLUSTER_FLAG_FREE or cluster_is_usable(ci, order)))
     return {"runs": runs, "usable": usable}
+
+
+def mthp_stats(s: System) -> list[dict[str, object]]:
+    """One row a size: its setting, folios of it that exist, and its counters (hugepages-<size>/ in sysfs)."""
+    thp = s.thp
+    masks = {
+        "always": thp.huge_anon_orders_always,
+        "inherit": thp.huge_anon_orders_inherit,
+        "madvise": thp.huge_anon_orders_madvise,
+    }
+    existing = Counter(folio.order for folio in set(s.memory.mem_map) if folio is not None)
+    return [
+        {
+            "order": order,
+            "size": PAGE_SIZE << order,
+            "enabled": next((name for name, orders in masks.items() if orders >> order & 1), "never"),
+            "nr_anon": existing[order],
+            **thp.stats[order],
+        }
+        for order in sorted(thp.stats)
+    ]
+
+
+def folio_orders(s: System, mm: Mm, start: int, end: int) -> list[int | None]:
+    """The order of the folio that each page of a range is mapped to; None where none is."""
+    orders: list[int | None] = []
+    for addr in range(start, end):
+        pte = ptep_get(mm, addr)
+        folio = s.memory.mem_map[pte >> PTE_SHIFT] if pte & PTE_PRESENT and pte >> PTE_SHIFT else None
+        orders.append(folio.order if folio is not None else None)
+    return orders
+
+
+def shmem_charges(s: System, inode: ShmemInode) -> dict[str, tuple[int, int]]:
+    """Cgroup -> (bytes of memory, bytes of swap) that it pays for an object; a page in the swap cache costs both."""
+    memory: Counter[str] = Counter()
+    swap: Counter[str] = Counter()
+    for _, entry in inode.i_pages.items():
+        folio, owner = shmem_entry_owners(s, entry)
+        if folio is not None:
+            memory[folio.memcg.name if folio.memcg else ""] += PAGE_SIZE
+        if owner is not None:
+            swap[owner.name] += PAGE_SIZE
+    return {name or "/": (memory[name], swap[name]) for name in sorted({*memory, *swap})}
+
+
+def shmem_entry_owners(s: System, entry: Folio | RadixEntry) -> tuple[Folio | None, Memcg | None]:
+    """The folio in memory, and the cgroup recorded for the slot, of an entry of a page cache."""
+    if isinstance(entry, Folio):
+        return entry, None
+    swap = radix_to_swp_entry(entry)
+    if is_poisoned_swp_entry(swap):
+        return None, None
+    folio = swap_cache_get_folio(s, swap)
+    if folio is not None:
+        folio_put(s, folio)
+    return folio, s.memcg.by_id.get(lookup_swap_cgroup_id(s, swap))

@@ -249,17 +249,18 @@ def fork_without_memory(users: int = 62, failures: int = 1) -> CountFailure:
 
 
 def unmap_without_memory(users: int = 70, failures: int = 100) -> CountFailure:
-    """``users`` processes map a page in memory; reclaim wants to swap it out while continuation pages cannot be had."""
-    kernel = Kernel(ram="16M", swap=[Pmem("4M")], page_cluster=0, cpus=1)
+    """``users`` processes map a page in memory; it is to go out, whatever its age, without continuation pages."""
+    stage = vswap_ref.at(0)
+    kernel = stage.Kernel(ram="16M", swap=[Pmem("4M")], page_cluster=0, cpus=1)
     app = kernel.spawn("app")
     heap = app.mmap(PAGE_SIZE)
     heap[0:6] = b"shared"
     everyone = [app, *(app.fork() for _ in range(users - 1))]
+    folios = kernel.system.memory.mem_map[1:]
     rows = []
     fail_pages(kernel, failures)
     for step in ("reclaim", "reclaim again, with memory"):
-        for _ in range(4):
-            kernel.reclaim(PAGE_SIZE)
+        stage.module("reclaim").reclaim_pages(kernel.system, folios)
         mapped = sum(process.rss > 0 for process in everyone)
         rows.append(failure_row(kernel, step, f"{mapped} mapped"))
         kernel.faults.clear()

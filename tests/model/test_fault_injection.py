@@ -1,0 +1,288 @@
+"""Every allocation and every device request fails once, at several places of a workload that reaches them all.
+
+The sites are those that the kernel itself declares: a new one is tested without a change here, and must be reached.
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+from collections.abc import Callable
+from functools import lru_cache
+
+import pytest
+
+import vswap_ref as vr
+from vswap_ref.kernel import Kernel, Mapping, OutOfMemory, Process
+from vswap_ref.machine import PAGE_SIZE, BlockDevice
+
+PAGES = 72
+SHARED_PAGES = 12
+CHILDREN = 66
+PLACES = (0.0, 0.5, 1.0)
+"""Where in the sequence of requests the failing one is: first, middle, last."""
+
+SITES = sorted(vr.Kernel().faults.docs)
+DEVICES: dict[str, Callable[[], BlockDevice]] = {
+    "disk": lambda: vr.Disk("1M"),
+    "ssd": lambda: vr.Ssd("1M"),
+    "pmem": lambda: vr.Pmem("1M"),
+    "zram": lambda: vr.Zram("1M"),
+    "file": lambda: vr.SwapFile("1M", on=vr.Ssd("1M")),
+}
+LEGAL_ERRNO = {errno.EIO, errno.EINTR, errno.ENOMEM}
+
+
+def content(page: int, version: int) -> bytes:
+    """Every fourth page is zero, every fourth does not compress."""
+    noise = random.Random(page * 1000 + version)
+    return (bytes(PAGE_SIZE), noise.randbytes(PAGE_SIZE), noise.randbytes(64) * 64, noise.randbytes(8) * 512)[page % 4]
+
+
+class Workload:
+    """A kernel in which everything is short, what has been written, and which errors were seen."""
+
+    def __init__(self, device: BlockDevice, zswap: bool = True, memcg: str = "v2") -> None:
+        pool = vr.Zswap("lz4", max_pool_percent=10) if zswap else None
+        self.kernel = Kernel(ram="256K", zswap=pool, locks="validated", memcg=memcg)
+        self.device, self.spare = device, vr.Ssd("512K")
+        self.written: dict[tuple[Process, int], bytes] = {}
+        self.errors: list[BaseException] = []
+        self.calls: dict[str, int] = {}
+
+    def run(self) -> None:
+        """Write, push out, read back, fork, change devices, end; the invariants hold after each step."""
+        for step in (
+            self.start,
+            self.fill,
+            self.age,
+            self.verify,
+            self.share,
+            self.fork_many,
+            self.read_ahead,
+            self.move,
+        ):
+            step()
+            self.kernel.check()
+            self.kernel.locks.assert_none_held()
+        stats = self.device.stats
+        self.calls = {**self.kernel.faults.calls, "read": stats.reads, "write": stats.writes}
+
+    def attempt(self, action: Callable[[], object]) -> bool:
+        """Do something; False if it failed with an error that a program may see, and that says something."""
+        try:
+            action()
+        except (OutOfMemory, OSError) as error:
+            if not str(error) or (isinstance(error, OSError) and error.errno not in LEGAL_ERRNO):
+                raise
+            self.errors.append(error)
+            self.kernel.check()
+            return False
+        return True
+
+    def start(self) -> None:
+        """The swap device is there at the second try at the latest."""
+        while not self.kernel.devices:
+            self.attempt(lambda: self.kernel.swapon(self.device))
+        group = self.kernel.cgroup("group")
+        group.memory_max = "128K"
+        self.app = self.kernel.spawn("app", cgroup=group)
+        self.heap = self.app.mmap(PAGES * PAGE_SIZE)
+
+    def write(self, heap: Mapping, page: int, version: int) -> None:
+        """Write a page; if that fails it keeps its content."""
+        data = content(page, version)
+        if self.attempt(lambda: heap.write_page(page, data)):
+            self.written[heap.process, page] = data
+
+    def read(self, heap: Mapping, page: int) -> None:
+        """A page reads as written, or with an error."""
+        seen: list[bytes] = []
+        if self.attempt(lambda: seen.append(heap.read_page(page))):
+            assert seen == [self.written.get((heap.process, page), bytes(PAGE_SIZE))]
+
+    def fill(self) -> None:
+        """More than memory holds."""
+        for page in range(PAGES):
+            self.write(self.heap, page, 0)
+
+    def age(self) -> None:
+        """Change some pages, push all out, let writes end."""
+        for page in range(0, PAGES, 3):
+            self.write(self.heap, page, 1)
+        self.attempt(lambda: self.app.madvise(self.heap, "pageout"))
+        self.kernel.drain()
+        self.attempt(lambda: self.kernel.reclaim("64K"))
+
+    def verify(self) -> None:
+        """All pages of all processes."""
+        for process in self.kernel.processes:
+            for page in range(process.mappings[0].pages):
+                self.read(process.mappings[0], page)
+
+    def share(self) -> None:
+        """A shared object is written, pushed out and read back by another process; then both have gone."""
+        shm = self.kernel.shmem(SHARED_PAGES * PAGE_SIZE)
+        writer, reader = self.kernel.spawn("writer"), self.kernel.spawn("reader")
+        heap, view = writer.mmap(shm), reader.mmap(shm)
+        for page in range(SHARED_PAGES):
+            self.write(heap, page, 4)
+        self.attempt(lambda: writer.madvise(heap, "pageout"))
+        self.kernel.drain()
+        for page in range(SHARED_PAGES):
+            self.written[reader, page] = self.written.pop((writer, page), bytes(PAGE_SIZE))
+            self.read(view, page)
+        for process in (writer, reader):
+            process.exit()
+        shm.unlink()
+
+    def fork_many(self) -> None:
+        """One swapped page with more users than fit in a byte of the swap map; then they leave, or write."""
+        parent = self.kernel.spawn("parent")
+        heap = parent.mmap(PAGE_SIZE)
+        self.write(heap, 0, 2)
+        self.attempt(lambda: parent.madvise(heap, "pageout"))
+        self.kernel.drain()
+        for _ in range(CHILDREN):
+            if self.attempt(parent.fork):
+                child = self.kernel.processes[-1]
+                if (parent, 0) in self.written:
+                    self.written[child, 0] = self.written[parent, 0]
+        for child in self.kernel.processes[2:4]:
+            self.write(child.mappings[0], 0, 3)
+        self.read(heap, 0)
+        for child in self.kernel.processes[4:]:
+            child.exit()
+
+    def read_ahead(self) -> None:
+        """Into the swap cache, and out of it."""
+        self.attempt(lambda: self.app.madvise(self.heap, "pageout"))
+        self.kernel.drain()
+        self.attempt(lambda: self.app.madvise(self.heap, "willneed"))
+        self.verify()
+
+    def move(self) -> None:
+        """A second device takes over from the first; a swapoff that fails leaves everything in service."""
+        while self.spare not in self.kernel.devices.values():
+            self.attempt(lambda: self.kernel.swapon(self.spare, priority=5))
+        self.attempt(lambda: self.kernel.swapoff(self.device))
+        self.age()
+        self.verify()
+
+    def finish(self) -> None:
+        """Without failures all is readable; when all processes and devices have gone, nothing is left."""
+        kernel = self.kernel
+        kernel.faults.clear()
+        errors = len(self.errors)
+        for process in kernel.processes:
+            for page in range(process.mappings[0].pages):
+                self.read(process.mappings[0], page)
+        assert self.errors[errors:] == []
+        for process in list(kernel.processes):
+            process.exit()
+        kernel.drain()
+        kernel.reclaim("256K")  # folios whose last user left while they were written
+        for number in list(kernel.devices):
+            kernel.swapoff(number)
+        kernel.check()
+        assert leftovers(kernel) == {}
+
+
+def leftovers(kernel: Kernel) -> dict[str, object]:
+    """Whatever is not back at zero, by name."""
+    s, vmstat = kernel.system, kernel.vmstat
+    gauges = ("nr_anon_pages", "nr_inactive_anon", "nr_active_anon", "nr_file_pages", "nr_swapcached", "nr_zswapped")
+    left: dict[str, object] = {name: vmstat[name] for name in gauges}
+    left |= {f"{t}.{name}": getattr(getattr(s, t), name) for t, name in TOTALS}
+    left["mms"] = s.mms
+    for memcg in s.memcg.by_id.values():
+        counters = (memcg.memory.usage, memcg.swap.usage, memcg.memsw.usage, memcg.zswap_bytes, memcg.nr_swap)
+        gauges_of_group = {name: memcg.stat[name] for name in ("anon", "swapcached", "zswapped")}
+        left[f"cgroup {memcg.name}"] = any((*counters, memcg.id_refs - 1, *gauges_of_group.values()))
+    return {name: value for name, value in left.items() if value}
+
+
+TOTALS = [
+    ("memory", "used"),
+    ("swap", "nr_swap_pages"),
+    ("swap", "total_swap_pages"),
+    ("swap", "nr_rotate_swap"),
+    ("swap", "cgroup"),
+    ("swap", "active_head"),
+    ("swap", "avail_head"),
+    ("zswap", "stored_pages"),
+    ("zswap", "stored_incompressible"),
+    ("zswap", "pool_bytes"),
+    ("zswap", "trees"),
+    ("io", "inflight"),
+]
+
+
+@lru_cache
+def undisturbed(device: str = "ssd", zswap: bool = True, memcg: str = "v2") -> Workload:
+    """The workload without a failure, at rest before its processes end."""
+    workload = Workload(DEVICES[device](), zswap, memcg)
+    workload.run()
+    return workload
+
+
+def nth_of(calls: int, place: float) -> int:
+    """The number of the request at a place of a sequence."""
+    assert calls, "never reached"
+    return 1 + int((calls - 1) * place)
+
+
+def test_nothing_fails_and_nothing_is_left_without_injection() -> None:
+    """What is seen below is the injection's doing; and the workload does what it says."""
+    workload = Workload(vr.Ssd("1M"))
+    workload.run()
+    assert workload.errors == []
+    vmstat = workload.kernel.vmstat
+    assert all(vmstat[name] for name in ("pswpin", "pswpout", "swpin_zero", "zswpin", "zswpout", "zswpwb", "swap_ra"))
+    workload.finish()
+
+
+def test_every_site_is_reached(capsys: pytest.CaptureFixture[str]) -> None:
+    """Sites reached / sites existing: a site that no workload reaches is not tested, so extend the workload."""
+    faults = undisturbed().kernel.faults
+    never = sorted(set(faults.docs) - set(faults.reached))
+    with capsys.disabled():
+        print(f" fault sites reached / existing: {len(faults.reached)} / {len(faults.docs)} ", end="")
+    assert never == [], f"extend the workload: {never} are never reached"
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("site", SITES)
+def test_an_allocation_fails(site: str, place: float) -> None:
+    """Nothing is lost, no structure disagrees, nothing stays behind."""
+    nth = nth_of(undisturbed().calls[site], place)
+    workload = Workload(vr.Ssd("1M"))
+    workload.kernel.faults.fail(site, nth)
+    workload.run()
+    assert workload.calls[site] >= nth
+    workload.finish()
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_an_allocation_fails_for_long(site: str) -> None:
+    """A quarter of all requests, one after the other, on cgroup version 1."""
+    calls = undisturbed("pmem", memcg="v1").calls[site]
+    workload = Workload(vr.Pmem("1M"), memcg="v1")
+    workload.kernel.faults.fail(site, nth=nth_of(calls, 0.25), times=1 + calls // 4)
+    workload.run()
+    workload.finish()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("request_kind", ["read", "write"])
+@pytest.mark.parametrize("zswap", [False, True])
+@pytest.mark.parametrize("device", sorted(DEVICES))
+def test_a_device_request_fails(device: str, zswap: bool, request_kind: str, place: float) -> None:
+    """A page that cannot be read is an error now and readable later; one that cannot be written stays in memory."""
+    workload = Workload(DEVICES[device](), zswap)
+    arm = workload.device.fail_reads if request_kind == "read" else workload.device.fail_writes
+    arm(nth=nth_of(undisturbed(device, zswap).calls[request_kind], place))
+    workload.run()
+    assert workload.device.stats.errors == 1
+    workload.finish()

@@ -1,0 +1,118 @@
+# Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
+"""Splitting large folios.
+
+Kernel home: mm/huge_memory.c.
+"""
+
+from __future__ import annotations
+
+from errno import EAGAIN, EBUSY
+
+from vswap_ref.machine import PAGE_SIZE
+
+from .folio import folio_put, folio_ref_freeze, folio_ref_unfreeze, folio_trylock, folio_unlock
+from .lru import lruvec_add_folio, lruvec_del_folio
+from .slot_reclaim import free_folio_and_swap_cache
+from .split_queue import folio_unqueue_deferred_split
+from .state import Folio, Memcg, System
+from .swap_cache import __swap_cache_replace_folio
+from .swap_device import swap_cluster_lock, swap_cluster_unlock, swp_swap_info
+from .thp import count_mthp_stat
+from .types import PMD_ORDER, SWP_OFFSET_MASK, swp_entry_add
+
+
+def split_folio_to_list(s: System, folio: Folio, folio_list: list[Folio] | None = None) -> int:
+    """Split a locked large folio into single pages; the caller's reference stays with the first one.
+
+    The others go isolated on ``folio_list``, the next one last, or on the LRU lists if the folio was there.  Pages that
+    nobody uses are freed.  Returns 0, -EBUSY (under writeback) or -EAGAIN (somebody holds a reference).
+    """
+    nr, order, on_lru = 1 << folio.order, folio.order, folio.lru
+    if folio.writeback:
+        return -EBUSY
+    if not folio_ref_freeze(folio, folio.mapcount + nr * folio.swapcache + 1):
+        count_split(s, order, failed=True)
+        return -EAGAIN
+    if on_lru:
+        lruvec_del_folio(s, folio)
+    folio_unqueue_deferred_split(s, folio)
+    tails = split_unmapped_folio(s, folio)
+    count_split(s, order, failed=False)
+    if on_lru:
+        lruvec_add_folio(s, folio)
+    release_tails(s, tails, folio_list, on_lru)
+    return 0
+
+
+def count_split(s: System, order: int, failed: bool) -> None:
+    """Count a split or a failed one: for its size, and for 2 MiB also in vmstat."""
+    suffix = "_failed" if failed else ""
+    count_mthp_stat(s, order, f"split{suffix}")
+    if order == PMD_ORDER:
+        s.vmstat[f"thp_split_page{suffix}"] += 1
+
+
+def split_unmapped_folio(s: System, folio: Folio) -> list[Folio]:
+    """Make a folio of each page of a frozen one: the first page stays, the others are returned, all unfrozen.
+
+    Each of the others has a reference for its mappings, for its place in the cache, and one for the caller.
+    """
+    if not folio.swapcache:
+        tails = [split_off_page(s, folio, page) for page in range(1, 1 << folio.order)]
+    else:
+        si = swp_swap_info(s, folio.swap)
+        ci = swap_cluster_lock(s, si, folio.swap & SWP_OFFSET_MASK)
+        tails = [split_off_page(s, folio, page) for page in range(1, 1 << folio.order)]
+        for tail in tails:
+            __swap_cache_replace_folio(si, folio, tail)
+        swap_cluster_unlock(ci)
+    assert folio.mapcounts is not None
+    folio.mapcount, folio.mapcounts = folio.mapcounts[0], None
+    folio.exclusive &= 1
+    folio.data = folio.data[:PAGE_SIZE]
+    folio.order = 0
+    folio_ref_unfreeze(folio, folio.mapcount + folio.swapcache + 1)
+    return tails
+
+
+def split_off_page(s: System, folio: Folio, page: int) -> Folio:
+    """A folio of its own for one page of a frozen large folio."""
+    assert folio.mapcounts is not None
+    tail = Folio(folio.pfn + page, 0, folio.data[page * PAGE_SIZE : (page + 1) * PAGE_SIZE])
+    for name in ("uptodate", "dirty", "swapbacked", "swapcache", "active", "referenced", "workingset"):
+        setattr(tail, name, getattr(folio, name))
+    tail.anon_vma, tail.memcg, tail.index = folio.anon_vma, folio.memcg, folio.index + page
+    tail.mapcount = folio.mapcounts[page]
+    tail.exclusive = folio.exclusive >> page & 1
+    tail.swap = swp_entry_add(folio.swap, page) if folio.swapcache else folio.swap
+    tail.refcount = tail.mapcount + tail.swapcache + 1
+    s.memory.mem_map[tail.pfn] = tail
+    return tail
+
+
+def release_tails(s: System, tails: list[Folio], folio_list: list[Folio] | None, on_lru: bool) -> None:
+    """Hand pages that were split off to reclaim or to the LRU lists, and free those that nobody uses."""
+    for tail in reversed(tails) if folio_list is not None else tails:
+        if folio_list is not None and (tail.mapcount or tail.swapcache):
+            tail.refcount += 1
+            folio_list.append(tail)
+        elif on_lru:
+            lruvec_add_folio(s, tail)
+        free_folio_and_swap_cache(s, tail)
+
+
+def split_folio(s: System, folio: Folio) -> int:
+    """Split a large folio where it is.  Returns 0, -EBUSY or -EAGAIN."""
+    if not folio_trylock(folio):
+        return -EAGAIN
+    folio.refcount += 1
+    err = split_folio_to_list(s, folio)
+    folio_unlock(folio)
+    folio_put(s, folio)
+    return err
+
+
+def deferred_split_scan(s: System, memcg: Memcg, nr_to_scan: int) -> None:
+    """Split up to ``nr_to_scan`` folios that wait for it, oldest first; those that cannot be split stay."""
+    for folio in list(memcg.split_queue)[:nr_to_scan]:
+        split_folio(s, folio)
