@@ -14,16 +14,27 @@ from typing import TYPE_CHECKING, Any
 from .series.stages import install as _install_stages
 
 if TYPE_CHECKING:
-    from .kernel import Cgroup, InvariantError, Kernel, Mapping, OutOfMemory, Process, Shmem, Thp, Zswap
+    from .kernel import Cgroup, Hibernation, InvariantError, Kernel, Mapping, OutOfMemory, Process, Shmem, Thp, Zswap
     from .lab import Record, compare, load_trace, run
-    from .machine import Disk, Pmem, Ssd, SwapFile, Zram
+    from .machine import Disk, Pmem, Ssd, SwapFile, Zram, mkswap
     from .series import at
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "kernel": ("Cgroup", "InvariantError", "Kernel", "Mapping", "OutOfMemory", "Process", "Shmem", "Thp", "Zswap"),
-    "machine": ("Disk", "Pmem", "Ssd", "SwapFile", "Zram"),
+    "kernel": (
+        "Cgroup",
+        "Hibernation",
+        "InvariantError",
+        "Kernel",
+        "Mapping",
+        "OutOfMemory",
+        "Process",
+        "Shmem",
+        "Thp",
+        "Zswap",
+    ),
+    "machine": ("Disk", "Pmem", "Ssd", "SwapFile", "Zram", "mkswap"),
     "lab": ("Record", "compare", "load_trace", "run"),
     "series": ("at",),
 }
@@ -31,6 +42,7 @@ _HOMES = {
 __all__ = [
     "Cgroup",
     "Disk",
+    "Hibernation",
     "InvariantError",
     "Kernel",
     "Mapping",
@@ -47,6 +59,7 @@ __all__ = [
     "at",
     "compare",
     "load_trace",
+    "mkswap",
     "run",
 ]
 

@@ -25,6 +25,7 @@ COLOURS = {
     "swapfile": "#c8453c",
     "disk": "#c8453c",
     "bad": "#555555",
+    "image": "#3a66c4",
     "lost": "#555555",
 }
 """One colour for one place of a page, everywhere; chosen to differ also in lightness."""

@@ -143,6 +143,7 @@ class Kernel:
         self.processes: list[Process] = []
         self.shared: list[Shmem] = []
         self.devices: dict[int, BlockDevice] = {}
+        self.image: Hibernation | None = None
         self.online_cpus = list(range(cpus))
         self.system = api.boot(config, pages * PAGE_SIZE, locks, self.online_cpus)
         api.set_thp(self.system, self.thp.enabled, self.thp.defrag, self.thp.orders)
@@ -233,17 +234,29 @@ class Kernel:
 
     # --- swap devices ----------------------------------------------------------------------------------------------
 
-    def swapon(self, device: BlockDevice, priority: int = -1) -> int:
-        """Use a device for swap; returns its number.  OSError if it is in use or not usable."""
+    def swapon(self, device: BlockDevice, priority: int = -1, discard: str | None = None) -> int:
+        """Use a device or swap file for swap; returns its number.
+
+        priority: 0 to 32767, higher is used first; -1: after all others, in turn with its like.  discard: tell the
+        device which pages are empty, "once" (all of them now), "pages" (each cluster that becomes empty) or "both";
+        devices that cannot forget ignore it.  OSError: EBUSY in use already, EINVAL no usable header (see
+        ``vr.mkswap``) or a file with holes, EPERM 24 devices are in use, EIO, ENOMEM; then nothing has changed.
+        """
         if not isinstance(device, BlockDevice):
             raise ValueError(f"device={device!r}: expected a block device such as Ssd('1G')")
-        number = self._run("swapon", device.name, api.swapon, device, priority)
+        check_range("priority", priority, -1, 32767)
+        check_choice("discard", discard, (None, "once", "pages", "both"))
+        number = self._run("swapon", device.name, api.swapon, device, api.swap_flags(priority, discard))
         raise_errno(number, f"swapon {device.name} (priority {priority})")
         self.devices[number] = device
         return int(number)
 
     def swapoff(self, device: int | BlockDevice) -> None:
-        """Bring everything back from a device and stop using it.  OSError(ENOMEM) if it does not fit: then it stays."""
+        """Bring everything back from a device and stop using it.  A page that cannot be read is lost.
+
+        OSError(ENOMEM) if it does not fit in memory, OSError(EINTR) if a signal comes (``k.faults.fail("signal")``) or
+        a hibernation image is on it; then it stays in use.
+        """
         numbers = [n for n, known in self.devices.items() if n == device or known is device]
         if not numbers:
             raise OSError(errno.EINVAL, f"swapoff: {device!r} is not in use; in use are {list(self.devices)}")
@@ -293,6 +306,21 @@ class Kernel:
     def zswap_debugfs(self) -> dict[str, int]:
         """The files of debugfs zswap/: reasons for rejection, bytes of the pools, stored pages."""
         return api.zswap_debugfs(self.system)
+
+    def hibernate(self, pages: int | None = None, device: int | None = None) -> Hibernation:
+        """Save the first ``pages`` page frames in use (None: all) to a device (None: the first); use it with ``with``.
+
+        OSError: ENOSPC without enough free slots, EBUSY while another image exists, ENODEV without a device, EIO.
+        """
+        used = self.system.memory.used
+        nr = used if pages is None else pages
+        check_range("pages", nr, 0, used)
+        number = api.find_first_swap(self.system) if device is None else device
+        raise_errno(number, "hibernate")
+        check_choice("device", number, self.devices)
+        raise_errno(self._run("hibernate", f"{nr} pages", api.swsusp_write, number, nr), f"hibernate {nr} pages")
+        self.image = Hibernation(self, number, nr)
+        return self.image
 
     # --- reclaim and time ------------------------------------------------------------------------------------------
 
@@ -418,6 +446,41 @@ class Kernel:
         info = api.meminfo(self.system)
         shown = ", ".join(f"{name}={format_size(nr_bytes)}" for name, nr_bytes in info.items())
         return f"<Kernel {shown}>"
+
+
+class Hibernation:
+    """An image of memory on a swap device.  Its slots are in use, and cached slots are kept, until ``release``."""
+
+    def __init__(self, kernel: Kernel, device: int, pages: int) -> None:
+        self.kernel = kernel
+        self.device = device
+        self.pages = pages
+
+    def read(self) -> list[bytes]:
+        """The saved pages, read back from the device."""
+        if not self.active:
+            raise OSError(errno.EINVAL, "the image was released")
+        return api.swsusp_read(self.kernel.system)
+
+    @property
+    def active(self) -> bool:
+        """Not released."""
+        return self.kernel.image is self
+
+    def release(self) -> None:
+        """The image is not needed any more: its slots are free.  May be called again."""
+        if self.active:
+            self.kernel.image = None
+            self.kernel._run("release image", f"{self.pages} pages", api.swsusp_free)
+
+    def __enter__(self) -> Hibernation:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.release()
+
+    def __repr__(self) -> str:
+        return f"<Hibernation: {self.pages} pages on device {self.device}>"
 
 
 class Cgroup:
@@ -777,7 +840,7 @@ class Mapping:
         return bytes(self[page * PAGE_SIZE : (page + 1) * PAGE_SIZE])
 
     def where(self) -> display.PageMap:
-        """Where each page is: unmapped, zeropage, resident, swapcache, zero, zswap or swapfile.  Touches nothing.
+        """Where each page is: unmapped, zeropage, resident, swapcache, zero, zswap, swapfile or lost.  Only looks.
 
         For shared memory: where the object's pages are, whether mapped here or not (see Shmem.where).
         """

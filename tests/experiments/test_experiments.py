@@ -5,6 +5,7 @@ from __future__ import annotations
 from vswap_ref.lab.experiments.cache import life_of_a_slot, refaults
 from vswap_ref.lab.experiments.cgroups import squeeze
 from vswap_ref.lab.experiments.cgroups import who_pays as cgroup_pays
+from vswap_ref.lab.experiments.clusters import fragment, scatter, side_by_side, take_back
 from vswap_ref.lab.experiments.costs import device_cost, spread
 from vswap_ref.lab.experiments.guesses import guess, windows
 from vswap_ref.lab.experiments.large_folios import fragmented, touch
@@ -13,6 +14,7 @@ from vswap_ref.lab.experiments.memory import fork_and_write
 from vswap_ref.lab.experiments.reclaim import readahead, rewrites
 from vswap_ref.lab.experiments.shmem import slot_order, who_pays
 from vswap_ref.lab.experiments.slots import cluster_life, count_users
+from vswap_ref.lab.experiments.swapoff import hibernate, walk
 from vswap_ref.lab.experiments.welcome import first_steps
 from vswap_ref.lab.experiments.zswap import burnt_slots, pool_limit
 
@@ -109,6 +111,49 @@ def test_bytes_per_slot_are_the_letters() -> None:
     assert full.ledger.letter == 3.125 * full.slots + 16 * full.used
     disk = metadata(100, "off")
     assert disk.ledger.letter == 3.125 * disk.slots + 8 * disk.used
+
+
+def test_free_slots_are_not_room_for_a_folio() -> None:
+    """Aligned runs in clusters of single pages are of no use; a cluster has to be free."""
+    runs = fragment("16 of every 32")
+    assert (runs.free, runs.runs(4), runs.room(4), runs.room(0)) == (1023, 63, 0, 1023)
+    half = fragment("the first half")
+    assert (half.runs(4), half.room(4), half.room(9)) == (63, 32, 1)
+    assert fragment("random half").runs(3) <= 2
+
+
+def test_each_cpu_fills_a_cluster_of_its_own() -> None:
+    """On a drive that does not rotate; on a disk all CPUs go on at one place."""
+    assert side_by_side("ssd", 4).used == [76, 75, 75, 75, 0, 0, 0, 0]
+    assert side_by_side("disk", 4).used == side_by_side("ssd", 1).used == [301, 0, 0, 0, 0, 0, 0, 0]
+
+
+def test_kept_slots_make_room_when_swap_is_short() -> None:
+    """Every slot that only the cache holds can be had again."""
+    assert [take_back(n).placed for n in (0, 50, 100)] == [523, 573, 600]
+    assert take_back(100).taken_back == 100
+
+
+def test_a_scattered_file_costs_seeks() -> None:
+    """More pieces, more extents, more time."""
+    one, many = scatter(1), scatter(64)
+    assert (one.extents, many.extents) == (1, 64)
+    assert many.read_ms > 3 * one.read_ms
+
+
+def test_swapoff_pays_for_what_is_mapped() -> None:
+    """The walk is as long as the page tables, whatever is on the device."""
+    assert [walk(4, pages).ptes for pages in (2, 64, 1024)] == [2048] * 3
+    assert walk(8, 2).ptes == 4096
+
+
+def test_an_image_takes_the_holes_and_stays_intact() -> None:
+    """A fragmented device gives many runs; reclaim finds none of these slots."""
+    tidy, fragmented = hibernate(300, 0), hibernate(300, 3)
+    assert tidy.intact
+    assert fragmented.intact
+    assert tidy.runs < 5 < 50 < fragmented.runs
+    assert fragmented.clusters.counts()["image"] == 300
 
 
 def test_a_large_folio_saves_faults_or_wastes_memory() -> None:

@@ -64,7 +64,7 @@ def test_refused_operations_change_nothing(kernel: vr.Kernel) -> None:
     other = kernel.spawn("other").mmap("4K")
     refusals = [
         (OSError, lambda: kernel.swapon(kernel.devices[0])),
-        (OSError, lambda: kernel.swapon(vr.Ssd("1M"), priority=40000)),
+        (ValueError, lambda: kernel.swapon(vr.Ssd("1M"), priority=40000)),
         (OSError, lambda: kernel.swapoff(7)),
         (ValueError, lambda: kernel.spawn("x", cpu=9)),
         (ValueError, lambda: kernel.cpu_offline(2)),

@@ -30,7 +30,7 @@ DEVICES: dict[str, Callable[[], BlockDevice]] = {
     "zram": lambda: vr.Zram("1M"),
     "file": lambda: vr.SwapFile("1M", on=vr.Ssd("1M")),
 }
-LEGAL_ERRNO = {errno.EIO, errno.ENOMEM}
+LEGAL_ERRNO = {errno.EIO, errno.EINTR, errno.ENOMEM}
 
 
 def content(page: int, version: int) -> bytes:

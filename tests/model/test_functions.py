@@ -31,7 +31,7 @@ from vswap_ref.mm.swap_device import swap_cluster_lock, swap_cluster_unlock
 from vswap_ref.mm.swap_io import swap_folio_sector
 from vswap_ref.mm.swap_map import __swap_duplicate, swap_duplicate, swap_free, swap_shmem_alloc
 from vswap_ref.mm.swap_table import __swap_table_xchg
-from vswap_ref.mm.swapon import swapon
+from vswap_ref.mm.swapon import swap_flags, swapon
 from vswap_ref.mm.types import SWAP_HAS_CACHE, SWAP_MAP_SHMEM, pte_to_swp_entry, swp_offset, swp_tb_folio
 from vswap_ref.mm.workingset import pack_shadow, workingset_refault
 from vswap_ref.mm.zswap_writeback import zswap_shrinker_scan
@@ -122,7 +122,7 @@ def test_a_slot_is_eight_sectors() -> None:
     kernel = vr.Kernel(ram="1M", swap=vr.Ssd("4M"))
     folios = [cached_folio(kernel) for _ in range(3)]
     for folio in folios:
-        assert swap_folio_sector(folio) == 8 * swp_offset(folio.swap) > 0
+        assert swap_folio_sector(kernel.system.swap.info[0], folio) == 8 * swp_offset(folio.swap) > 0
         swap_cache_del_folio(kernel.system, folio)
     drop(kernel, *folios)
 
@@ -152,7 +152,7 @@ def test_pending_discards_run_when_the_device_is_short() -> None:
     kernel = vr.Kernel(ram="4M")
     s = kernel.system
     bdev = vr.Ssd("6M")
-    assert swapon(s, bdev, discard=True) == 0
+    assert swapon(s, bdev, swap_flags(-1, "pages")) == 0
     si = s.swap.info[0]
     folios = [cached_folio(kernel) for _ in range(3)]
     assert swp_offset(folios[0].swap) == 512, "a discarding device starts with a free cluster"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,7 +15,15 @@ import vswap_ref as vr
 from vswap_ref.kernel import Cgroup, Kernel, Mapping, OutOfMemory, Process, Shmem
 from vswap_ref.machine import PAGE_SIZE, BlockDevice
 
-DEVICES = {"disk": vr.Disk, "ssd": vr.Ssd, "pmem": vr.Pmem, "zram": vr.Zram}
+DEVICES: dict[str, Callable[[str, str], BlockDevice]] = {
+    "disk": lambda size, name: vr.Disk(size, name, bad_pages=[5, 6, 20]),
+    "ssd": vr.Ssd,
+    "worn ssd": lambda size, name: vr.Ssd(size, name, bad_pages=[*range(9, 20), 31]),
+    "pmem": lambda size, name: vr.Pmem(size, name, bad_pages=range(2, 9)),
+    "zram": vr.Zram,
+    "file": lambda size, name: vr.SwapFile(size, vr.Ssd("8M"), name, FRAGMENTS.get(size), 2048),
+}
+FRAGMENTS = {"128K": [(9, 40), (99, 8), (0, 8), (60, 8)]}
 PAGES = 24
 THP = {
     "off": vr.Thp("never"),
@@ -42,7 +51,7 @@ class SwapMachine(RuleBasedStateMachine):
 
     @initialize(
         target=processes,
-        devices=st.lists(st.sampled_from(sorted(DEVICES)), min_size=1, max_size=2),
+        devices=st.lists(st.sampled_from(sorted(DEVICES)), min_size=1, max_size=3),
         zswap=st.sampled_from([None, "lz4", "deflate"]),
         pool_percent=st.sampled_from([2, 20]),
         locks=st.sampled_from(["plain", "validated"]),
@@ -54,13 +63,14 @@ class SwapMachine(RuleBasedStateMachine):
         self, devices: list[str], zswap: str | None, pool_percent: int, locks: str, memcg: str, thp: str, size: str
     ) -> Process:
         """A small kernel, so that memory, swap and the pool all run full; or room for large folios in swap."""
-        swap = [DEVICES[name](size, name=f"/dev/{name}{i}") for i, name in enumerate(devices)]
+        swap = [DEVICES[name](size, f"/dev/{name}{i}") for i, name in enumerate(devices)]
         parameters = vr.Zswap(zswap, max_pool_percent=pool_percent) if zswap else None
         self.kernel = Kernel(ram="256K", swap=swap, zswap=parameters, locks=locks, memcg=memcg, thp=THP[thp])
         self.oracle: dict[tuple[Process, int], bytes] = {}
         self.shared: dict[tuple[Shmem, int], bytes] = {}
         self.given_away: set[tuple[Process, int]] = set()
         self.spares: list[BlockDevice] = []
+        self.saved: list[bytes] = []
         return self.start("init", None)
 
     def start(self, name: str, group: Cgroup | None) -> Process:
@@ -326,9 +336,11 @@ class SwapMachine(RuleBasedStateMachine):
         """Change zswap while pages are in it."""
         self.kernel.set_zswap(compressor, enabled, percent, shrinker=shrinker)
 
-    @rule(which=st.integers(0, 1))
-    def swapoff(self, which: int) -> None:
-        """Take a device away, or fail with the device in service."""
+    @rule(which=st.integers(0, 2), signal=st.sampled_from([0, 0, 1, 2, 5]))
+    def swapoff(self, which: int, signal: int) -> None:
+        """Take a device away, or fail with the device in service: no memory, a signal, or an image is on it."""
+        if signal:
+            self.kernel.faults.fail("signal", nth=signal)
         numbers = list(self.kernel.devices)
         if which < len(numbers):
             device = self.kernel.devices[numbers[which]]
@@ -336,19 +348,40 @@ class SwapMachine(RuleBasedStateMachine):
                 self.kernel.swapoff(numbers[which])
             except OSError:
                 assert numbers[which] in self.kernel.devices
+                assert numbers[which] in [row["number"] for row in self.kernel.swaps().rows]
             else:
                 self.spares.append(device)
 
     @precondition(lambda self: bool(self.spares))
-    @rule(priority=st.sampled_from([-1, 5]))
-    def swapon(self, priority: int) -> None:
+    @rule(priority=st.sampled_from([-1, 5]), discard=st.sampled_from([None, "once", "pages", "both"]))
+    def swapon(self, priority: int, discard: str | None) -> None:
         """Bring a device back, or fail with nothing changed."""
         device = self.spares.pop()
         try:
-            self.kernel.swapon(device, priority)
+            self.kernel.swapon(device, priority, discard)
         except OSError:
             assert device not in self.kernel.devices.values()
             self.spares.append(device)
+
+    @rule(pages=st.integers(0, 12), which=st.integers(0, 2))
+    def hibernate(self, pages: int, which: int) -> None:
+        """Save some of memory to a device, or have no room there."""
+        numbers = list(self.kernel.devices)
+        used = self.kernel.system.memory.used
+        if which < len(numbers):
+            try:
+                image = self.kernel.hibernate(min(pages, used), numbers[which])
+            except OSError:
+                return
+            self.saved = image.read()
+            assert len(self.saved) == min(pages, used)
+
+    @precondition(lambda self: self.kernel.image is not None)
+    @rule()
+    def resume(self) -> None:
+        """The image is as it was saved, and its slots are free again."""
+        assert self.kernel.image.read() == self.saved
+        self.kernel.image.release()
 
     @rule(times=st.integers(1, 3))
     def writes_fail(self, times: int) -> None:
@@ -385,6 +418,8 @@ class SwapMachine(RuleBasedStateMachine):
         if not hasattr(self, "kernel"):
             return
         self.kernel.faults.clear()
+        if self.kernel.image is not None:
+            self.resume()
         for process in list(self.kernel.processes):
             for page in range(PAGES):
                 self.read(process, page)

@@ -1,11 +1,12 @@
 """What a kernel stands on: locks, RCU, per-CPU references, XArray, bitmaps, clock, devices, codecs, counters.
 
-Nothing here knows anything of swap.  All state is in the objects; there is none in the modules.
+Nothing here knows anything of swap but the header that mkswap(8) writes.  All state is in the objects; there is none
+in the modules.
 """
 
 from .arena import Arena
 from .bitmap import Bitmap
-from .blockdev import BlockDevice, DeviceStats, Disk, Pmem, RequestQueue, Ssd, SwapFile, Zram
+from .blockdev import BlockDevice, DeviceStats, Disk, Pmem, RequestQueue, Ssd, Zram, mkswap
 from .clock import Clock
 from .codecs import Codec, get_codec
 from .counters import MEMCG_STAT, MTHP_STAT, VMSTAT, ZSWAP_DEBUGFS, Counters
@@ -13,6 +14,8 @@ from .faults import Faults
 from .locks import LockdepError, Locks
 from .percpu import PerCpu, PercpuRef
 from .rcu import Rcu
+from .swap_header import swap_header
+from .swapfile import SwapFile
 from .units import PAGE_SHIFT, PAGE_SIZE, format_size, parse_pages, parse_size
 from .xarray import XArray
 
@@ -45,6 +48,8 @@ __all__ = [
     "Zram",
     "format_size",
     "get_codec",
+    "mkswap",
     "parse_pages",
     "parse_size",
+    "swap_header",
 ]

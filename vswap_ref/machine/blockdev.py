@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from errno import EINVAL, EIO
 
 from .codecs import get_codec
+from .swap_header import swap_header
 from .units import PAGE_SIZE, format_size, parse_pages
 
 ZERO_PAGE = bytes(PAGE_SIZE)
@@ -22,11 +23,15 @@ ZERO_PAGE = bytes(PAGE_SIZE)
 
 @dataclass(slots=True)
 class DeviceStats:
-    """What a device has done: requests of one page each; ``errors`` were made to fail."""
+    """What a device has done: reads and writes of one page each, requests to discard and the pages in them.
+
+    ``errors`` are requests that were made to fail.
+    """
 
     reads: int = 0
     writes: int = 0
     discards: int = 0
+    discarded: int = 0
     errors: int = 0
 
     @property
@@ -65,9 +70,10 @@ class RequestQueue:
 
 
 class BlockDevice:
-    """A device of ``size`` bytes (int or "64M"; a multiple of 4096, at least two pages).
+    """A device of ``size`` bytes (int or "64M"; a multiple of 4096, at least two pages), formatted by ``mkswap``.
 
-    ``contentless`` devices keep no data: for studies of metadata on devices larger than memory.
+    ``bad_pages`` are listed in its header, so that swap leaves them alone.  ``contentless`` devices keep no data but
+    their header: for studies of metadata on devices larger than memory.
     """
 
     kind = "device"
@@ -82,13 +88,27 @@ class BlockDevice:
     page_transfer_ns = 0
     queue_depth = 1
 
-    def __init__(self, size: int | str, name: str | None = None, contentless: bool = False) -> None:
+    def __init__(
+        self, size: int | str, name: str | None = None, contentless: bool = False, bad_pages: Iterable[int] = ()
+    ) -> None:
         self.pages = parse_pages(size, "size", least=2)
         self.name = name or f"/dev/{self.kind}"
         self.contentless = contentless
         self.stats = DeviceStats()
         self._content: dict[int, bytearray] = {}
         self._failing: dict[str, Failure] = {}
+        self.claimed: list[tuple[int, int]] = []
+        self.format(bad_pages)
+
+    def format(self, bad_pages: Iterable[int]) -> None:
+        """A new device comes with a header for swap, and has done nothing yet."""
+        mkswap(self, bad_pages)
+        self.stats = DeviceStats()
+
+    @property
+    def backing(self) -> BlockDevice:
+        """The block device that holds the pages."""
+        return self
 
     @property
     def size(self) -> int:
@@ -113,7 +133,7 @@ class BlockDevice:
         if self._failing or not 0 <= page < self.pages:
             self._check(page, "read")
         self.stats.reads += 1
-        if self.contentless:
+        if self.contentless and page:
             raise OSError(EIO, f"{self.name} keeps no content")
         return self._content.get(page, ZERO_PAGE)
 
@@ -122,7 +142,7 @@ class BlockDevice:
         if self._failing or not 0 <= page < self.pages or len(data) != PAGE_SIZE:
             self._check(page, "write", len(data))
         self.stats.writes += 1
-        if self.contentless:
+        if self.contentless and page:
             return
         stored = self._content.get(page)
         if stored is None:
@@ -131,10 +151,14 @@ class BlockDevice:
             stored[:] = data
 
     def discard(self, page: int, nr: int) -> None:
-        """Forget the content of ``nr`` pages."""
+        """Forget the content of ``nr`` pages.  OSError(EIO) if made to fail."""
+        if self._failing:
+            self._check(page, "discard")
         self.stats.discards += 1
-        for index in range(page, page + nr):
-            self._content.pop(index, None)
+        self.stats.discarded += nr
+        for index in range(page, page + nr) if nr < len(self._content) else list(self._content):
+            if page <= index < page + nr:
+                self._content.pop(index, None)
 
     def slot_free_notify(self, page: int) -> None:
         """A swap slot was freed; only a device that compresses in memory cares."""
@@ -160,6 +184,13 @@ class BlockDevice:
         Raises ValueError for numbers below 1.
         """
         self._failing["write"] = Failure(pages, times, nth)
+
+    def fail_discards(self, times: int = 1, nth: int = 1) -> None:
+        """Let the ``nth`` request to discard from now on fail with EIO, and ``times`` - 1 after it.
+
+        Raises ValueError for numbers below 1.
+        """
+        self._failing["discard"] = Failure(None, times, nth)
 
     def _check(self, page: int, request: str, size: int = PAGE_SIZE) -> None:
         if not 0 <= page < self.pages:
@@ -215,8 +246,10 @@ class Disk(BlockDevice):
     page_transfer_ns = 40_000
     full_seek_ns = 8_000_000
 
-    def __init__(self, size: int | str, name: str | None = None, contentless: bool = False) -> None:
-        super().__init__(size, name, contentless)
+    def __init__(
+        self, size: int | str, name: str | None = None, contentless: bool = False, bad_pages: Iterable[int] = ()
+    ) -> None:
+        super().__init__(size, name, contentless, bad_pages)
         self._head = 0
 
     def _load(self, page: int) -> bytes | bytearray:
@@ -269,9 +302,16 @@ class Zram(BlockDevice):
     read_latency_ns = 1_000
     write_latency_ns = 2_000
 
-    def __init__(self, size: int | str, name: str | None = None, contentless: bool = False, codec: str = "lz4") -> None:
-        super().__init__(size, name, contentless)
+    def __init__(
+        self,
+        size: int | str,
+        name: str | None = None,
+        contentless: bool = False,
+        codec: str = "lz4",
+        bad_pages: Iterable[int] = (),
+    ) -> None:
         self.codec = get_codec(codec)
+        super().__init__(size, name, contentless, bad_pages)
 
     @property
     def fill(self) -> int:
@@ -295,52 +335,20 @@ class Zram(BlockDevice):
         self._content.pop(page, None)
 
 
-class SwapFile(BlockDevice):
-    """A swap file on another device: its speed, but no slots for large folios.
+def mkswap(
+    device: BlockDevice,
+    bad_pages: Iterable[int] = (),
+    version: int = 1,
+    last_page: int | None = None,
+    byteorder: str = "little",
+) -> None:
+    """Write the header of a swap area to page 0 of a device or file, as mkswap(8) does.
 
-    ``on`` is the device below; the file occupies its first pages.
+    ``bad_pages``: page numbers that swap must not use.  ``last_page``: the highest page number (None: the device's
+    last), ``version`` and ``byteorder``: for headers that another program, or another machine, wrote.
+    ValueError for bad pages that are listed twice, are page 0 or lie beyond the device, or are too many.
     """
-
-    kind = "swapfile"
-    is_block = False
-
-    def __init__(self, size: int | str, on: BlockDevice, name: str | None = None) -> None:
-        super().__init__(size, name or f"/swapfile-on-{on.kind}", on.contentless)
-        if self.pages > on.pages:
-            raise ValueError(f"size={size!r}: larger than the device below ({format_size(on.size)})")
-        self.on = on
-        self.rotational = on.rotational
-        self.synchronous = on.synchronous
-        self.stable_writes = on.stable_writes
-        self.queue_depth = on.queue_depth
-        self.page_transfer_ns = on.page_transfer_ns
-
-    @property
-    def fill(self) -> int:
-        """Bytes in use on the device below."""
-        return self.on.fill
-
-    def _load(self, page: int) -> bytes | bytearray:
-        """Read from the device below."""
-        self._check(page, "read")
-        self.stats.reads += 1
-        return self.on._load(page)
-
-    def write(self, page: int, data: bytes | bytearray | memoryview) -> None:
-        """Write to the device below."""
-        self._check(page, "write", len(data))
-        self.stats.writes += 1
-        self.on.write(page, data)
-
-    def discard(self, page: int, nr: int) -> None:
-        """Discard on the device below."""
-        self.stats.discards += 1
-        self.on.discard(page, nr)
-
-    def read_ns(self, page: int, nr: int) -> int:
-        """As the device below."""
-        return self.on.read_ns(page, nr)
-
-    def write_ns(self, page: int, nr: int) -> int:
-        """As the device below."""
-        return self.on.write_ns(page, nr)
+    bad = sorted(bad_pages)
+    if any(not isinstance(page, int) or not 0 < page < device.pages for page in bad) or len(set(bad)) < len(bad):
+        raise ValueError(f"bad_pages={bad!r}: expected different page numbers from 1 to {device.pages - 1}")
+    device.write(0, swap_header(device.pages - 1 if last_page is None else last_page, bad, version, byteorder))

@@ -21,6 +21,7 @@ from .types import (
     PTE_SHIFT,
     PTE_WRITE,
     PTE_YOUNG,
+    SWAP_PTE_END,
     VM_FAULT_OOM,
     VM_FAULT_SIGBUS,
     SwpEntry,
@@ -78,10 +79,12 @@ def fault(s: System, mm: Mm, addr: int, write: bool) -> None:
 
 
 def page_location(s: System, mm: Mm, addr: int) -> str:
-    """Where a page's content is: unmapped, zeropage, resident, swapcache, zero, zswap or swapfile."""
+    """Where a page's content is: unmapped, zeropage, resident, swapcache, zero, zswap, swapfile or lost."""
     pte = ptep_get(mm, addr)
     if not pte:
         return "unmapped"
+    if pte >= SWAP_PTE_END:
+        return "lost"
     if not is_swap_pte(pte):
         folio = s.memory.mem_map[pte >> PTE_SHIFT]
         assert folio is not None

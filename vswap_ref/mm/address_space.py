@@ -16,7 +16,7 @@ from .slot_reclaim import free_swap_and_cache_nr, free_swap_cache
 from .state import Memcg, Mm, System, Vma
 from .swap_continuation import add_swap_count_continuation
 from .swap_map import swap_duplicate
-from .types import PTE_PRESENT, PTE_SHIFT, PTE_SWP_EXCLUSIVE, PTE_WRITE, Pte, pte_to_swp_entry
+from .types import PTE_PRESENT, PTE_SHIFT, PTE_SWP_EXCLUSIVE, PTE_WRITE, Pte, is_swap_pte, pte_to_swp_entry
 
 
 def mm_alloc(s: System, memcg: Memcg) -> Mm:
@@ -75,7 +75,10 @@ def copy_present_pte(s: System, child: Mm, table: list[int], copy: list[int], in
 
 
 def copy_nonpresent_pte(s: System, child: Mm, parent: Mm, table: list[int], copy: list[int], index: int) -> int:
-    """One more user of a slot; exclusive in neither.  Returns 0 or -ENOMEM."""
+    """One more user of a slot; exclusive in neither.  A marker is copied.  Returns 0 or -ENOMEM."""
+    if not is_swap_pte(Pte(table[index])):
+        copy[index] = table[index]
+        return 0
     entry = pte_to_swp_entry(Pte(table[index]))
     while swap_duplicate(s, entry):
         if add_swap_count_continuation(s, entry):
@@ -105,6 +108,9 @@ def zap_one_batch(s: System, mm: Mm, table: list[int], index: int, max_nr: int) 
         return 1
     if pte & PTE_PRESENT:
         return zap_present_ptes(s, mm, table, index, max_nr)
+    if not is_swap_pte(Pte(pte)):
+        table[index] = 0
+        return 1
     nr = swap_pte_batch(s, table, index, max_nr)
     mm.swapents -= nr
     free_swap_and_cache_nr(s, pte_to_swp_entry(Pte(pte)), nr)

@@ -10,6 +10,7 @@ from .bulk import swap_out_mapping
 from .check import InvariantError, check
 from .cost import primitive_counts
 from .files import cgroup_files, zswap_debugfs, zswap_parameters
+from .hibernate import find_first_swap, swsusp_free, swsusp_read, swsusp_write
 from .ledger import memory_ledger
 from .madvise import do_madvise, do_mincore, hugepage_madvise
 from .memcg_life import cgroup_attach_task, mem_cgroup_css_alloc, mem_cgroup_css_offline
@@ -21,7 +22,7 @@ from .shmem_file import shmem_setattr, shmem_truncate_range, shmem_unlink
 from .state import Config, Memcg, Mm, ShmemInode, System, Vma
 from .swap_io import swap_io_wait_one
 from .swapoff import swapoff
-from .swapon import swapon
+from .swapon import swap_flags, swapon
 from .thp import set_thp
 from .views import cluster_map, folio_orders, meminfo, mthp_stats, proc_swaps, refresh_vmstat, shmem_charges
 from .zswap_pool import zswap_enable
@@ -49,6 +50,7 @@ __all__ = [
     "do_try_to_free_pages",
     "dup_mm",
     "exit_mmap",
+    "find_first_swap",
     "folio_orders",
     "hugepage_madvise",
     "mem_cgroup_css_alloc",
@@ -71,10 +73,14 @@ __all__ = [
     "shmem_setattr",
     "shmem_truncate_range",
     "shmem_unlink",
+    "swap_flags",
     "swap_io_wait_one",
     "swap_out_mapping",
     "swapoff",
     "swapon",
+    "swsusp_free",
+    "swsusp_read",
+    "swsusp_write",
     "zswap_compressor_param_set",
     "zswap_debugfs",
     "zswap_enable",

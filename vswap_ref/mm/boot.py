@@ -50,6 +50,7 @@ FAULT_SITES = {
     "shmem_xa_node": "a node of a shared object's page cache",
     "zs_malloc": "an object in the compressed pool",
     "zswap_entry_cache_alloc": "a zswap entry",
+    "signal": "no allocation: a signal interrupts swapoff",
 }
 
 

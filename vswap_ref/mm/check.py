@@ -18,6 +18,7 @@ from .swap_continuation import swp_swapcount
 from .swap_device import swap_usage_in_pages
 from .swap_table import swap_table_get
 from .types import (
+    CLUSTER_FLAG_DISCARD,
     CLUSTER_FLAG_FRAG,
     CLUSTER_FLAG_FREE,
     CLUSTER_FLAG_FULL,
@@ -29,8 +30,12 @@ from .types import (
     SWAP_MAP_SHMEM,
     SWAP_USAGE_OFFLIST_BIT,
     SWAPFILE_CLUSTER,
+    SWP_SOLIDSTATE,
+    SWP_WRITEOK,
+    Pte,
     SwpEntry,
     is_poisoned_swp_entry,
+    is_swap_pte,
     radix_to_swp_entry,
     swap_count,
     swp_entry,
@@ -48,14 +53,16 @@ def check(s: System) -> None:
     """Assert every invariant; silent if all hold.  Looking is not the kernel's work: its costs are not counted."""
     costs = s.cost.copy()
     check_counter_names(s)
-    references = swap_pte_references(s)
+    references = swap_pte_references(s) + hibernation_references(s)
     shmem = shmem_references(s)
     for si in s.swap.info:
         if si.bdev is not None:
+            check_extents(si)
             check_device_counters(s, si)
             check_clusters(si)
             check_slots(s, si, references, shmem)
     check_totals(s)
+    check_priority_lists(s)
     check_folios(s)
     check_lists(s)
     check_mms(s)
@@ -97,6 +104,8 @@ def check_device_counters(s: System, si: SwapInfo) -> None:
     off_list = bool(si.inuse_pages & SWAP_USAGE_OFFLIST_BIT)
     expect(off_list == (si not in s.swap.avail_head), "off-list bit = not on the available list", device=si.type)
     expect(used < si.pages or off_list, "a full device is off the available list", device=si.type)
+    usable = si.max - si.swap_map.count(SWAP_MAP_BAD)
+    expect(si.pages == usable, "pages = slots that are not bad", pages=si.pages, usable=usable)
 
 
 def check_clusters(si: SwapInfo) -> None:
@@ -118,6 +127,7 @@ def check_clusters(si: SwapInfo) -> None:
         expect((ci.flags == CLUSTER_FLAG_FREE) <= (ci.count == 0 and ci.table is None), "free cluster is bare", **where)
         expect(ci.table is not None or ci.count == 0, "cluster in use has a table", **where)
         expect((ci.flags == CLUSTER_FLAG_FULL) <= (ci.count == SWAPFILE_CLUSTER), "full cluster is full", **where)
+        expect((ci.flags == CLUSTER_FLAG_DISCARD) <= (ci.count == 0), "cluster to be discarded is empty", **where)
 
 
 def check_slots(s: System, si: SwapInfo, references: Counter[int], shmem: Counter[int]) -> None:
@@ -132,9 +142,8 @@ def check_slots(s: System, si: SwapInfo, references: Counter[int], shmem: Counte
             expect(references[entry] == 0, "no PTE names a free slot", entry=hex(entry))
         elif byte != SWAP_MAP_BAD:
             count = 0 if owned else swp_swapcount(s, entry)
-            expect(
-                count == references[entry], "count = swap PTEs", entry=hex(entry), count=count, ptes=references[entry]
-            )
+            users = references[entry]
+            expect(count == users, "count = swap PTEs, or the image", entry=hex(entry), count=count, users=users)
             check_used_slot(s, si, entry, offset)
 
 
@@ -247,7 +256,7 @@ def check_mms(s: System) -> None:
     """Per-process counters."""
     for mm in s.mms:
         ptes = [pte for table in mm.pgd.values() for pte in table if pte]
-        swapped = sum(not pte & PTE_PRESENT for pte in ptes)
+        swapped = sum(is_swap_pte(Pte(pte)) for pte in ptes)
         folios = [s.memory.mem_map[pte >> PTE_SHIFT] for pte in ptes if pte & PTE_PRESENT and pte >> PTE_SHIFT]
         shared = sum(folio is not None and folio.mapping is not None for folio in folios)
         anon = len(folios) - shared
@@ -349,6 +358,29 @@ def check_no_lock_held(s: System) -> None:
     expect(not any(mm.ptl.locked() for mm in s.mms), "no page-table lock leaked")
 
 
+def check_extents(si: SwapInfo) -> None:
+    """The extents cover all slots in order, and continue each other nowhere (or they would be one)."""
+    following = 0
+    for extent in si.swap_extents:
+        expect(extent.start_page == following, "extents leave no slot out", device=si.type, extent=extent)
+        following += extent.nr_pages
+    expect(following >= si.max, "extents cover the device", covered=following, max=si.max)
+
+
+def check_priority_lists(s: System) -> None:
+    """Active and available devices are in order of priority; flags and counters follow from the lists."""
+    active, available = s.swap.active_head, s.swap.avail_head
+    for devices in (active, available):
+        prios = [si.prio for si in devices]
+        expect(prios == sorted(prios, reverse=True), "devices are sorted by priority", prios=prios)
+    writable = {si.type for si in s.swap.info if si.flags & SWP_WRITEOK}
+    expect({si.type for si in active} == writable, "active devices are those in service", writable=writable)
+    rotating = sum(not si.flags & SWP_SOLIDSTATE for si in active)
+    expect(s.swap.nr_rotate_swap == rotating, "nr_rotate_swap", counter=s.swap.nr_rotate_swap, devices=rotating)
+    hints = {si.type for hint in s.swap.percpu for si in hint.si if si is not None}
+    expect(hints <= writable, "no CPU has a hint to a device that is gone", hints=hints, writable=writable)
+
+
 def shmem_references(s: System) -> Counter[int]:
     """How many entries of shared objects name each slot; lost pages name none."""
     entries = (entry for inode in s.shmem.inodes for _, entry in inode.i_pages.items() if isinstance(entry, int))
@@ -401,3 +433,13 @@ def check_shmem_mappings(s: System, inode: ShmemInode) -> None:
                 folio = s.memory.mem_map[pte >> PTE_SHIFT] if pte & PTE_PRESENT else None
                 right = folio is not None and folio.mapping is inode and folio.index == addr - vma.start
                 expect(right, "a shared PTE maps the object's page", object=inode.name, page=addr - vma.start)
+
+
+def hibernation_references(s: System) -> Counter[int]:
+    """The image names each of its slots once; its runs are in order and do not touch."""
+    type_, extents = s.power.root_swap, s.power.swsusp_extents
+    bounds = [bound for extent in extents for bound in extent]
+    expect(bounds == sorted(set(bounds)), "runs of image slots are apart and in order", extents=extents)
+    slots = [offset for first, end in extents for offset in range(first, end)]
+    expect(len(slots) == len(s.power.image_blocks), "each image page has a slot", slots=len(slots))
+    return Counter(swp_entry(type_, offset) for offset in slots)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from array import array
 
 from .state import ClusterList, SwapClusterInfo, SwapInfo, System
+from .swap_extent import discard_swap_cluster
 from .types import (
     CLUSTER_FLAG_DISCARD,
     CLUSTER_FLAG_FRAG,
@@ -93,6 +94,7 @@ def free_cluster(s: System, si: SwapInfo, ci: SwapClusterInfo) -> None:
     """The last slot was freed: the cluster becomes free, by way of a discard if the device wants one."""
     if si.flags & SWP_WRITEOK and si.flags & SWP_PAGE_DISCARD:
         move_cluster(si, ci, si.discard_clusters, CLUSTER_FLAG_DISCARD)
+        s.swap.discard_work[si] = None
     else:
         __free_cluster(s, si, ci)
 
@@ -124,11 +126,17 @@ def swap_do_scheduled_discard(s: System, si: SwapInfo) -> bool:
         with si.lock:
             ci, _ = si.discard_clusters.popitem(last=False)
             ci.on_list = None
-        if si.bdev is not None:
-            si.bdev.discard(cluster_offset(ci), SWAPFILE_CLUSTER)
+        discard_swap_cluster(si, cluster_offset(ci), SWAPFILE_CLUSTER)
         with ci.lock:
             s.cost["ci_lock"] += 1
             ci.flags = CLUSTER_FLAG_NONE
             __free_cluster(s, si, ci)
         done = True
     return done
+
+
+def swap_discard_work(s: System) -> None:
+    """Run the background work queued when clusters became empty."""
+    while s.swap.discard_work:
+        si, _ = s.swap.discard_work.popitem()
+        swap_do_scheduled_discard(s, si)

@@ -41,6 +41,7 @@ from .types import (
     ZERO_PFN,
     Pte,
     SwpEntry,
+    is_swap_pte,
     mk_pte,
     pte_move_swp_offset,
     pte_pfn,
@@ -126,11 +127,11 @@ def map_new_anon_folio(s: System, vmf: VmFault, folio: Folio) -> None:
 
 
 def do_swap_page(s: System, vmf: VmFault) -> int:
-    """The page is swapped out: bring it back and map it."""
+    """The page is swapped out: bring it back and map it.  SIGBUS if its content was lost (a poison marker)."""
     entry = pte_to_swp_entry(vmf.pte)
     si = get_swap_device(s, entry)
     if si is None:
-        return 0
+        return 0 if is_swap_pte(vmf.pte) else VM_FAULT_SIGBUS
     folio = swap_cache_get_folio(s, entry)
     if folio is not None:
         swap_update_readahead(s, folio, vmf.vma, vmf.addr)

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from errno import EBUSY
 
+from .cluster import swap_discard_work
 from .folio import (
     folio_free,
     folio_lock,
@@ -416,12 +417,14 @@ def shrink_zones(s: System, sc: ScanControl) -> None:
 
 
 def run_deferred_work(s: System) -> None:
-    """What work queues and interrupts do beside the program: write completions, zswap's shrink worker, slot reclaim."""
+    """What work queues and interrupts do beside the program: write completions, slots, discards, zswap's shrinker."""
     swap_io_poll(s)
     if s.memcg.dying:
         mem_cgroup_release_dying(s)
     if s.swap.reclaim_work:
         swap_reclaim_work(s)
+    if s.swap.discard_work:
+        swap_discard_work(s)
     if s.zswap.shrink_queued:
         shrink_worker(s)
 

@@ -15,14 +15,17 @@ from .swap_map import folio_swapped, swap_entries_put_map_nr
 from .types import SWAP_HAS_CACHE, TTRS_ANYWAY, TTRS_FULL, TTRS_UNMAPPED, SwpEntry, swp_entry, swp_offset
 
 
-def folio_swapcache_freeable(folio: Folio) -> bool:
-    """The (locked) folio may leave the swap cache: it is in it and not being written."""
-    return folio.swapcache and not folio.writeback
+def folio_swapcache_freeable(s: System, folio: Folio) -> bool:
+    """The (locked) folio may leave the swap cache: it is in it, not being written, and no hibernation is on its way.
+
+    In the image a clean cached folio may stand as "in swap": its slot must keep the content until the machine is back.
+    """
+    return folio.swapcache and not folio.writeback and not s.power.suspended_storage
 
 
 def folio_free_swap(s: System, folio: Folio) -> bool:
     """Give up the slots of a locked cached folio that no PTE refers to.  True if done."""
-    if not folio_swapcache_freeable(folio) or folio_swapped(s, folio):
+    if not folio_swapcache_freeable(s, folio) or folio_swapped(s, folio):
         return False
     swap_cache_del_folio(s, folio)
     folio_mark_dirty(folio)
@@ -46,7 +49,7 @@ def slots_cache_only(s: System, si: SwapInfo, offset: int, nr: int) -> bool:
 
 def may_drop_from_cache(s: System, si: SwapInfo, folio: Folio, flags: int) -> bool:
     """The caller wants this locked folio out of the cache, it can leave, and nobody refers to its slots."""
-    if not ttrs_wanted(s, folio, flags) or not folio_swapcache_freeable(folio):
+    if not ttrs_wanted(s, folio, flags) or not folio_swapcache_freeable(s, folio):
         return False
     return slots_cache_only(s, si, swp_offset(folio.swap), 1 << folio.order)
 

@@ -244,8 +244,20 @@ ClusterList = OrderedDict[SwapClusterInfo, None]
 
 
 @dataclass(slots=True, eq=False)
+class SwapExtent:
+    """A run of slots that lies in one piece on the device (struct swap_extent); the device's blocks are pages."""
+
+    start_page: int
+    nr_pages: int
+    start_block: int
+
+
+@dataclass(slots=True, eq=False)
 class SwapInfo:
-    """A swap device (struct swap_info_struct).  ``max`` counts slot 0, the header; ``pages`` are the usable slots."""
+    """A swap device (struct swap_info_struct).  ``max`` counts slot 0, the header; ``pages`` are the usable slots.
+
+    ``swap_file`` is what swapon was given; ``bdev`` is the block device that holds it, the same unless it is a file.
+    """
 
     type: int
     lock: Any
@@ -253,6 +265,8 @@ class SwapInfo:
     global_cluster_lock: Any
     users: PercpuRef
     bdev: BlockDevice | None = None
+    swap_file: BlockDevice | None = None
+    swap_extents: list[SwapExtent] = field(default_factory=list)
     flags: int = 0
     prio: int = -1
     max: int = 0
@@ -300,7 +314,19 @@ class SwapState:
     readahead_prev_offset: int = 0
     readahead_last_pages: int = 0
     ptes_visited: int = 0
+    signal_pending: bool = False
     reclaim_work: dict[SwapInfo, None] = field(default_factory=dict)
+    discard_work: dict[SwapInfo, None] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class PowerState:
+    """Hibernation (kernel/power): the image's device, its slots as runs [first, end), its pages' blocks in order."""
+
+    root_swap: int = -1
+    swsusp_extents: list[list[int]] = field(default_factory=list)
+    image_blocks: list[int] = field(default_factory=list)
+    suspended_storage: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -414,6 +440,7 @@ class System:
     io: IoState
     hooks: Hooks
     shmem: ShmemState
+    power: PowerState = field(default_factory=PowerState)
     mms: dict[Mm, None] = field(default_factory=dict)
     cpu: int = 0
 

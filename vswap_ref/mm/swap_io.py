@@ -13,14 +13,20 @@ from vswap_ref.machine import PAGE_SIZE, BlockDevice
 
 from .folio import folio_mark_dirty, folio_put, folio_unlock
 from .lru import folio_rotate_reclaimable
-from .state import Folio, System
+from .state import Folio, SwapInfo, System
+from .swap_extent import swap_slot_block
 from .thp import count_mthp_stat
-from .types import PMD_ORDER, SWP_OFFSET_MASK, SWP_SYNCHRONOUS_IO, SWP_TYPE_SHIFT, swp_offset
+from .types import PMD_ORDER, SWP_BLKDEV, SWP_OFFSET_MASK, SWP_SYNCHRONOUS_IO, SWP_TYPE_SHIFT
+
+SECTORS_PER_PAGE = PAGE_SIZE // 512
 
 
-def swap_folio_sector(folio: Folio) -> int:
-    """First 512-byte sector of the folio's place on its device (one extent: the whole device)."""
-    return swp_offset(folio.swap) * (PAGE_SIZE // 512)
+def swap_folio_sector(si: SwapInfo, folio: Folio) -> int:
+    """First 512-byte sector of the folio's place on its device."""
+    offset = folio.swap & SWP_OFFSET_MASK
+    if not si.flags & SWP_BLKDEV:
+        offset = swap_slot_block(si, offset)
+    return offset * SECTORS_PER_PAGE
 
 
 SUBMIT_NS = 5_000
@@ -46,16 +52,15 @@ def count_large_swpout(s: System, folio: Folio) -> None:
             folio.memcg.stat["thp_swpout"] += 1
 
 
-def bdev_write_folio(bdev: BlockDevice, folio: Folio) -> bool:
-    """Hand the folio's pages to the device.  False on an I/O error."""
-    offset = folio.swap & SWP_OFFSET_MASK
+def bdev_write_folio(bdev: BlockDevice, block: int, folio: Folio) -> bool:
+    """Hand the folio's pages to the device, from page ``block`` on.  False on an I/O error."""
     try:
         if folio.order == 0:
-            bdev.write(offset, folio.data)
+            bdev.write(block, folio.data)
         else:
             data = memoryview(folio.data)
             for i in range(1 << folio.order):
-                bdev.write(offset + i, data[i * PAGE_SIZE : (i + 1) * PAGE_SIZE])
+                bdev.write(block + i, data[i * PAGE_SIZE : (i + 1) * PAGE_SIZE])
     except OSError:
         return False
     return True
@@ -71,8 +76,9 @@ def __swap_writepage(s: System, folio: Folio) -> None:
     assert bdev is not None
     count_swpout_vm_event(s, folio)
     nr = 1 << folio.order
-    duration = bdev.write_ns(folio.swap & SWP_OFFSET_MASK, nr)
-    failed = not bdev_write_folio(bdev, folio)
+    block = swap_folio_sector(si, folio) // SECTORS_PER_PAGE
+    duration = bdev.write_ns(block, nr)
+    failed = not bdev_write_folio(bdev, block, folio)
     folio.writeback = True
     folio_unlock(folio)
     if si.flags & SWP_SYNCHRONOUS_IO:
@@ -122,30 +128,31 @@ def folio_wait_writeback(s: System, folio: Folio) -> None:
         assert swap_io_wait_one(s), "writeback without a write in flight"
 
 
-def bdev_read_folio(bdev: BlockDevice, offset: int, folio: Folio) -> None:
-    """Fill the folio from the device.  OSError on an I/O error."""
+def bdev_read_folio(bdev: BlockDevice, block: int, folio: Folio) -> None:
+    """Fill the folio from the device, from page ``block`` on.  OSError on an I/O error."""
     if folio.order == 0:
-        bdev.read_into(offset, folio.data)
+        bdev.read_into(block, folio.data)
         return
     content = memoryview(folio.data)
     for i in range(1 << folio.order):
-        bdev.read_into(offset + i, content[i * PAGE_SIZE : (i + 1) * PAGE_SIZE])
+        bdev.read_into(block + i, content[i * PAGE_SIZE : (i + 1) * PAGE_SIZE])
 
 
 def swap_read_folio_bdev(s: System, folio: Folio) -> None:
     """Read a locked folio from its slot and unlock it; it is up to date unless the device failed."""
-    bdev = s.swap.info[folio.swap >> SWP_TYPE_SHIFT].bdev
+    si = s.swap.info[folio.swap >> SWP_TYPE_SHIFT]
+    bdev = si.bdev
     assert bdev is not None
-    offset = folio.swap & SWP_OFFSET_MASK
+    block = swap_folio_sector(si, folio) // SECTORS_PER_PAGE
     nr = 1 << folio.order
-    duration = bdev.read_ns(offset, nr)
+    duration = bdev.read_ns(block, nr)
     if folio.order:
         count_mthp_stat(s, folio.order, "swpin")
     s.vmstat["pswpin"] += nr
     if folio.memcg is not None:
         folio.memcg.stat["pswpin"] += nr
     try:
-        bdev_read_folio(bdev, offset, folio)
+        bdev_read_folio(bdev, block, folio)
         folio.uptodate = True
     except OSError:
         folio.uptodate = False

@@ -23,6 +23,7 @@ from .types import (
     SWAP_MAP_MAX,
     SWAP_MAP_SHMEM,
     SWAPFILE_CLUSTER,
+    SWP_BLKDEV,
     SWP_OFFSET_MASK,
     SWP_TYPE_SHIFT,
     SwpEntry,
@@ -129,7 +130,7 @@ def swap_range_free(s: System, si: SwapInfo, offset: int, nr: int) -> None:
     if s.zswap.stored_pages:
         for i in range(offset, offset + nr):
             zswap_invalidate(s, swp_entry(si.type, i))
-    if bdev.wants_free_notify:
+    if bdev.wants_free_notify and si.flags & SWP_BLKDEV:
         for i in range(offset, offset + nr):
             bdev.slot_free_notify(i)
     __swap_cache_clear_shadow(si, offset, nr)

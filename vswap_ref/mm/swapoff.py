@@ -6,7 +6,8 @@ Kernel home: mm/swapfile.c.
 
 from __future__ import annotations
 
-from errno import EINVAL, ENOMEM
+from collections.abc import Iterator
+from errno import EINTR, EINVAL, ENOMEM
 
 from .cluster import swap_do_scheduled_discard
 from .folio import folio_lock, folio_put, folio_unlock
@@ -22,16 +23,18 @@ from .swap_io import folio_wait_writeback
 from .swap_map import swap_free
 from .swapon import release_swap_info
 from .types import (
+    PTE_MARKER_POISONED,
     PTE_SHIFT,
     PTE_SOFT_DIRTY,
     PTE_SWP_EXCLUSIVE,
     PTE_UFFD_WP,
+    SWAP_ENTRY_INVALID,
     SWAP_MAP_BAD,
-    SWP_SOLIDSTATE,
     SWP_WRITEOK,
     Pte,
     SwpEntry,
     is_swap_pte,
+    make_pte_marker,
     mk_pte,
     pte_same_as_swp,
     pte_to_swp_entry,
@@ -42,17 +45,22 @@ from .types import (
 
 
 def swapoff(s: System, type_: int) -> int:
-    """Stop using a device for swap.  Returns 0, -EINVAL (not in use) or -ENOMEM; then the device is in use again."""
+    """Stop using a device for swap.
+
+    Returns 0, -EINVAL (not in use), -ENOMEM (its pages do not fit in memory) or -EINTR (a signal came); after an
+    error the device is in use again.
+    """
     si = swap_type_to_info(s, type_)
     if si is None or not si.flags & SWP_WRITEOK:
         return -EINVAL
-    with s.swap.swap_lock:
+    with s.swap.swap_lock, si.lock:
         del_from_avail_list(s, si, swapoff=True)
         s.swap.active_head.remove(si)
         s.swap.nr_swap_pages -= si.pages
         s.swap.total_swap_pages -= si.pages
     wait_for_allocation(s, si)
     err = try_to_unuse(s, si)
+    s.swap.signal_pending = False
     if err:
         reinsert_swap_info(s, si)
         return err
@@ -73,7 +81,7 @@ def wait_for_allocation(s: System, si: SwapInfo) -> None:
 
 def reinsert_swap_info(s: System, si: SwapInfo) -> None:
     """swapoff failed: the device is in use again."""
-    with s.swap.swap_lock:
+    with s.swap.swap_lock, si.lock:
         s.swap.nr_swap_pages += si.pages
         s.swap.total_swap_pages += si.pages
         plist_add(s.swap.active_head, si)
@@ -82,30 +90,54 @@ def reinsert_swap_info(s: System, si: SwapInfo) -> None:
 
 def retire_swap_info(s: System, si: SwapInfo) -> None:
     """The device is empty and unreachable: finish its work, forget it on every CPU, free its structures."""
+    s.swap.discard_work.pop(si, None)
     swap_do_scheduled_discard(s, si)
     s.swap.reclaim_work.pop(si, None)
-    for hint in s.swap.percpu:
-        hint.si = [None if other is si else other for other in hint.si]
-    if not si.flags & SWP_SOLIDSTATE:
-        s.swap.nr_rotate_swap -= 1
+    flush_percpu_swap_cluster(s, si)
     if not any(swap_usage_in_pages(other) for other in s.swap.info):
         s.swap.mmlist.clear()
     release_swap_info(s, si)
 
 
+def flush_percpu_swap_cluster(s: System, si: SwapInfo) -> None:
+    """No CPU goes on allocating on this device: drop the hints that name it."""
+    for hint in s.swap.percpu:
+        for order, other in enumerate(hint.si):
+            if other is si:
+                hint.si[order], hint.offset[order] = None, SWAP_ENTRY_INVALID
+
+
 def try_to_unuse(s: System, si: SwapInfo) -> int:
-    """Bring all pages back from a device.  Returns 0 or -ENOMEM."""
-    while swap_usage_in_pages(si):
-        err = shmem_unuse(s, si)
+    """Bring all pages back from a device.  Returns 0, -ENOMEM or -EINTR.
+
+    The kernel repeats this without limit, because other tasks free slots meanwhile.  No other task runs here, so a
+    pass that freed nothing would be repeated for ever: it ends as if the administrator had interrupted it.
+    """
+    while used := swap_usage_in_pages(si):
+        err = shmem_unuse(s, si) or unuse_mmlist(s, si)
         if err:
             return err
-        for mm in list(s.swap.mmlist):
-            if not swap_usage_in_pages(si):
-                break
-            err = unuse_mm(s, mm, si)
-            if err:
-                return err
-        unuse_cache_only(s, si)
+        unuse_swap_cache(s, si)
+        if swap_usage_in_pages(si) and (signal_pending(s) or swap_usage_in_pages(si) == used):
+            return -EINTR
+    return 0
+
+
+def signal_pending(s: System) -> bool:
+    """A signal has arrived for the task that runs swapoff (fault injection: "signal")."""
+    if s.faults.should_fail("signal"):
+        s.swap.signal_pending = True
+    return s.swap.signal_pending
+
+
+def unuse_mmlist(s: System, si: SwapInfo) -> int:
+    """Bring pages back into every process that ever swapped, while any are left.  Returns 0 or -ENOMEM."""
+    for mm in list(s.swap.mmlist):
+        if not swap_usage_in_pages(si) or signal_pending(s):
+            break
+        err = unuse_mm(s, mm, si)
+        if err:
+            return err
     return 0
 
 
@@ -114,13 +146,19 @@ def unuse_mm(s: System, mm: Mm, si: SwapInfo) -> int:
     for vma in (vma for vma in mm.vmas if vma.file is None):
         for table, start, end in table_ranges(mm, vma.start, vma.end):
             s.swap.ptes_visited += end - start
-            for addr in range(start, end):
-                pte = Pte(table[addr & PTE_TABLE_MASK])
-                if is_swap_pte(pte) and swp_type(pte_to_swp_entry(pte)) == si.type:
-                    err = unuse_pte_range_one(s, si, vma, addr, table)
-                    if err:
-                        return err
+            for addr in swap_ptes_of_type(table, start, end, si.type):
+                err = unuse_pte_range_one(s, si, vma, addr, table)
+                if err:
+                    return err
     return 0
+
+
+def swap_ptes_of_type(table: list[int], start: int, end: int, type_: int) -> Iterator[int]:
+    """The addresses in [start, end), all in one page table, that are swapped out to a device."""
+    for addr in range(start, end):
+        pte = Pte(table[addr & PTE_TABLE_MASK])
+        if is_swap_pte(pte) and swp_type(pte_to_swp_entry(pte)) == type_:
+            yield addr
 
 
 def unuse_pte_range_one(s: System, si: SwapInfo, vma: Vma, addr: int, table: list[int]) -> int:
@@ -132,43 +170,38 @@ def unuse_pte_range_one(s: System, si: SwapInfo, vma: Vma, addr: int, table: lis
         return 0 if si.swap_map[swp_offset(entry)] in (0, SWAP_MAP_BAD) else -ENOMEM
     folio_lock(folio)
     folio_wait_writeback(s, folio)
-    err = unuse_pte(s, vma, addr, table, pte, folio)
-    if not err:
-        folio_free_swap(s, folio)
+    unuse_pte(s, vma, addr, table, pte, folio)
+    folio_free_swap(s, folio)
     folio_unlock(folio)
     folio_put(s, folio)
-    return err
-
-
-def unuse_pte(s: System, vma: Vma, addr: int, table: list[int], old: Pte, folio: Folio) -> int:
-    """Replace a swap PTE by a present one: clean, old, not writable.  Returns 0; -ENOMEM if the folio has no data.
-
-    The kernel maps a poison marker for a page that cannot be read; here swapoff fails and nothing is lost.
-    """
-    entry = SwpEntry(old >> PTE_SHIFT)
-    index = addr & PTE_TABLE_MASK
-    if not folio_matches_swap_entry(folio, entry):
-        return 0
-    if not folio.uptodate:
-        return -ENOMEM
-    with vma.mm.ptl:
-        if not pte_same_as_swp(Pte(table[index]), old):
-            return 0
-        folio_add_anon_rmap(s, folio, vma, addr, exclusive=bool(old & PTE_SWP_EXCLUSIVE))
-        folio.refcount += 1
-        vma.mm.swapents -= 1
-        vma.mm.anonpages += 1
-        page = entry & (1 << folio.order) - 1
-        table[index] = mk_pte(folio.pfn + page, old & (PTE_SOFT_DIRTY | PTE_UFFD_WP))
-    swap_free(s, entry)
     return 0
 
 
-def unuse_cache_only(s: System, si: SwapInfo) -> None:
+def unuse_pte(s: System, vma: Vma, addr: int, table: list[int], old: Pte, folio: Folio) -> None:
+    """Replace a swap PTE by a present one, clean, old and not writable; by a poison marker if the folio has no data."""
+    entry = SwpEntry(old >> PTE_SHIFT)
+    index = addr & PTE_TABLE_MASK
+    if not folio_matches_swap_entry(folio, entry):
+        return
+    with vma.mm.ptl:
+        if not pte_same_as_swp(Pte(table[index]), old):
+            return
+        vma.mm.swapents -= 1
+        if folio.uptodate:
+            folio_add_anon_rmap(s, folio, vma, addr, exclusive=bool(old & PTE_SWP_EXCLUSIVE))
+            folio.refcount += 1
+            vma.mm.anonpages += 1
+            page = entry & (1 << folio.order) - 1
+            table[index] = mk_pte(folio.pfn + page, old & (PTE_SOFT_DIRTY | PTE_UFFD_WP))
+        else:
+            table[index] = make_pte_marker(PTE_MARKER_POISONED)
+    swap_free(s, entry)
+
+
+def unuse_swap_cache(s: System, si: SwapInfo) -> None:
     """Free the slots that only the swap cache still holds."""
-    for offset in range(1, si.max):
-        if si.swap_map[offset] in (0, SWAP_MAP_BAD):
-            continue
+    offset = 0
+    while swap_usage_in_pages(si) and not signal_pending(s) and (offset := find_next_to_unuse(si, offset)):
         folio = swap_cache_get_folio(s, swp_entry(si.type, offset))
         if folio is not None:
             folio_lock(folio)
@@ -176,3 +209,11 @@ def unuse_cache_only(s: System, si: SwapInfo) -> None:
             folio_free_swap(s, folio)
             folio_unlock(folio)
             folio_put(s, folio)
+
+
+def find_next_to_unuse(si: SwapInfo, prev: int) -> int:
+    """The next slot after ``prev`` that is in use; 0 if there is none."""
+    for offset in range(prev + 1, si.max):
+        if si.swap_map[offset] not in (0, SWAP_MAP_BAD):
+            return offset
+    return 0

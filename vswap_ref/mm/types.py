@@ -68,10 +68,12 @@ def swap_count(byte: int) -> int:
 # Device flags (struct swap_info_struct.flags).
 SWP_USED = 1 << 0
 SWP_WRITEOK = 1 << 1
+SWP_DISCARDABLE = 1 << 2
 
 SWP_SOLIDSTATE = 1 << 4
 SWP_CONTINUED = 1 << 5
 SWP_BLKDEV = 1 << 6
+SWP_AREA_DISCARD = 1 << 9
 SWP_PAGE_DISCARD = 1 << 10
 SWP_STABLE_WRITES = 1 << 11
 SWP_SYNCHRONOUS_IO = 1 << 12
@@ -151,9 +153,13 @@ def pte_to_swp_entry(pte: Pte) -> SwpEntry:
     return SwpEntry(pte >> PTE_SHIFT)
 
 
+SWAP_PTE_END = MAX_SWAPFILES << SWP_TYPE_SHIFT << PTE_SHIFT
+"""Entries from here on carry a type that is no device: markers."""
+
+
 def is_swap_pte(pte: Pte) -> bool:
-    """True for a non-empty, non-present entry: the page is swapped out."""
-    return pte != 0 and not pte & PTE_PRESENT
+    """True for a non-empty, non-present entry that names a device: the page is swapped out (softleaf_is_swap)."""
+    return 0 < pte < SWAP_PTE_END and not pte & PTE_PRESENT
 
 
 def pte_move_swp_offset(pte: Pte, delta: int) -> Pte:
@@ -192,3 +198,8 @@ def make_poisoned_swp_entry() -> SwpEntry:
 def is_poisoned_swp_entry(entry: SwpEntry) -> bool:
     """True for the entry of a lost page."""
     return entry >> SWP_TYPE_SHIFT == SWP_PTE_MARKER
+
+
+def make_pte_marker(marker: int) -> Pte:
+    """A page-table entry that names no page and no slot, only what happened here."""
+    return swp_entry_to_pte(swp_entry(SWP_PTE_MARKER, marker), 0)

@@ -10,19 +10,23 @@ from collections import Counter
 
 from vswap_ref.machine import PAGE_SIZE
 
+from .cluster import cluster_is_usable
 from .folio import folio_put, nr_free_pages
 from .memcg import memcg_subtree
 from .pagetable import ptep_get
-from .state import Folio, Memcg, Mm, ShmemInode, SwapInfo, System
+from .state import Folio, Memcg, Mm, ShmemInode, SwapClusterInfo, SwapInfo, System
 from .swap_cache import swap_cache_get_folio
 from .swap_cgroup import lookup_swap_cgroup_id
 from .swap_device import swap_usage_in_pages
 from .types import (
+    CLUSTER_FLAG_FREE,
     PTE_PRESENT,
     PTE_SHIFT,
     SWAP_HAS_CACHE,
     SWAP_MAP_BAD,
+    SWAP_NR_ORDERS,
     SWAPFILE_CLUSTER,
+    SWP_BLKDEV,
     RadixEntry,
     is_poisoned_swp_entry,
     radix_to_swp_entry,
@@ -60,15 +64,15 @@ def proc_swaps(s: System) -> list[dict[str, object]]:
     """One row a device in use, as in /proc/swaps (sizes in bytes)."""
     return [
         {
-            "Filename": si.bdev.name,
-            "Type": "partition" if si.bdev.is_block else "file",
+            "Filename": si.swap_file.name,
+            "Type": "partition" if si.flags & SWP_BLKDEV else "file",
             "Size": si.pages * PAGE_SIZE,
             "Used": swap_usage_in_pages(si) * PAGE_SIZE,
             "Priority": si.prio,
             "number": si.type,
         }
         for si in s.swap.active_head
-        if si.bdev is not None
+        if si.swap_file is not None
     ]
 
 
@@ -111,12 +115,31 @@ def cluster_row(s: System, si: SwapInfo, index: int) -> dict[str, object]:
     first = index * SWAPFILE_CLUSTER
     slots = range(first, min(first + SWAPFILE_CLUSTER, si.max))
     kinds: list[str] = []
+    image = s.power.swsusp_extents if s.power.root_swap == si.type else []
     for offset in slots:
         tree = s.zswap.trees[si.type][offset >> 14]
         zero = si.zeromap is not None and si.zeromap.test(offset)
-        kinds.append(slot_kind(si.swap_map[offset], zero, tree.load(offset) is not None))
+        saved = any(start <= offset < end for start, end in image)
+        kinds.append("image" if saved else slot_kind(si.swap_map[offset], zero, tree.load(offset) is not None))
     names = ("none", "free", "nonfull", "frag", "full", "discard")
-    return {"cluster": index, "list": names[ci.flags], "order": ci.order, "count": ci.count, "slots": kinds}
+    row = {"cluster": index, "list": names[ci.flags], "order": ci.order, "count": ci.count, "slots": kinds}
+    return row | cluster_room(si, ci)
+
+
+def cluster_room(si: SwapInfo, ci: SwapClusterInfo) -> dict[str, object]:
+    """By order: aligned free runs of ``2**order`` slots ("runs"), and whether such a folio may be put here ("usable").
+
+    A swap file takes single pages only.
+    """
+    first = ci.index * SWAPFILE_CLUSTER
+    end = min(first + SWAPFILE_CLUSTER, si.max)
+    highest = SWAP_NR_ORDERS if si.flags & SWP_BLKDEV else 1
+    runs, usable = [], []
+    for order in range(SWAP_NR_ORDERS):
+        nr = 1 << order
+        runs.append(sum(not any(si.swap_map[at : at + nr]) for at in range(first, end - nr + 1, nr)))
+        usable.append(order < highest and (ci.flags == CLUSTER_FLAG_FREE or cluster_is_usable(ci, order)))
+    return {"runs": runs, "usable": usable}
 
 
 def mthp_stats(s: System) -> list[dict[str, object]]:
