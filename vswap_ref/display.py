@@ -137,6 +137,27 @@ class PageMap(list[str]):
         return squares_svg(self, f"{self.title}: where each of {len(self)} pages is") + legend_html(self.counts())
 
 
+class Residency(list[bool]):
+    """Which pages are in memory; a list of truth values that draws itself as one square a page."""
+
+    def __init__(self, title: str, pages: Iterable[bool]) -> None:
+        super().__init__(pages)
+        self.title = title
+
+    @property
+    def resident(self) -> int:
+        """How many pages are in memory."""
+        return sum(self)
+
+    def __repr__(self) -> str:
+        return "".join("#" if page else "." for page in self)
+
+    def _repr_html_(self) -> str:
+        places = ["resident" if page else "unmapped" for page in self]
+        caption = f"{self.title}: {self.resident} of {len(self)} pages are in memory"
+        return f"<div>{escape(caption)}</div>{squares_svg(places, caption)}"
+
+
 @dataclass(frozen=True, slots=True)
 class ClusterMap:
     """The clusters of a device, one row each: list, order, use, and what each slot holds."""

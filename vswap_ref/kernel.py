@@ -13,7 +13,7 @@ import pickle
 import threading
 import weakref
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,9 @@ InvariantError = api.InvariantError
 
 booted: weakref.WeakSet[Kernel] = weakref.WeakSet()
 """Kernels of this stage, so that redefining a class can mark them stale."""
+
+ADVICE = ("cold", "dontneed", "free", "pageout", "willneed")
+"""What ``Process.madvise`` knows."""
 
 TEXT = b"swapped out     " * (PAGE_SIZE // 16)
 """Content of a page, for whom the content does not matter."""
@@ -164,27 +167,45 @@ class Kernel:
         swap_max: int | str | None = None,
         zswap_max: int | str | None = None,
         zswap_writeback: bool = True,
+        memory_high: int | str | None = None,
+        swap_high: int | str | None = None,
     ) -> Cgroup:
-        """A new memory cgroup below ``parent`` (None: the root).  Limits are sizes; None or "max": unlimited."""
+        """A new memory cgroup below ``parent`` (None: the root).  Limits are sizes; None or "max": unlimited.
+
+        OSError if the name is taken (EEXIST), the parent deleted (ENODEV), or all ids are in use (ENOSPC).
+        """
         if not name or "/" in name:
             raise ValueError(f"name={name!r}: expected a non-empty name without '/'")
         limits = [parse_limit(memory_max, "memory_max"), parse_limit(swap_max, "swap_max")]
+        highs = [parse_limit(memory_high, "memory_high"), parse_limit(swap_high, "swap_high")]
         zswap_limit = parse_limit(zswap_max, "zswap_max")
-        if self.system.memcg.memsw and (limits[1], zswap_limit) != (None, None):
-            raise ValueError("cgroup version 1 limits neither swap nor zswap alone; set memsw_max")
-        above = (parent or self.root).memcg
-        if any(child.name == name for child in above.children):
+        if self.system.memcg.memsw and [limits[1], zswap_limit, *highs] != [None] * 4:
+            raise ValueError("cgroup version 1 limits neither swap nor zswap alone, and has no high; set memsw_max")
+        above = self._online(parent or self.root).memcg
+        if any(child.name == name and child.online for child in above.children):
             raise OSError(errno.EEXIST, f"a cgroup named {name!r} exists below {above.name or '/'!r}")
-        memcg = api.mem_cgroup_alloc(self.system.memcg, name, above, max(self.system.memcg.by_id) + 1)
+        memcg = api.mem_cgroup_css_alloc(self.system, name, above)
+        if memcg is None:
+            raise OSError(errno.ENOSPC, f"cgroup {name!r}: all ids are in use")
         memcg.memory.max, memcg.swap.max = limits
         memcg.zswap_max = zswap_limit
         memcg.zswap_writeback = zswap_writeback
+        api.cgroup_file_write(self.system, memcg, "memory.high", highs[0])
+        api.cgroup_file_write(self.system, memcg, "memory.swap.high", highs[1])
         return Cgroup(self, memcg)
+
+    def _online(self, group: Cgroup) -> Cgroup:
+        """The cgroup; OSError if it was deleted, ValueError if it is another kernel's."""
+        if group.kernel is not self:
+            raise ValueError(f"cgroup={group!r}: belongs to another kernel")
+        if not group.online:
+            raise OSError(errno.ENODEV, f"cgroup {group.name!r} was deleted")
+        return group
 
     def spawn(self, name: str, cgroup: Cgroup | None = None, cpu: int = 0) -> Process:
         """A new process, without memory yet, in a cgroup (None: the root), running on ``cpu``."""
         check_choice("cpu", cpu, self.online_cpus)
-        group = cgroup or self.root
+        group = self._online(cgroup or self.root)
         process = Process(self, name, group, api.mm_alloc(self.system, group.memcg), cpu)
         self.processes.append(process)
         return process
@@ -257,6 +278,49 @@ class Kernel:
         raise_errno(self._run("hibernate", f"{nr} pages", api.swsusp_write, number, nr), f"hibernate {nr} pages")
         self.image = Hibernation(self, number, nr)
         return self.image
+
+    # --- zswap -----------------------------------------------------------------------------------------------------
+
+    def set_zswap(
+        self,
+        compressor: str | None = None,
+        enabled: bool | None = None,
+        max_pool_percent: int | None = None,
+        accept_threshold_percent: int | None = None,
+        shrinker: bool | None = None,
+    ) -> None:
+        """Change zswap's parameters while it runs; None leaves one as it is.
+
+        A new compressor is for new pages, old ones stay as they are.  Disabled, zswap takes no new pages and still
+        gives back what it has.  Enabling it for the first time without a compressor takes lz4.
+        """
+        named = {
+            "compressor": compressor,
+            "max_pool_percent": max_pool_percent,
+            "accept_threshold_percent": accept_threshold_percent,
+            "shrinker": shrinker,
+        }
+        given = {name: value for name, value in named.items() if value is not None}
+        wanted = replace(self.zswap or Zswap(), **given)  # type: ignore[arg-type]
+        z = self.system.zswap
+        if enabled or (z.pool is None and compressor is not None):
+            api.zswap_enable(self.system, wanted.compressor)
+        elif compressor is not None:
+            api.zswap_compressor_param_set(self.system, compressor)
+        if enabled is not None:
+            z.enabled = enabled
+        z.max_pool_percent = wanted.max_pool_percent
+        z.accept_threshold_percent = wanted.accept_threshold_percent
+        z.shrinker_enabled = wanted.shrinker
+        self.zswap = wanted
+
+    def zswap_parameters(self) -> dict[str, str]:
+        """zswap's module parameters as text."""
+        return api.zswap_parameters(self.system)
+
+    def zswap_debugfs(self) -> dict[str, int]:
+        """The files of debugfs zswap/: reasons for rejection, bytes of the pools, stored pages."""
+        return api.zswap_debugfs(self.system)
 
     # --- reclaim and time ------------------------------------------------------------------------------------------
 
@@ -447,8 +511,28 @@ class Cgroup:
         return self.memcg.zswap_bytes
 
     @property
+    def memory_peak(self) -> int:
+        """Highest memory_current so far."""
+        return self.memcg.memory.watermark * PAGE_SIZE
+
+    @property
+    def swap_peak(self) -> int:
+        """Highest swap_current so far."""
+        return self.memcg.swap.watermark * PAGE_SIZE
+
+    @property
+    def online(self) -> bool:
+        """Not deleted."""
+        return self.memcg.online
+
+    @property
+    def gone(self) -> bool:
+        """Deleted, and no memory and no slot is charged to it any more."""
+        return not self.memcg.online and self.memcg not in self.kernel.system.memcg.dying
+
+    @property
     def memory_max(self) -> int | None:
-        """Limit of memory in bytes, or None.  Setting it reclaims down to it as far as possible.
+        """Limit of memory in bytes, or None.  Setting it reclaims down to it as far as possible; it holds in any case.
 
         OSError above the limit of memory + swap (version 1).
         """
@@ -460,11 +544,18 @@ class Cgroup:
         limit, together = parse_limit(value, "memory_max"), self.memcg.memsw.max
         if together is not None and (limit is None or limit > together):
             raise OSError(errno.EINVAL, f"memory_max={value!r}: above memsw_max")
-        self.memcg.memory.max = limit
-        while limit is not None and self.memcg.memory.usage > limit:
-            over = self.memcg.memory.usage - limit
-            if not self.kernel.reclaim(over * PAGE_SIZE, self):
-                break
+        self._write("memory.max", limit)
+
+    @property
+    def memory_high(self) -> int | None:
+        """Limit in bytes above which the cgroup reclaims and is slowed down, or None (version 2)."""
+        return to_bytes(self.memcg.memory.high)
+
+    @memory_high.setter
+    def memory_high(self, value: int | str | None) -> None:
+        self._not_root()
+        self._version("v2", "memory_high")
+        self._write("memory.high", parse_limit(value, "memory_high"))
 
     @property
     def swap_max(self) -> int | None:
@@ -475,7 +566,18 @@ class Cgroup:
     def swap_max(self, value: int | str | None) -> None:
         self._not_root()
         self._version("v2", "swap_max")
-        self.memcg.swap.max = parse_limit(value, "swap_max")
+        self._write("memory.swap.max", parse_limit(value, "swap_max"))
+
+    @property
+    def swap_high(self) -> int | None:
+        """Limit of swap in bytes above which the cgroup is slowed down, or None (version 2).  What is out stays."""
+        return to_bytes(self.memcg.swap.high)
+
+    @swap_high.setter
+    def swap_high(self, value: int | str | None) -> None:
+        self._not_root()
+        self._version("v2", "swap_high")
+        self._write("memory.swap.high", parse_limit(value, "swap_high"))
 
     @property
     def memsw_current(self) -> int:
@@ -516,19 +618,39 @@ class Cgroup:
 
     @zswap_writeback.setter
     def zswap_writeback(self, value: bool) -> None:
+        self.kernel._online(self)
         self.memcg.zswap_writeback = bool(value)
 
     @property
     def events(self) -> dict[str, int]:
-        """memory.events and memory.swap.events that happened."""
+        """memory.events and memory.swap.events (as "swap.max") that happened in it and below it."""
         return dict(self.memcg.events)
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Its memory files, name to text: ``group.files["memory.swap.max"]``."""
+        return api.cgroup_files(self.kernel.system, self.memcg)
 
     def memory_stat(self) -> str:
         """The text of memory.stat."""
-        stat = api.memory_stat(self.kernel.system, self.memcg)
-        return "".join(f"{name} {value}\n" for name, value in stat.items())
+        return self.files["memory.stat"]
+
+    def delete(self) -> None:
+        """Remove it.  OSError(EBUSY) while it has processes or children, and for the root.
+
+        What is charged to it stays charged until it is freed (see ``gone``); its compressed pages pass to the parent.
+        """
+        self.kernel._online(self)
+        err = self.kernel._run("rmdir", self.name, api.mem_cgroup_css_offline, self.memcg)
+        raise_errno(err, f"cgroup {self.name!r} has processes or children, or is the root")
+
+    def _write(self, name: str, limit: int | None) -> None:
+        """Write a limit in pages to one of its files."""
+        detail = f"{name} {'max' if limit is None else limit * PAGE_SIZE}"
+        self.kernel._run("cgroup", detail, api.cgroup_file_write, self.memcg, name, limit)
 
     def _not_root(self) -> None:
+        self.kernel._online(self)
         if self.memcg.parent is None:
             raise ValueError("the root cgroup has no limits")
 
@@ -610,29 +732,44 @@ class Process:
         return child
 
     def madvise(self, mapping: Mapping, advice: str, start: int = 0, stop: int | None = None) -> int:
-        """Advise on the bytes [start, stop) of a mapping.  Returns pages dealt with.
+        """Advise on the pages of the bytes [start, stop) of a mapping.  Returns pages dealt with.
 
-        "pageout": swap out.  "willneed": read ahead.  "dontneed": drop.  "hugepage", "nohugepage": ask for large
-        folios, or for none; for whole mappings only.
+        "pageout" pushes them out now, "cold" lets them go first, "willneed" reads them into the swap cache.  "free":
+        they may be kept or read as zeros until they are written again.  "dontneed": they are zeros at once.
+        "hugepage", "nohugepage": ask for large folios, or for none; for whole mappings only.
         """
-        calls = {"pageout": api.madvise_pageout, "willneed": api.madvise_willneed, "dontneed": api.madvise_dontneed}
-        check_choice("advice", advice, (*calls, "hugepage", "nohugepage"))
-        if mapping.process is not self or not mapping.mapped:
-            raise OSError(errno.ENOMEM, f"madvise: not a mapping of process {self.name!r}")
-        first, last, _ = slice(start, stop).indices(len(mapping))
-        begin, end = mapping.vma.start + first // PAGE_SIZE, mapping.vma.start - (-last // PAGE_SIZE)
+        check_choice("advice", advice, (*ADVICE, "hugepage", "nohugepage"))
+        begin, end = self._pages("madvise", mapping, start, stop)
         self.kernel.system.cpu = self.cpu
-        if advice in calls:
-            return int(self.kernel._run("madvise", advice, calls[advice], self.mm, begin, end))
-        if (first, last) != (0, len(mapping)):
-            raise ValueError(f"start={start!r}, stop={stop!r}: {advice} is for a whole mapping")
-        return int(self.kernel._run("madvise", advice, api.hugepage_madvise, mapping.vma, advice == "hugepage"))
+        if advice not in ADVICE:
+            if end - begin != mapping.pages:
+                raise ValueError(f"start={start!r}, stop={stop!r}: {advice} is for a whole mapping")
+            return int(self.kernel._run("madvise", advice, api.hugepage_madvise, mapping.vma, advice == "hugepage"))
+        result = int(self.kernel._run("madvise", advice, api.do_madvise, self.mm, begin, end, advice))
+        raise_errno(result, f"madvise {advice}: not for memory of a file")
+        return result
 
-    def mincore(self, mapping: Mapping) -> list[bool]:
-        """Which pages of a mapping are in memory, in a page table, a page cache or the swap cache."""
+    def mincore(self, mapping: Mapping, start: int = 0, stop: int | None = None) -> display.Residency:
+        """For each page of the bytes [start, stop) of a mapping: is it in memory?  Touches nothing.
+
+        In a page table, in a page cache, or up to date in the swap cache.
+        """
+        begin, end = self._pages("mincore", mapping, start, stop)
+        return display.Residency(self.name, api.do_mincore(self.kernel.system, self.mm, begin, end))
+
+    def _pages(self, call: str, mapping: Mapping, start: int, stop: int | None) -> tuple[int, int]:
+        """Page numbers [begin, end) of a byte range of one of its mappings."""
         if mapping.process is not self or not mapping.mapped:
-            raise OSError(errno.ENOMEM, f"mincore: not a mapping of process {self.name!r}")
-        return api.do_mincore(self.kernel.system, self.mm, mapping.vma.start, mapping.vma.end)
+            raise OSError(errno.ENOMEM, f"{call}: not a mapping of process {self.name!r}")
+        first, last, _ = slice(start, stop).indices(len(mapping))
+        begin = mapping.vma.start + first // PAGE_SIZE
+        return begin, max(begin, mapping.vma.start - (-last // PAGE_SIZE))
+
+    def move(self, cgroup: Cgroup) -> None:
+        """Move it to another cgroup.  What it has stays charged to the old one; what it allocates, to the new."""
+        err = api.cgroup_attach_task(self.mm, self.kernel._online(cgroup).memcg)
+        raise_errno(err, f"move of {self.name!r} to {cgroup.name!r}")
+        self.cgroup = cgroup
 
     def exit(self) -> None:
         """End: all its memory and swap entries are dropped."""

@@ -137,6 +137,13 @@ def test_without_leave_to_reclaim_a_full_cgroup_gets_single_pages() -> None:
     assert intact(heap)
 
 
+def test_a_charge_that_may_not_wait_leaves_no_event() -> None:
+    kernel = boot()
+    app = kernel.spawn("app", cgroup=kernel.cgroup("small", memory_max="48K"))
+    app.mmap("64K")[0] = 1
+    assert (stats(kernel)["anon_fault_fallback_charge"], app.rss, app.cgroup.events) == (1, PAGE_SIZE, {})
+
+
 def test_with_leave_to_reclaim_the_first_block_goes() -> None:
     kernel = boot()
     app = kernel.spawn("app", cgroup=kernel.cgroup("small", memory_max="80K"))
@@ -144,6 +151,7 @@ def test_with_leave_to_reclaim_the_first_block_goes() -> None:
     app.madvise(heap, "hugepage")
     heap[0] = 1
     heap[BLOCK * PAGE_SIZE] = 2
+    assert app.cgroup.events["max"] > 0
     assert heap.orders() == [None] * BLOCK + [4] * BLOCK
     assert (stats(kernel)["swpout"], stats(kernel)["anon_fault_fallback"]) == (1, 0)
 
@@ -261,6 +269,16 @@ def test_a_write_after_fork_copies_one_page() -> None:
     assert heap.orders()[5] == 4
 
 
+def test_a_block_used_once_counts_as_used_once() -> None:
+    """All its entries are young after the fault; that is one use, so it is kept, but not made active."""
+    kernel = boot()
+    _, heap = filled(kernel)
+    kernel.reclaim(PAGE_SIZE)
+    assert kernel.vmstat["pgactivate"] == 0
+    assert kernel.vmstat["pswpout"] == BLOCK
+    assert intact(heap)
+
+
 def test_the_last_mapped_page_is_copied_to_free_the_folio() -> None:
     kernel = boot()
     app, heap = filled(kernel)
@@ -275,9 +293,10 @@ def test_a_large_folio_in_the_cache_is_mapped_whole_again() -> None:
     app, heap = filled(kernel)
     app.madvise(heap, "pageout")
     assert heap.where().counts() == {"swapcache": BLOCK}
-    before = kernel.vmstat["pgfault"]
+    before, window = kernel.vmstat["pgfault"], heap.vma.ra_addr
     assert intact(heap)
     assert (kernel.vmstat["pgfault"] - before, heap.orders()) == (1, [4] * BLOCK)
+    assert heap.vma.ra_addr == window  # a hit on a large folio says nothing to readahead
 
 
 def test_a_hole_in_the_run_maps_one_page_at_a_time() -> None:

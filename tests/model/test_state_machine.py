@@ -68,6 +68,7 @@ class SwapMachine(RuleBasedStateMachine):
         self.kernel = Kernel(ram="256K", swap=swap, zswap=parameters, locks=locks, memcg=memcg, thp=THP[thp])
         self.oracle: dict[tuple[Process, int], bytes] = {}
         self.shared: dict[tuple[Shmem, int], bytes] = {}
+        self.given_away: set[tuple[Process, int]] = set()
         self.spares: list[BlockDevice] = []
         self.saved: list[bytes] = []
         return self.start("init", None)
@@ -80,24 +81,47 @@ class SwapMachine(RuleBasedStateMachine):
 
     @rule(
         target=cgroups,
+        parents=st.lists(cgroups, max_size=1),
         limit=st.sampled_from([None, "48K", "96K"]),
         swap=st.sampled_from([None, "32K"]),
         wb=st.booleans(),
     )
-    def make_cgroup(self, limit: str | None, swap: str | None, wb: bool) -> Cgroup:
-        """A cgroup with limits."""
-        name = f"g{len(self.kernel.system.memcg.by_id)}"
+    def make_cgroup(self, parents: list[Cgroup], limit: str | None, swap: str | None, wb: bool) -> Any:
+        """A cgroup with limits, somewhere in the tree."""
+        name = f"g{len(self.kernel.events)}-{len(self.kernel.system.memcg.by_id)}"
+        parent = parents[0] if parents and parents[0].online else None
+        if any(child.name == name for child in (parent or self.kernel.root).memcg.children):
+            return multiple()
         if self.kernel.system.config.memcg == "v2":
-            return self.kernel.cgroup(name, memory_max=limit, swap_max=swap, zswap_max="8K", zswap_writeback=wb)
-        group = self.kernel.cgroup(name, memory_max=limit, zswap_writeback=wb)
+            return self.kernel.cgroup(name, parent, memory_max=limit, swap_max=swap, zswap_max="8K", zswap_writeback=wb)
+        group = self.kernel.cgroup(name, parent, memory_max=limit, zswap_writeback=wb)
         group.memsw_max = "96K" if swap else None
         return group
 
     @precondition(lambda self: len(self.kernel.processes) < 5)
     @rule(target=processes, group=cgroups)
-    def spawn(self, group: Cgroup) -> Process:
+    def spawn(self, group: Cgroup) -> Any:
         """A process in a cgroup."""
-        return self.start("job", group)
+        return self.start("job", group) if group.online else multiple()
+
+    @rule(group=cgroups)
+    def delete(self, group: Cgroup) -> None:
+        """A cgroup is deleted; what it owned stays charged.  Refused while it is in use."""
+        if not group.online:
+            return
+        in_use = any(process.cgroup is group for process in self.kernel.processes)
+        children = any(child.online for child in group.memcg.children)
+        if in_use or children:
+            with pytest.raises(OSError, match="has processes or children"):
+                group.delete()
+        else:
+            group.delete()
+
+    @rule(process=processes, group=cgroups)
+    def move(self, process: Process, group: Cgroup) -> None:
+        """A process goes to another cgroup and leaves its memory behind."""
+        if process in self.kernel.processes and group.online:
+            process.move(group)
 
     @precondition(lambda self: len(self.kernel.processes) < 5)
     @rule(target=processes, kind=st.sampled_from(sorted(CONTENTS)))
@@ -118,13 +142,16 @@ class SwapMachine(RuleBasedStateMachine):
         content = CONTENTS[kind]
         if process in self.kernel.processes and self.attempt(lambda m: m.write_page(page, content), process):
             self.oracle[process, page] = content
+            self.given_away.discard((process, page))
 
     @rule(process=processes, page=st.integers(0, PAGES - 1))
     def read(self, process: Process, page: int) -> None:
-        """A page reads back as it was written; zeros if it never was."""
+        """A page reads back as it was written; zeros if it never was, or if it was given away and taken."""
         if process in self.kernel.processes:
             seen: list[bytes] = []
             if self.attempt(lambda m: seen.append(m.read_page(page)), process):
+                if (process, page) in self.given_away and seen == [bytes(PAGE_SIZE)]:
+                    self.oracle[process, page] = bytes(PAGE_SIZE)
                 assert seen == [self.oracle.get((process, page), bytes(PAGE_SIZE))]
 
     @precondition(lambda self: len(self.kernel.shared) < 3)
@@ -212,12 +239,29 @@ class SwapMachine(RuleBasedStateMachine):
             process.madvise(process.mappings[0], "pageout", first * PAGE_SIZE, last * PAGE_SIZE)
 
     @rule(process=processes, first=st.integers(0, PAGES - 1), last=st.integers(1, PAGES))
+    def free(self, process: Process, first: int, last: int) -> None:
+        """Give a range away: until it is written again it may read as before, or as zeros."""
+        if process in self.kernel.processes:
+            process.madvise(process.mappings[0], "free", first * PAGE_SIZE, last * PAGE_SIZE)
+            self.given_away |= {(process, page) for page in range(first, last)}
+
+    @rule(process=processes, first=st.integers(0, PAGES - 1), last=st.integers(1, PAGES))
     def dontneed(self, process: Process, first: int, last: int) -> None:
-        """Drop a range: it reads as zeros."""
+        """Drop a range: it is zeros at once."""
         if process in self.kernel.processes:
             process.madvise(process.mappings[0], "dontneed", first * PAGE_SIZE, last * PAGE_SIZE)
             for page in range(first, last):
                 self.oracle.pop((process, page), None)
+                self.given_away.discard((process, page))
+
+    @rule(process=processes)
+    def cold(self, process: Process) -> None:
+        """Let half of the memory go first; looking at what is resident changes nothing."""
+        if process in self.kernel.processes:
+            process.madvise(process.mappings[0], "cold", 0, PAGES // 2 * PAGE_SIZE)
+            before = process.rss
+            assert len(process.mincore(process.mappings[0])) == PAGES
+            assert process.rss == before
 
     @rule(process=processes, advice=st.sampled_from(["hugepage", "nohugepage"]))
     def advise(self, process: Process, advice: str) -> None:
@@ -241,6 +285,7 @@ class SwapMachine(RuleBasedStateMachine):
         for (owner, page), content in list(self.oracle.items()):
             if owner is process:
                 self.oracle[child, page] = content
+        self.given_away |= {(child, page) for owner, page in self.given_away if owner is process}
         return child
 
     @rule(process=processes)
@@ -262,11 +307,34 @@ class SwapMachine(RuleBasedStateMachine):
     @rule(group=cgroups, limit=st.sampled_from([None, "32K", "64K", "128K"]))
     def set_memory_max(self, group: Cgroup, limit: str | None) -> None:
         """Change a limit; memory alone cannot have more than memory and swap together."""
+        if not group.online:
+            return
         if group.memsw_max is None or limit in ("32K", "64K"):
             group.memory_max = limit
         else:
             with pytest.raises(OSError, match="above memsw_max"):
                 group.memory_max = limit
+
+    @precondition(lambda self: self.kernel.system.config.memcg == "v2")
+    @rule(
+        group=cgroups,
+        name=st.sampled_from(["memory_high", "swap_max", "swap_high", "zswap_max", "zswap_writeback"]),
+        limit=st.sampled_from([None, "0", "16K", "64K"]),
+    )
+    def set_limit(self, group: Cgroup, name: str, limit: str | None) -> None:
+        """Change another limit, also below what is in use."""
+        if group.online:
+            setattr(group, name, limit)
+
+    @rule(
+        compressor=st.sampled_from([None, "lz4", "deflate", "zstd"]),
+        enabled=st.sampled_from([None, True, False]),
+        percent=st.sampled_from([None, 0, 2, 20]),
+        shrinker=st.sampled_from([None, True, False]),
+    )
+    def set_zswap(self, compressor: str | None, enabled: bool | None, percent: int | None, shrinker: bool) -> None:
+        """Change zswap while pages are in it."""
+        self.kernel.set_zswap(compressor, enabled, percent, shrinker=shrinker)
 
     @rule(which=st.integers(0, 2), signal=st.sampled_from([0, 0, 1, 2, 5]))
     def swapoff(self, which: int, signal: int) -> None:
@@ -371,6 +439,9 @@ class SwapMachine(RuleBasedStateMachine):
         assert system.zswap.stored_pages == 0
         assert system.swap.nr_swap_pages == system.swap.total_swap_pages
         assert all(memcg.memory.usage == memcg.swap.usage == 0 for memcg in system.memcg.by_id.values())
+        assert len(system.zswap.pools) <= 1
+        self.kernel.drain()
+        assert not system.memcg.dying
 
 
 SwapMachine.TestCase.settings = settings(

@@ -8,6 +8,8 @@ from errno import EIO
 from vswap_ref.machine import PAGE_SIZE
 
 from .fault import handle_mm_fault
+from .memcg import memcg_event
+from .memcg_limits import mem_cgroup_handle_over_high
 from .pagetable import PTE_TABLE_MASK, PTE_TABLE_SHIFT, ptep_get
 from .reclaim import run_deferred_work
 from .state import Folio, Mm, ShmemInode, System
@@ -63,9 +65,12 @@ def fault(s: System, mm: Mm, addr: int, write: bool) -> None:
     """Take a page fault and turn its failure into an exception."""
     if s.io.inflight or s.zswap.shrink_queued:
         run_deferred_work(s)
+    if s.memcg.nr_over_high:
+        mem_cgroup_handle_over_high(s, mm.memcg)
     ret = handle_mm_fault(s, mm, addr, write)
     if ret & VM_FAULT_OOM:
         s.vmstat["oom_kill"] += 1
+        memcg_event(mm.memcg, "oom_kill")
         raise OutOfMemory(
             f"no memory for page {addr:#x} of cgroup {mm.memcg.name or '/'!r}: memory and swap are at their limits"
         )

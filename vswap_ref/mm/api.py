@@ -5,13 +5,16 @@ from __future__ import annotations
 
 from .access import OutOfMemory, access_page, page_location, shmem_page_location
 from .address_space import do_munmap, dup_mm, exit_mmap, mm_alloc
-from .boot import boot, mem_cgroup_alloc
+from .boot import boot
 from .bulk import swap_out_mapping
 from .check import InvariantError, check
 from .cost import primitive_counts
+from .files import cgroup_files, zswap_debugfs, zswap_parameters
 from .hibernate import find_first_swap, swsusp_free, swsusp_read, swsusp_write
 from .ledger import memory_ledger
-from .madvise import do_mincore, hugepage_madvise, madvise_dontneed, madvise_pageout, madvise_willneed
+from .madvise import do_madvise, do_mincore, hugepage_madvise
+from .memcg_life import cgroup_attach_task, mem_cgroup_css_alloc, mem_cgroup_css_offline
+from .memcg_limits import cgroup_file_write
 from .pagetable import mmap_region
 from .reclaim import do_try_to_free_pages, run_deferred_work
 from .shmem import shmem_get_inode, shmem_mmap
@@ -21,17 +24,9 @@ from .swap_io import swap_io_wait_one
 from .swapoff import swapoff
 from .swapon import swap_flags, swapon
 from .thp import set_thp
-from .views import (
-    cluster_map,
-    folio_orders,
-    meminfo,
-    memory_stat,
-    mthp_stats,
-    proc_swaps,
-    refresh_vmstat,
-    shmem_charges,
-)
+from .views import cluster_map, folio_orders, meminfo, mthp_stats, proc_swaps, refresh_vmstat, shmem_charges
 from .zswap_pool import zswap_enable
+from .zswap_pools import zswap_compressor_param_set
 
 __all__ = [
     "Config",
@@ -44,8 +39,12 @@ __all__ = [
     "Vma",
     "access_page",
     "boot",
+    "cgroup_attach_task",
+    "cgroup_file_write",
+    "cgroup_files",
     "check",
     "cluster_map",
+    "do_madvise",
     "do_mincore",
     "do_munmap",
     "do_try_to_free_pages",
@@ -54,13 +53,10 @@ __all__ = [
     "find_first_swap",
     "folio_orders",
     "hugepage_madvise",
-    "madvise_dontneed",
-    "madvise_pageout",
-    "madvise_willneed",
-    "mem_cgroup_alloc",
+    "mem_cgroup_css_alloc",
+    "mem_cgroup_css_offline",
     "meminfo",
     "memory_ledger",
-    "memory_stat",
     "mm_alloc",
     "mmap_region",
     "mthp_stats",
@@ -85,5 +81,8 @@ __all__ = [
     "swsusp_free",
     "swsusp_read",
     "swsusp_write",
+    "zswap_compressor_param_set",
+    "zswap_debugfs",
     "zswap_enable",
+    "zswap_parameters",
 ]

@@ -54,20 +54,10 @@ FAULT_SITES = {
 }
 
 
-def mem_cgroup_alloc(s: MemcgState | None, name: str, parent: Memcg | None, memcg_id: int) -> Memcg:
-    """A new online cgroup."""
-    memcg = Memcg(memcg_id, name, parent, Counters(MEMCG_STAT))
-    if s is not None:
-        s.by_id[memcg_id] = memcg
-    if parent is not None:
-        parent.children.append(memcg)
-    return memcg
-
-
 def boot(config: Config, ram_bytes: int, locks: str, online_cpus: list[int]) -> System:
     """A running kernel without swap devices; ``online_cpus`` stays the caller's, who keeps it up to date."""
     lock_kinds = Locks(locks)
-    root = mem_cgroup_alloc(None, "", None, 1)
+    root = Memcg(1, "", None, Counters(MEMCG_STAT))
     faults = Faults()
     for site, doc in FAULT_SITES.items():
         faults.declare(site, doc)

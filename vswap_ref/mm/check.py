@@ -11,7 +11,7 @@ from collections import Counter
 
 from vswap_ref.machine import PAGE_SIZE
 
-from .memcg import memcg_lineage
+from .memcg import memcg_lineage, memcg_subtree
 from .pagetable import ptep_get
 from .state import Folio, Memcg, ShmemInode, SwapInfo, System
 from .swap_continuation import swp_swapcount
@@ -77,7 +77,7 @@ def check_counter_names(s: System) -> None:
     """KeyError if something was assigned to a counter that does not exist."""
     s.vmstat.check_names()
     s.zswap.debugfs.check_names()
-    for memcg in s.memcg.by_id.values():
+    for memcg in memcg_subtree(s.memcg.root):
         memcg.stat.check_names()
 
 
@@ -228,7 +228,7 @@ def check_large_folio(s: System, folio: Folio, mapped: Counter[int]) -> None:
 
 def check_split_queues(s: System, folios: set[Folio]) -> None:
     """Partially mapped folios wait in the queue of their cgroup; a folio that lacks no page does not."""
-    queued = {folio: memcg for memcg in s.memcg.by_id.values() for folio in memcg.split_queue}
+    queued = {folio: memcg for memcg in memcg_subtree(s.memcg.root) for folio in memcg.split_queue}
     waiting = {folio: folio.memcg or s.memcg.root for folio in folios if folio.partially_mapped}
     expect(queued == waiting, "split queues = partially mapped folios", queued=len(queued), waiting=len(waiting))
     for folio in waiting:
@@ -236,9 +236,12 @@ def check_split_queues(s: System, folios: set[Folio]) -> None:
 
 
 def check_lists(s: System) -> None:
-    """The two lists of every cgroup: lengths, flags, owners."""
-    for memcg in s.memcg.by_id.values():
+    """The lists of every cgroup: lengths, flags, owners."""
+    for memcg in memcg_subtree(s.memcg.root):
         lruvec = memcg.lruvec
+        given_away = sum(1 << folio.order for folio in lruvec.lazyfree)
+        expect(lruvec.nr_lazyfree == given_away, "list counter = pages given away", pages=given_away)
+        expect(not any(f.swapbacked or f.active for f in lruvec.lazyfree), "given away pages have no swap")
         inactive, active_ones = (lruvec.inactive, lruvec.nr_inactive), (lruvec.active, lruvec.nr_active)
         for active, (folios, nr) in enumerate((inactive, active_ones)):
             where = {"cgroup": memcg.name or "/", "active": bool(active), "counter": nr}
@@ -266,41 +269,78 @@ def check_mms(s: System) -> None:
 def check_zswap(s: System) -> None:
     """Trees, lists and counters name the same entries."""
     stored = [(index, entry) for trees in s.zswap.trees.values() for tree in trees for index, entry in tree.items()]
-    listed = [entry for memcg in s.memcg.by_id.values() for entry in memcg.zswap_lru]
+    listed = [entry for memcg in memcg_subtree(s.memcg.root) for entry in memcg.zswap_lru]
     expect(len(stored) == s.zswap.stored_pages, "stored_pages = tree entries", counter=s.zswap.stored_pages)
     expect({id(entry) for _, entry in stored} == {id(entry) for entry in listed}, "zswap lists = trees")
     expect(all(index == swp_offset(e.swpentry) for index, e in stored), "zswap entry is at its offset")
     pool = sum(-(-entry.length // 16) * 16 for _, entry in stored)
     expect(s.zswap.pool_bytes == pool, "pool bytes = objects", counter=s.zswap.pool_bytes, objects=pool)
+    check_zswap_pools(s, {id(entry.pool) for _, entry in stored})
+
+
+def check_zswap_pools(s: System, used: set[int]) -> None:
+    """The current pool comes first; every other one lives as long as an entry is in it."""
+    pools = s.zswap.pools
+    expect(s.zswap.pool is (pools[0] if pools else None), "the first zswap pool is current", pools=len(pools))
+    names = [pool.codec.name for pool in pools]
+    expect(len(set(names)) == len(names), "one zswap pool a compressor", pools=names)
+    expect({id(pool) for pool in pools[1:]} == used - {id(s.zswap.pool)}, "an old pool lives while it is used")
+    expect(all(pool.bytes > 0 for pool in pools[1:]), "an old pool holds bytes", pools=names)
 
 
 def check_memcgs(s: System) -> None:
-    """Memory, swap and zswap usage of every cgroup add up."""
-    memory: Counter[int] = Counter()
-    swap: Counter[int] = Counter()
-    zswap: Counter[int] = Counter()
+    """Memory, swap and zswap usage of every cgroup add up, deleted ones included."""
+    memory: Counter[Memcg] = Counter()
     for folio in all_folios(s):
         for memcg in memcg_lineage(folio.memcg):
-            memory[memcg.id] += 1 << folio.order
+            memory[memcg] += 1 << folio.order
+    swap, zswap = memcg_swapped(s)
+    for memcg in memcg_subtree(s.memcg.root):
+        if memcg.parent is not None and s.memcg.memsw:
+            check_memsw(memcg, memory[memcg], swap[memcg])
+        elif memcg.parent is not None:
+            check_memcg_usage(memcg, memory[memcg], swap[memcg], zswap[memcg])
+
+
+def memcg_swapped(s: System) -> tuple[Counter[Memcg], Counter[Memcg]]:
+    """Slots recorded for each cgroup, and bytes compressed, with those of its descendants."""
+    swap: Counter[Memcg] = Counter()
+    zswap: Counter[Memcg] = Counter()
+    records: Counter[int] = Counter()
     for ids in s.swap.cgroup.values():
-        for memcg_id, nr in Counter(ids).items():
-            for memcg in memcg_lineage(s.memcg.by_id.get(memcg_id)):
-                swap[memcg.id] += nr
-    for owner in s.memcg.by_id.values():
+        records.update(ids)
+    for memcg_id, nr in records.items():
+        for memcg in memcg_lineage(s.memcg.by_id.get(memcg_id)):
+            swap[memcg] += nr
+    for owner in memcg_subtree(s.memcg.root):
+        check_memcg_life(s, owner, records)
         for entry in owner.zswap_lru:
+            expect(entry.memcg in (owner, None), "zswap entry is on its owner's list", cgroup=owner.name)
             for memcg in memcg_lineage(entry.memcg):
-                zswap[memcg.id] += entry.length
-    for memcg in s.memcg.by_id.values():
-        if memcg.parent is None:
-            continue
-        if s.memcg.memsw:
-            check_memsw(memcg, memory[memcg.id], swap[memcg.id])
-            continue
-        pages = memory[memcg.id] + -(-zswap[memcg.id] // PAGE_SIZE)
-        state = {"cgroup": memcg.name, "memory": memcg.memory.usage, "swap": memcg.swap.usage}
-        expect(memcg.memory.usage == pages, "memory.current = folios + zswap", pages=pages, **state)
-        expect(memcg.swap.usage == swap[memcg.id], "swap.current = recorded slots", slots=swap[memcg.id], **state)
-        expect(memcg.zswap_bytes == zswap[memcg.id], "zswap.current = objects", objects=zswap[memcg.id], **state)
+                zswap[memcg] += entry.length
+    return swap, zswap
+
+
+def check_memcg_life(s: System, memcg: Memcg, records: Counter[int]) -> None:
+    """An id lives while its cgroup does or a slot records it; a deleted cgroup has no processes and no zswap pages."""
+    named = s.memcg.by_id.get(memcg.id) is memcg
+    refs = memcg.online + (records[memcg.id] if named else 0)
+    state = {"cgroup": memcg.name, "id": memcg.id, "refs": memcg.id_refs, "online": memcg.online}
+    expect(memcg.id_refs == refs, "id references = online + recorded slots", records=refs, **state)
+    expect(named == (memcg.id_refs > 0), "an id is known while it is referenced", **state)
+    expect(memcg.online != (memcg in s.memcg.dying), "deleted cgroups are dying", **state)
+    if not memcg.online:
+        expect(all(mm.memcg is not memcg for mm in s.mms), "no process in a deleted cgroup", **state)
+        expect(not memcg.zswap_lru and not any(child.online for child in memcg.children), "deleted is bare", **state)
+
+
+def check_memcg_usage(memcg: Memcg, memory: int, swap: int, zswap: int) -> None:
+    """Version 2: memory is folios and compressed bytes, swap is recorded slots."""
+    pages = memory + -(-zswap // PAGE_SIZE)
+    state = {"cgroup": memcg.name, "memory": memcg.memory.usage, "swap": memcg.swap.usage}
+    expect(memcg.memory.usage == pages, "memory.current = folios + zswap", pages=pages, **state)
+    expect(memcg.swap.usage == swap, "swap.current = recorded slots", slots=swap, **state)
+    expect(memcg.zswap_bytes == zswap, "zswap.current = objects", objects=zswap, **state)
 
 
 def check_memsw(memcg: Memcg, memory: int, swap: int) -> None:

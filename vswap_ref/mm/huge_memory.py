@@ -27,17 +27,13 @@ def split_folio_to_list(s: System, folio: Folio, folio_list: list[Folio] | None 
     The others go isolated on ``folio_list``, the next one last, or on the LRU lists if the folio was there.  Pages that
     nobody uses are freed.  Returns 0, -EBUSY (under writeback) or -EAGAIN (somebody holds a reference).
     """
-    nr, order, on_lru = 1 << folio.order, folio.order, folio.lru
+    order, on_lru = folio.order, folio.lru
     if folio.writeback:
         return -EBUSY
-    if not folio_ref_freeze(folio, folio.mapcount + nr * folio.swapcache + 1):
-        count_split(s, order, failed=True)
+    tails = __folio_freeze_and_split_unmapped(s, folio)
+    count_split(s, order, failed=tails is None)
+    if tails is None:
         return -EAGAIN
-    if on_lru:
-        lruvec_del_folio(s, folio)
-    folio_unqueue_deferred_split(s, folio)
-    tails = split_unmapped_folio(s, folio)
-    count_split(s, order, failed=False)
     if on_lru:
         lruvec_add_folio(s, folio)
     release_tails(s, tails, folio_list, on_lru)
@@ -52,17 +48,23 @@ def count_split(s: System, order: int, failed: bool) -> None:
         s.vmstat[f"thp_split_page{suffix}"] += 1
 
 
-def split_unmapped_folio(s: System, folio: Folio) -> list[Folio]:
-    """Make a folio of each page of a frozen one: the first page stays, the others are returned, all unfrozen.
+def __folio_freeze_and_split_unmapped(s: System, folio: Folio) -> list[Folio] | None:
+    """Make a folio of each page: the first page stays, the others are returned.  None if somebody has a reference.
 
-    Each of the others has a reference for its mappings, for its place in the cache, and one for the caller.
+    Each of the others has references for its mappings and its place in the cache, and one for the caller.
     """
+    nr = 1 << folio.order
+    if not folio_ref_freeze(folio, folio.mapcount + nr * folio.swapcache + 1):
+        return None
+    if folio.lru:
+        lruvec_del_folio(s, folio)
+    folio_unqueue_deferred_split(s, folio)
     if not folio.swapcache:
-        tails = [split_off_page(s, folio, page) for page in range(1, 1 << folio.order)]
+        tails = [split_off_page(s, folio, page) for page in range(1, nr)]
     else:
         si = swp_swap_info(s, folio.swap)
         ci = swap_cluster_lock(s, si, folio.swap & SWP_OFFSET_MASK)
-        tails = [split_off_page(s, folio, page) for page in range(1, 1 << folio.order)]
+        tails = [split_off_page(s, folio, page) for page in range(1, nr)]
         for tail in tails:
             __swap_cache_replace_folio(si, folio, tail)
         swap_cluster_unlock(ci)

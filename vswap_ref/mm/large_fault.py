@@ -14,8 +14,7 @@ from .memcg import MAX_RECLAIM_RETRIES, SWAP_CLUSTER_MAX, memcg_event, page_coun
 from .pagetable import PTE_TABLE_MASK, swap_pte_batch
 from .rmap import folio_add_anon_rmap
 from .state import Folio, Memcg, System, Vma
-from .swap_cache import non_swapcache_batch
-from .swap_device import swp_swap_info
+from .swap_cache import non_swapcache_batch, swap_zeromap_batch
 from .swap_read import mem_cgroup_of_entry
 from .thp import (
     THP_ORDERS_ALL_ANON,
@@ -57,9 +56,9 @@ def try_charge_large(s: System, memcg: Memcg, nr: int, reclaim: bool) -> bool:
         place = page_counter_try_charge(memcg.memory_counters, nr)
         if place < 0:
             return True
-        memcg_event(memcg.lineage[place], "max")
         if not reclaim:
             break
+        memcg_event(memcg.lineage[place], "max")
         s.hooks.try_to_free_mem_cgroup_pages(s, memcg.lineage[place], max(nr, SWAP_CLUSTER_MAX))
     if s.memcg.memsw:
         page_counter_uncharge(memcg.memsw_counters, nr)
@@ -175,9 +174,7 @@ def can_swapin_thp(s: System, addr: int, table: list[int], order: int) -> bool:
     if not is_swap_pte(pte) or swap_pte_batch(s, table, index, nr) != nr:
         return False
     entry = pte_to_swp_entry(pte)
-    zeromap = swp_swap_info(s, entry).zeromap
-    assert zeromap is not None
-    return zeromap.all_equal(entry & SWP_OFFSET_MASK, nr) and non_swapcache_batch(s, entry, nr) == nr
+    return swap_zeromap_batch(s, entry, nr) == nr == non_swapcache_batch(s, entry, nr)
 
 
 def alloc_large_swap_folio(s: System, vma: Vma, addr: int, table: list[int]) -> Folio | None:

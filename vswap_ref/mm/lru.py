@@ -1,5 +1,5 @@
 # Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
-"""The active and inactive lists of anonymous folios, one pair for each memory cgroup.
+"""The lists of anonymous folios, for each memory cgroup: active, inactive, and what the program gave away.
 
 Kernel homes: mm/swap.c, include/linux/mm_inline.h.  The first element of a list is the coldest: reclaim takes it first.
 """
@@ -16,9 +16,12 @@ def lruvec_add_folio(s: System, folio: Folio) -> None:
     if folio.active:
         lruvec.active[folio] = None
         lruvec.nr_active += 1 << folio.order
-    else:
+    elif folio.swapbacked:
         lruvec.inactive[folio] = None
         lruvec.nr_inactive += 1 << folio.order
+    else:
+        lruvec.lazyfree[folio] = None
+        lruvec.nr_lazyfree += 1 << folio.order
 
 
 def lruvec_del_folio(s: System, folio: Folio) -> None:
@@ -28,9 +31,12 @@ def lruvec_del_folio(s: System, folio: Folio) -> None:
     if folio.active:
         del lruvec.active[folio]
         lruvec.nr_active -= 1 << folio.order
-    else:
+    elif folio.swapbacked:
         del lruvec.inactive[folio]
         lruvec.nr_inactive -= 1 << folio.order
+    else:
+        del lruvec.lazyfree[folio]
+        lruvec.nr_lazyfree -= 1 << folio.order
 
 
 def folio_isolate_lru(s: System, folio: Folio) -> bool:

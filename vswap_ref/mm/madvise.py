@@ -7,20 +7,24 @@ Kernel homes: mm/madvise.c, mm/mincore.c.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from errno import EINVAL
 
-from .address_space import zap_pte_range
+from .address_space import zap_one_batch, zap_pte_range
 from .fault import pte_folio
-from .folio import folio_put
+from .folio import folio_put, folio_trylock, folio_unlock
 from .huge_memory import split_folio
+from .lazyfree import folio_mark_lazyfree
+from .lru import lruvec_add_folio, lruvec_del_folio
 from .pagetable import PTE_TABLE_MASK, find_vma, folio_pte_batch, ptep_get, table_ranges
 from .readahead import read_swap_cache_async
 from .reclaim import reclaim_pages
 from .rmap import folio_maybe_mapped_shared
 from .shmem_swap import shmem_swapin_range
+from .slot_reclaim import folio_free_swap
 from .state import Folio, Mm, ShmemInode, System, Vma
 from .swap_cache import swap_cache_get_folio
 from .swap_device import get_swap_device, put_swap_device
-from .types import PTE_PRESENT, Pte, SwpEntry, is_swap_pte, pte_to_swp_entry, radix_to_swp_entry
+from .types import PTE_DIRTY, PTE_PRESENT, PTE_YOUNG, Pte, SwpEntry, is_swap_pte, pte_to_swp_entry, radix_to_swp_entry
 
 
 def madvise_pageout(s: System, mm: Mm, start: int, end: int) -> int:
@@ -85,6 +89,89 @@ def do_mincore(s: System, mm: Mm, start: int, end: int) -> list[bool]:
     return [mincore_swap(s, pte_to_swp_entry(pte), shmem=False) if is_swap_pte(pte) else pte != 0 for pte in ptes]
 
 
+def madvise_free(s: System, mm: Mm, start: int, end: int) -> int:
+    """MADV_FREE: the content may be dropped when memory is short, without swap.  Returns pages given away.
+
+    What is swapped out is dropped at once.  Pages that others map too stay, and so do large ones.
+    """
+    given = 0
+    for table, first, stop in table_ranges(mm, start, end):
+        index = first & PTE_TABLE_MASK
+        last = index + stop - first
+        while index < last:
+            pte, nr = table[index], 1
+            if pte and not pte & PTE_PRESENT:
+                with mm.ptl:
+                    nr = zap_one_batch(s, mm, table, index, last - index)
+                given += nr
+            elif pte:
+                given += madvise_free_present(s, table, index)
+            index += nr
+    return given
+
+
+def madvise_free_present(s: System, table: list[int], index: int) -> bool:
+    """Give one present page away: clean, old, without a slot.  True if it was possible."""
+    folio = pte_folio(s, table[index])
+    if folio is None or folio.order:
+        return False
+    if folio.swapcache or folio.dirty:
+        if not folio_trylock(folio):
+            return False
+        freeable = folio.mapcount == 1 and (not folio.swapcache or folio_free_swap(s, folio))
+        folio_unlock(folio)
+        if not freeable:
+            return False
+        folio.dirty = False
+    table[index] &= ~(PTE_DIRTY | PTE_YOUNG)
+    folio_mark_lazyfree(s, folio)
+    return True
+
+
+def madvise_cold(s: System, mm: Mm, start: int, end: int) -> int:
+    """MADV_COLD: these pages go first when memory is short; nothing is lost.  Returns pages made old."""
+    old = 0
+    for table, first, stop in table_ranges(mm, start, end):
+        index = first & PTE_TABLE_MASK
+        for i in range(index, index + stop - first):
+            folio = pte_folio(s, table[i]) if table[i] & PTE_PRESENT else None
+            if folio is not None and folio.mapcount == 1:
+                table[i] &= ~PTE_YOUNG
+                folio_deactivate(s, folio)
+                old += 1
+    return old
+
+
+def folio_deactivate(s: System, folio: Folio) -> None:
+    """Forget that a folio was used, and move it to the inactive list if it is active."""
+    folio.referenced = False
+    if not folio.active or not folio.lru:
+        return
+    lruvec_del_folio(s, folio)
+    folio.active = False
+    folio.workingset = True
+    lruvec_add_folio(s, folio)
+    s.vmstat["pgdeactivate"] += 1 << folio.order
+
+
+def do_madvise(s: System, mm: Mm, start: int, end: int, advice: str) -> int:
+    """Follow a piece of advice on the pages [start, end).  Returns pages dealt with, or -EINVAL.
+
+    Only anonymous memory can be given away.
+    """
+    calls = {
+        "cold": madvise_cold,
+        "dontneed": madvise_dontneed,
+        "free": madvise_free,
+        "pageout": madvise_pageout,
+        "willneed": madvise_willneed,
+    }
+    vma = find_vma(mm, start)
+    if advice not in calls or (advice == "free" and vma is not None and vma.file is not None):
+        return -EINVAL
+    return calls[advice](s, mm, start, end)
+
+
 def hugepage_madvise(s: System, vma: Vma, hugepage: bool) -> int:
     """MADV_HUGEPAGE or MADV_NOHUGEPAGE for a mapping.  Returns its pages."""
     vma.hugepage = hugepage
@@ -92,10 +179,10 @@ def hugepage_madvise(s: System, vma: Vma, hugepage: bool) -> int:
 
 
 def madvise_dontneed(s: System, mm: Mm, start: int, end: int) -> int:
-    """MADV_DONTNEED: drop the pages of the range; they read as zeros again.  Returns pages dropped."""
-    before = mm.anonpages + mm.swapents
+    """MADV_DONTNEED: unmap the pages of the range; those of its own read as zeros again.  Returns pages dropped."""
+    before = mm.anonpages + mm.shmempages + mm.swapents
     zap_pte_range(s, mm, start, end)
-    return before - mm.anonpages - mm.swapents
+    return before - mm.anonpages - mm.shmempages - mm.swapents
 
 
 def pageout_folios(s: System, mm: Mm, table: list[int], index: int, last: int) -> Iterator[Folio]:

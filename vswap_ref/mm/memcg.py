@@ -26,21 +26,30 @@ def memcg_lineage(memcg: Memcg | None) -> tuple[Memcg, ...]:
 
 
 def memcg_subtree(memcg: Memcg) -> Iterator[Memcg]:
-    """The cgroup and its online descendants, parents first (mem_cgroup_iter)."""
+    """The cgroup and its descendants, parents first, deleted ones that still own memory too (mem_cgroup_iter)."""
     yield memcg
     for child in memcg.children:
         yield from memcg_subtree(child)
 
 
+def online_ancestor(memcg: Memcg) -> Memcg:
+    """The cgroup itself, or the nearest ancestor that was not deleted."""
+    while not memcg.online and memcg.parent is not None:
+        memcg = memcg.parent
+    return memcg
+
+
 def memcg_event(memcg: Memcg, name: str) -> None:
-    """Count an event of memory.events or memory.swap.events."""
-    memcg.events[name] = memcg.events.get(name, 0) + 1
+    """Count an event of memory.events or memory.swap.events, here and in all ancestors below the root."""
+    memcg.events_local[name] = memcg.events_local.get(name, 0) + 1
+    for ancestor in memcg.lineage or (memcg,):
+        ancestor.events[name] = ancestor.events.get(name, 0) + 1
 
 
 def flush_memcg_stats(s: System) -> None:
     """Let the statistics of all cgroups catch up; it happens every two seconds (flush_memcg_stats_dwork)."""
     s.memcg.next_flush_ns = s.clock.ns + FLUSH_TIME_NS
-    for memcg in s.memcg.by_id.values():
+    for memcg in memcg_subtree(s.memcg.root):
         memcg.lruvec.flushed = current_lruvec_stats(memcg)
 
 
@@ -74,7 +83,9 @@ def page_counter_try_charge(counters: Sequence[PageCounter], nr: int) -> int:
         if pages.max is not None and pages.usage + nr > pages.max:
             return place
     for pages in counters:
-        pages.usage += nr
+        pages.usage = usage = pages.usage + nr
+        if usage > pages.watermark:
+            pages.watermark = usage
     return -1
 
 
@@ -96,6 +107,8 @@ def try_charge_memcg(s: System, memcg: Memcg, nr: int) -> int:
     while retries:
         place = page_counter_try_charge(memcg.memory_counters, nr)
         if place < 0:
+            if s.memcg.watch_high:
+                note_over_high(s, memcg, nr)
             return 0
         over = memcg.lineage[place]
         memcg_event(over, "max")
@@ -151,6 +164,9 @@ def memcg1_swapout(s: System, folio: Folio, entry: SwpEntry) -> None:
     owner = mem_cgroup_id_get_online(s, memcg, nr)
     owner.nr_swap += nr
     swap_cgroup_record(s, owner.id, entry, nr)
+    if owner is not memcg:
+        page_counter_uncharge(memcg.memsw_counters, nr)
+        page_counter_charge(owner.memsw_counters, nr)
     page_counter_uncharge(memcg.memory_counters, nr)
     folio.memcg = None
 
@@ -162,12 +178,12 @@ def memcg1_swapin(s: System, entry: SwpEntry, nr: int) -> None:
 
 
 def mem_cgroup_id_get_online(s: System, memcg: Memcg, nr: int) -> Memcg:
-    """Take ``nr`` id references on the cgroup or its nearest ancestor whose id is still alive."""
+    """Take ``nr`` id references on the cgroup or its nearest online ancestor."""
     s.cost["mem_cgroup_id_get"] += 1
     if nr > 1:
         s.cost["mem_cgroup_id_get_many"] += 1
-    while memcg.parent is not None and memcg.id_refs == 0:
-        memcg = memcg.parent
+    if not memcg.online:
+        memcg = online_ancestor(memcg)
     memcg.id_refs += nr
     return memcg
 
@@ -229,13 +245,14 @@ def mem_cgroup_get_nr_swap_pages(s: System, memcg: Memcg) -> int:
 
 
 def mem_cgroup_swap_full(s: System, folio: Folio) -> bool:
-    """Swap is scarce for this folio's cgroup: half of the system's swap or of some ancestor's limit is used."""
+    """Swap is scarce for this folio's cgroup: half of the system's swap or of some ancestor's limits is used."""
     if vm_swap_full(s):
         return True
-    return any(
-        ancestor.swap.max is not None and ancestor.swap.usage * 2 >= ancestor.swap.max
-        for ancestor in memcg_lineage(folio.memcg)
-    )
+    for pages in folio.memcg.swap_counters if folio.memcg is not None else ():
+        for limit in (pages.high, pages.max):
+            if limit is not None and pages.usage * 2 >= limit:
+                return True
+    return False
 
 
 def obj_cgroup_may_zswap(memcg: Memcg | None) -> bool:
@@ -267,7 +284,9 @@ def charge_zswap_bytes(memcg: Memcg, nr_bytes: int) -> None:
     for ancestor in memcg_lineage(memcg):
         before = -(-ancestor.zswap_bytes // PAGE_SIZE)
         ancestor.zswap_bytes += nr_bytes
-        ancestor.memory.usage += -(-ancestor.zswap_bytes // PAGE_SIZE) - before
+        after = -(-ancestor.zswap_bytes // PAGE_SIZE)
+        if after != before:
+            page_counter_charge((ancestor.memory,), after - before)
 
 
 def mem_cgroup_zswap_writeback_enabled(s: System, memcg: Memcg | None) -> bool:
@@ -275,3 +294,21 @@ def mem_cgroup_zswap_writeback_enabled(s: System, memcg: Memcg | None) -> bool:
     if not s.zswap.enabled:
         return True
     return all(ancestor.zswap_writeback for ancestor in memcg_lineage(memcg))
+
+
+def page_counter_charge(counters: Sequence[PageCounter], nr: int) -> None:
+    """Charge ``nr`` pages to the counters of a lineage, over any limit."""
+    for pages in counters:
+        pages.usage += nr
+        pages.watermark = max(pages.watermark, pages.usage)
+
+
+def above_high(pages: PageCounter) -> bool:
+    """The usage exceeds the high limit."""
+    return pages.high is not None and pages.usage > pages.high
+
+
+def note_over_high(s: System, memcg: Memcg, nr: int) -> None:
+    """Remember pages charged while some ancestor is above a high limit: the program pays for them later."""
+    if any(map(above_high, memcg.memory_counters)) or any(map(above_high, memcg.swap_counters)):
+        s.memcg.nr_over_high += nr

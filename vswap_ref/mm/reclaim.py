@@ -25,6 +25,7 @@ from .folio import (
     nr_free_pages,
 )
 from .huge_memory import deferred_split_scan, split_folio_to_list
+from .lazyfree import try_to_discard
 from .lru import folio_isolate_lru, lruvec_add_folio
 from .memcg import (
     MAX_RECLAIM_RETRIES,
@@ -36,6 +37,7 @@ from .memcg import (
     memcg1_swapout,
     memcg_subtree,
 )
+from .memcg_life import mem_cgroup_release_dying
 from .page_io import swap_writeout
 from .rmap import folio_referenced, try_to_unmap
 from .shmem_swap import shmem_remove_mapping, shmem_writeout
@@ -156,6 +158,8 @@ def shrink_folio(s: System, folio: Folio, ignore_references: bool, folio_list: l
         verdict = folio_check_references(s, folio)
         if verdict:
             return verdict
+    if not folio.swapcache and not folio.swapbacked:
+        return shrink_lazyfree_folio(s, folio)
     if not folio.swapcache and folio.mapping is None:
         if folio_alloc_swap_large(s, folio, folio_list) if folio.order else folio_alloc_swap(s, folio):
             return ACTIVATE
@@ -189,7 +193,23 @@ def folio_check_references(s: System, folio: Folio) -> str:
     before, folio.referenced = folio.referenced, users > 0
     if not users:
         return ""
-    return ACTIVATE if before or users > 1 else KEEP
+    again = before or users > 1
+    return ACTIVATE if again and folio.swapbacked else KEEP
+
+
+def shrink_lazyfree_folio(s: System, folio: Folio) -> str:
+    """A folio given away with MADV_FREE: drop it, unless it was written since.  Returns KEEP, ACTIVATE or FREED."""
+    if not try_to_discard(s, folio):
+        return ACTIVATE
+    if not folio_ref_freeze(folio, 1):
+        return KEEP
+    nr = 1 << folio.order
+    s.vmstat["pglazyfreed"] += nr
+    if folio.memcg is not None:
+        folio.memcg.stat["pglazyfreed"] += nr
+    folio_unlock(folio)
+    folio_free(s, folio)
+    return FREED
 
 
 def pageout(s: System, folio: Folio) -> str:
@@ -264,6 +284,17 @@ def shrink_inactive_list(s: System, memcg: Memcg, nr_to_scan: int, sc: ScanContr
     if throttle:
         swap_io_wait_one(s)
     return freed
+
+
+def shrink_lazyfree_list(s: System, memcg: Memcg, sc: ScanControl) -> None:
+    """Scan what programs gave away, like a list of clean file pages: no swap is needed."""
+    size = memcg.lruvec.nr_lazyfree
+    share = (size >> sc.priority) - scan_share(s, size, sc.priority) if sc.priority else size
+    folios = isolate_lru_folios(s, memcg.lruvec.lazyfree, share)
+    scanned = sum(1 << folio.order for folio in folios)
+    freed = shrink_folio_list(s, folios, ignore_references=False)
+    count_scan(s, memcg, sc.who, scanned, freed)
+    sc.nr_reclaimed += freed
 
 
 def count_scan(s: System, memcg: Memcg, who: str, scanned: int, freed: int) -> None:
@@ -344,6 +375,8 @@ def shrink_node(s: System, sc: ScanControl) -> None:
     """Scan the target cgroup and its descendants once, and the zswap shrinker."""
     prepare_scan_control(s, sc)
     for memcg in memcg_subtree(sc.target):
+        if memcg.lruvec.lazyfree:
+            shrink_lazyfree_list(s, memcg, sc)
         shrink_lruvec(s, memcg, sc)
         if memcg.split_queue:
             deferred_split_scan(s, memcg, len(memcg.split_queue) >> sc.priority)
@@ -386,6 +419,8 @@ def shrink_zones(s: System, sc: ScanControl) -> None:
 def run_deferred_work(s: System) -> None:
     """What work queues and interrupts do beside the program: write completions, slots, discards, zswap's shrinker."""
     swap_io_poll(s)
+    if s.memcg.dying:
+        mem_cgroup_release_dying(s)
     if s.swap.reclaim_work:
         swap_reclaim_work(s)
     if s.swap.discard_work:

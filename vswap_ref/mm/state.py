@@ -120,15 +120,18 @@ class LruvecStats:
 
 @dataclass(slots=True, eq=False)
 class Lruvec:
-    """The two lists of anonymous folios of a memory cgroup (struct lruvec); the first element is the coldest.
+    """The lists of anonymous folios of a memory cgroup (struct lruvec); the first element is the coldest.
 
-    ``flushed`` are its statistics as readers see them; ``refaults`` the activations that the last reclaim saw.
+    ``lazyfree`` holds what a program gave away with MADV_FREE: it needs no swap to be reclaimed.  ``flushed`` are the
+    statistics as readers see them; ``refaults`` the activations that the last reclaim saw.
     """
 
     inactive: OrderedDict[Folio, None] = field(default_factory=OrderedDict)
     active: OrderedDict[Folio, None] = field(default_factory=OrderedDict)
+    lazyfree: OrderedDict[Folio, None] = field(default_factory=OrderedDict)
     nr_inactive: int = 0
     nr_active: int = 0
+    nr_lazyfree: int = 0
     nonresident_age: int = 0
     nr_disk_swapins: int = 0
     flushed: LruvecStats = field(default_factory=LruvecStats)
@@ -137,10 +140,15 @@ class Lruvec:
 
 @dataclass(slots=True, eq=False)
 class PageCounter:
-    """A hierarchical usage counter with a limit (struct page_counter), in pages; ``max`` None = unlimited."""
+    """A hierarchical usage counter with its limits (struct page_counter), in pages; None = unlimited.
+
+    ``max`` refuses, ``high`` slows down, ``watermark`` is the highest usage so far.
+    """
 
     usage: int = 0
     max: int | None = None
+    high: int | None = None
+    watermark: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -165,6 +173,7 @@ class Memcg:
     zswap_lru: OrderedDict[ZswapEntry, None] = field(default_factory=OrderedDict)
     split_queue: dict[Folio, None] = field(default_factory=dict)
     events: dict[str, int] = field(default_factory=dict)
+    events_local: dict[str, int] = field(default_factory=dict)
     children: list[Memcg] = field(default_factory=list)
     lineage: tuple[Memcg, ...] = ()
     """The cgroup and its ancestors without the root, which is never limited and never charged."""
@@ -193,6 +202,12 @@ class MemcgState:
     """Version 1: memory and swap are limited together (do_memsw_account), swap and zswap not by themselves."""
     next_flush_ns: int = 0
     """When the cgroups' statistics are flushed next (virtual time)."""
+    dying: dict[Memcg, None] = field(default_factory=dict)
+    """Deleted cgroups that memory or slots still refer to."""
+    watch_high: bool = False
+    """Some cgroup has a high limit, so charges look for them."""
+    nr_over_high: int = 0
+    """Pages charged above a high limit that nobody has paid for by reclaim and delay yet."""
 
 
 @dataclass(slots=True, eq=False)
@@ -345,6 +360,10 @@ class ZswapState:
     accept_threshold_percent: int = 90
     shrinker_enabled: bool = False
     pool: ZswapPool | None = None
+    pools: list[ZswapPool] = field(default_factory=list)
+    """All pools: the current one, to which new pages go, first; the others only hold old entries."""
+    next_shrink: Memcg | None = None
+    """Where the shrink worker goes on (zswap_next_shrink)."""
     trees: dict[int, list[XArray[ZswapEntry]]] = field(default_factory=dict)
     reached_full: bool = False
     shrink_queued: bool = False

@@ -122,6 +122,14 @@ def folio_matches_swap_entry(folio: Folio, entry: SwpEntry) -> bool:
     return folio.swapcache and folio.swap == entry & -(1 << folio.order)
 
 
+def swap_zeromap_batch(s: System, entry: SwpEntry, max_nr: int) -> int:
+    """How many slots from the entry on have the same zero bit as the first (1..max_nr)."""
+    zeromap, offset = swp_swap_info(s, entry).zeromap, entry & SWP_OFFSET_MASK
+    assert zeromap is not None
+    other = zeromap.bits.find(1 - zeromap.bits[offset], offset, offset + max_nr)
+    return max_nr if other < 0 else other - offset
+
+
 def non_swapcache_batch(s: System, entry: SwpEntry, max_nr: int) -> int:
     """How many slots from the entry on are not in the swap cache (0..max_nr); read without lock."""
     offset = entry & SWP_OFFSET_MASK

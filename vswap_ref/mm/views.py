@@ -12,6 +12,7 @@ from vswap_ref.machine import PAGE_SIZE
 
 from .cluster import cluster_is_usable
 from .folio import folio_put, nr_free_pages
+from .memcg import memcg_subtree
 from .pagetable import ptep_get
 from .state import Folio, Memcg, Mm, ShmemInode, SwapClusterInfo, SwapInfo, System
 from .swap_cache import swap_cache_get_folio
@@ -35,9 +36,10 @@ from .zswap_pool import zswap_total_pages
 
 def refresh_vmstat(s: System) -> None:
     """Bring the gauges among the counters up to date; the others tick where things happen."""
-    lruvecs = [memcg.lruvec for memcg in s.memcg.by_id.values()]
+    lruvecs = [memcg.lruvec for memcg in memcg_subtree(s.memcg.root)]
     s.vmstat["nr_inactive_anon"] = sum(lruvec.nr_inactive for lruvec in lruvecs)
     s.vmstat["nr_active_anon"] = sum(lruvec.nr_active for lruvec in lruvecs)
+    s.vmstat["nr_inactive_file"] = sum(lruvec.nr_lazyfree for lruvec in lruvecs)
     s.vmstat["nr_zswapped"] = s.zswap.stored_pages
 
 
@@ -75,11 +77,16 @@ def proc_swaps(s: System) -> list[dict[str, object]]:
 
 
 def memory_stat(s: System, memcg: Memcg) -> dict[str, int]:
-    """memory.stat of one cgroup (bytes for what it has now: anon to zswapped; events count pages)."""
-    stat = dict(memcg.stat)
+    """memory.stat of a cgroup with its descendants (bytes for the first lines; events count pages)."""
+    subtree = list(memcg_subtree(memcg))
+    stat = {name: sum(one.stat[name] for one in subtree) for name in memcg.stat}
     for name in ("anon", "file", "shmem", "file_mapped", "swapcached", "zswapped"):
         stat[name] *= PAGE_SIZE
-    stat["zswap"] = memcg.zswap_bytes
+    if not s.memcg.memsw:
+        stat["zswap"] = sum(entry.length for one in subtree for entry in one.zswap_lru)
+    stat["inactive_anon"] = sum(one.lruvec.nr_inactive for one in subtree) * PAGE_SIZE
+    stat["active_anon"] = sum(one.lruvec.nr_active for one in subtree) * PAGE_SIZE
+    stat["inactive_file"] = sum(one.lruvec.nr_lazyfree for one in subtree) * PAGE_SIZE
     return stat
 
 

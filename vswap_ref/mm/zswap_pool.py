@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from errno import ENOMEM
 
-from vswap_ref.machine import PAGE_SIZE, XArray, get_codec
+from vswap_ref.machine import PAGE_SIZE, XArray
 
-from .memcg import mem_cgroup_zswap_writeback_enabled, obj_cgroup_uncharge_zswap
+from .memcg import mem_cgroup_zswap_writeback_enabled, obj_cgroup_uncharge_zswap, online_ancestor
 from .state import Memcg, System, ZswapEntry, ZswapPool
 from .types import SwpEntry, swp_offset, swp_type
+from .zswap_pools import zswap_compressor_param_set, zswap_pool_destroy
 
 SWAP_ADDRESS_SPACE_SHIFT = 14
 SWAP_ADDRESS_SPACE_PAGES = 1 << SWAP_ADDRESS_SPACE_SHIFT
@@ -48,8 +49,8 @@ def zswap_check_limits(s: System) -> bool:
 
 
 def zswap_enable(s: System, compressor: str) -> None:
-    """Turn zswap on with a compressor: new stores go to a new pool, old entries stay in theirs."""
-    s.zswap.pool = ZswapPool(get_codec(compressor))
+    """Turn zswap on with a compressor: new pages go to its pool, old entries stay in theirs."""
+    zswap_compressor_param_set(s, compressor)
     s.zswap.enabled = True
     s.zswap.ever_enabled = True
 
@@ -87,14 +88,18 @@ def zs_object_size(length: int) -> int:
 def zswap_compress(s: System, data: bytes, memcg: Memcg | None, pool: ZswapPool) -> bytes | None:
     """Compress a page; None if it is rejected.
 
-    A page that does not get smaller is kept as it is, so that it stays in LRU order for writeback; if writeback is
-    disabled for its cgroup it is rejected instead.
+    A page that does not get smaller, or whose compressor fails, is kept as it is, so that it stays in LRU order for
+    writeback; if writeback is disabled for its cgroup it is rejected instead.
     """
     debugfs = s.zswap.debugfs
-    packed = pool.codec.compress(data)
+    reason = "reject_compress_poor"
+    try:
+        packed = pool.codec.compress(data)
+    except ValueError:
+        packed, reason = data, "reject_compress_fail"
     if len(packed) >= PAGE_SIZE:
         if not mem_cgroup_zswap_writeback_enabled(s, memcg):
-            debugfs["reject_compress_poor"] += 1
+            debugfs[reason] += 1
             return None
         packed = data
     if s.faults.should_fail("zs_malloc"):
@@ -125,7 +130,7 @@ def zswap_lru_del(s: System, entry: ZswapEntry) -> None:
 
 
 def zswap_entry_alloc(s: System, entry: SwpEntry, packed: bytes, memcg: Memcg | None) -> ZswapEntry | None:
-    """A new entry owning a pool object; None without memory."""
+    """A new entry owning a pool object; None without memory.  A deleted cgroup's pages belong to its heir."""
     pool = s.zswap.pool
     if pool is None or s.faults.should_fail("zswap_entry_cache_alloc"):
         s.zswap.debugfs["reject_kmemcache_fail"] += 1
@@ -133,7 +138,8 @@ def zswap_entry_alloc(s: System, entry: SwpEntry, packed: bytes, memcg: Memcg | 
     size = zs_object_size(len(packed))
     pool.bytes += size
     s.zswap.pool_bytes += size
-    return ZswapEntry(entry, len(packed), pool, packed, memcg)
+    owner = memcg if memcg is None or memcg.online else online_ancestor(memcg)
+    return ZswapEntry(entry, len(packed), pool, packed, owner)
 
 
 def zs_free(s: System, entry: ZswapEntry) -> None:
@@ -141,6 +147,8 @@ def zs_free(s: System, entry: ZswapEntry) -> None:
     size = zs_object_size(entry.length)
     entry.pool.bytes -= size
     s.zswap.pool_bytes -= size
+    if not entry.pool.bytes and entry.pool is not s.zswap.pool:
+        zswap_pool_destroy(s, entry.pool)
 
 
 def zswap_entry_free(s: System, entry: ZswapEntry) -> None:

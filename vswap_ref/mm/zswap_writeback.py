@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from errno import EAGAIN, EEXIST, EIO, ENOENT, ENOMEM
 
+from vswap_ref.machine import PAGE_SIZE
+
 from .folio import folio_put, folio_unlock
 from .memcg import MAX_RECLAIM_RETRIES, mem_cgroup_zswap_writeback_enabled, memcg_subtree
 from .state import Folio, Memcg, System, ZswapEntry
@@ -92,16 +94,30 @@ def shrink_memcg(s: System, memcg: Memcg) -> int:
 
 
 def shrink_worker(s: System) -> None:
-    """Write back, cgroup by cgroup, until the pool is at the accept threshold.
+    """Write back, one entry of each online cgroup in turn, until the pool is at the accept threshold.
 
-    Gives up after 16 failures: a full tour without candidates, or a candidate that was not written.
+    Goes on where the last run stopped.  Gives up after 16 failures: a full tour without candidates, or a candidate
+    that was not written.
     """
     s.zswap.shrink_queued = False
-    failures = 0
+    failures = attempts = 0
     while failures < MAX_RECLAIM_RETRIES and zswap_total_pages(s) > zswap_accept_thr_pages(s):
-        results = [shrink_memcg(s, memcg) for memcg in memcg_subtree(s.memcg.root)]
-        attempts = [err for err in results if err != -ENOENT]
-        failures += sum(err != 0 for err in attempts) if attempts else 1
+        memcg = s.zswap.next_shrink = next_online_memcg(s, s.zswap.next_shrink)
+        if memcg is None:
+            failures += not attempts
+            attempts = 0
+            continue
+        err = shrink_memcg(s, memcg)
+        if err != -ENOENT:
+            attempts += 1
+            failures += err != 0
+
+
+def next_online_memcg(s: System, after: Memcg | None) -> Memcg | None:
+    """The online cgroup that follows in the tour; None at its end.  From None it begins with the root."""
+    tour = [memcg for memcg in memcg_subtree(s.memcg.root) if memcg.online]
+    place = tour.index(after) + 1 if after is not None else 0
+    return tour[place] if place < len(tour) else None
 
 
 def zswap_shrinker_count(s: System, memcg: Memcg) -> int:
@@ -114,7 +130,7 @@ def zswap_shrinker_count(s: System, memcg: Memcg) -> int:
     disk_swapins = memcg.lruvec.nr_disk_swapins
     consumed = min(length, disk_swapins)
     memcg.lruvec.nr_disk_swapins -= consumed
-    backing = sum(entry.length for entry in memcg.zswap_lru) // 4096
+    backing = sum(entry.length for entry in memcg.zswap_lru) // PAGE_SIZE
     return (length - consumed) * backing // length
 
 

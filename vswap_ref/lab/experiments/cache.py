@@ -86,7 +86,10 @@ class RefaultRecord:
 
 
 def refaults(memory_percent: int = 80, hot_percent: int = 25, loops: int = 6, pages: int = 400) -> RefaultRecord:
-    """Loop over ``pages`` pages, touching a hot share twice in each loop, with memory for a part of them."""
+    """Loop over ``pages`` pages, touching a hot share twice in each loop, with memory for a part of them.
+
+    A turn takes three seconds, so that the statistics which decide about activation keep up.
+    """
     kernel = Kernel(ram="16M", swap=[Ssd("16M")], page_cluster=0)
     group = kernel.cgroup("loop", memory_max=pages * memory_percent // 100 * PAGE_SIZE)
     heap = kernel.spawn("loop", cgroup=group).mmap(pages * PAGE_SIZE)
@@ -94,6 +97,7 @@ def refaults(memory_percent: int = 80, hot_percent: int = 25, loops: int = 6, pa
         heap.write_page(page, page.to_bytes(4, "little") * (PAGE_SIZE // 4))
     hot = pages * hot_percent // 100
     for _ in range(loops):
+        kernel.clock.advance(3_000_000_000)
         for page in range(pages):
             heap.touch(page)
             heap.touch(page % hot)
