@@ -98,7 +98,8 @@ class Series:
             return self._trees[stage.id]
         tree: Tree = {} if stage.parent is None else self.tree(stage.parent)
         notebooks = [notebook for notebook in stage.notebooks if notebook != without]
-        built = apply_cells(tree, [cell for notebook in notebooks for cell in self.cells(notebook)])
+        cells = [cell for notebook in notebooks for cell in self.cells(notebook)]
+        built = apply_cells(tree, cells, partly=without is not None)
         symbols(built[0])
         if without is None:
             self._trees[stage.id] = built

@@ -50,13 +50,16 @@ class Change:
         return f"{self.module}: {self.name} {self.verb}{origin}, +{self.lines[0]} -{self.lines[1]}"
 
 
-def apply_cells(tree: Tree, cells: Iterable[Cell]) -> tuple[Tree, list[Change]]:
-    """A new tree with all cells of one stage applied.  SeriesError if a name is defined twice in it."""
+def apply_cells(tree: Tree, cells: Iterable[Cell], partly: bool = False) -> tuple[Tree, list[Change]]:
+    """A new tree with all cells of one stage applied.  SeriesError if a name is defined twice in it.
+
+    partly: a notebook is left out, so a definition that others stand behind may be missing; then they come last.
+    """
     tree = {path: Module(dict(module.imports), dict(module.definitions)) for path, module in tree.items()}
     changes: list[Change] = []
     seen: dict[tuple[str, str], Cell] = {}
     for cell in cells:
-        for change in apply_cell(tree, cell):
+        for change in apply_cell(tree, cell, partly):
             key = (change.module, change.name)
             if change.verb in ("added", "replaced"):
                 if key in seen:
@@ -66,7 +69,7 @@ def apply_cells(tree: Tree, cells: Iterable[Cell]) -> tuple[Tree, list[Change]]:
     return tree, changes
 
 
-def apply_cell(tree: Tree, cell: Cell) -> list[Change]:
+def apply_cell(tree: Tree, cell: Cell, partly: bool = False) -> list[Change]:
     """Change the tree as one cell says; returns what it did."""
     if not cell.patch:
         return [change for verb, *words in cell.orders for change in MECHANICS[verb](tree, cell, *words)]
@@ -76,9 +79,10 @@ def apply_cell(tree: Tree, cell: Cell) -> list[Change]:
     module.imports |= {item.local: item for item in fragment.imports}
     changes = [define(module, path, definition) for definition in fragment.definitions]
     for after in place:
-        if after not in module.definitions:
+        if after in module.definitions:
+            place_after(module, after, [definition.name for definition in fragment.definitions])
+        elif not partly:
             raise SeriesError(f"{cell.where}: --after {after}: {path} has no such definition")
-        place_after(module, after, [definition.name for definition in fragment.definitions])
     changes += [remove(tree, cell, path, name) for name in fragment.deleted]
     return [change for change in changes if change.name != DOC]
 
