@@ -109,9 +109,14 @@ def seal(line: str) -> SealSummary:
     wanted, floors = live.series.weave(live.stage.id), live.series.floors(live.stage.id)
     have = weave_tree(live.tree, floors)
     for path in sorted({*wanted, *have}):
-        if sorted(have.get(path, "").split("\n")) != sorted(wanted.get(path, "").split("\n")):
+        if lines(have.get(path, "")) != lines(wanted.get(path, "")):
             raise SeriesError(f"not sealed: {path} differs from stage {live.stage.id}; did every cell run as written?")
     return SealSummary(live.stage, live.changes)
+
+
+def lines(text: str) -> list[str]:
+    """The lines that say something, sorted: the order of a module's definitions depends on which notebook ran last."""
+    return sorted(line for line in text.split("\n") if line)
 
 
 def load_ipython_extension(shell: Any) -> None:
