@@ -7,13 +7,14 @@ from errno import EIO
 
 from vswap_ref.machine import PAGE_SIZE
 
+from .bridge import swp_entry_to_swp_slot
 from .fault import handle_mm_fault
 from .memcg import memcg_event
 from .memcg_limits import mem_cgroup_handle_over_high
 from .pagetable import PTE_TABLE_MASK, PTE_TABLE_SHIFT, ptep_get
 from .reclaim import run_deferred_work
 from .state import Folio, Mm, ShmemInode, System
-from .swap_device import swp_swap_info
+from .swap_device import __swap_slot_to_info
 from .swap_table import swap_table_get
 from .types import (
     PTE_DIRTY,
@@ -30,6 +31,7 @@ from .types import (
     pte_to_swp_entry,
     radix_to_swp_entry,
     swp_offset,
+    swp_slot_offset,
     swp_tb_is_folio,
 )
 from .zswap_pool import swap_zswap_tree
@@ -96,11 +98,11 @@ def page_location(s: System, mm: Mm, addr: int) -> str:
 
 def swap_location(s: System, entry: SwpEntry) -> str:
     """Where the content of an entry is: swapcache, zero, zswap or swapfile."""
-    si = swp_swap_info(s, entry)
-    if swp_tb_is_folio(swap_table_get(si, swp_offset(entry))):
+    slot = swp_entry_to_swp_slot(s, entry)
+    si, offset = __swap_slot_to_info(s, slot), swp_slot_offset(slot)
+    if swp_tb_is_folio(swap_table_get(si, offset)):
         return "swapcache"
-    zeromap = si.zeromap
-    if zeromap is not None and zeromap.test(swp_offset(entry)):
+    if si.zeromap is not None and si.zeromap.test(offset):
         return "zero"
     if swap_zswap_tree(s, entry).load(swp_offset(entry)) is not None:
         return "zswap"

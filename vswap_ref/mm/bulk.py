@@ -23,7 +23,7 @@ from .state import Folio, Memcg, Mm, System, Vma, ZswapEntry
 from .swap_alloc import folio_alloc_swap
 from .swap_io import swap_io_wait_one
 from .swap_map import __swap_duplicate
-from .types import PMD_ORDER, PTE_SWP_EXCLUSIVE, PTRS_PER_PTE, pte_move_swp_offset, swp_entry_to_pte, swp_offset
+from .types import PMD_ORDER, PTE_SWP_EXCLUSIVE, PTRS_PER_PTE, swp_entry_add, swp_entry_to_pte, swp_offset
 from .zswap import zswap_may_store
 from .zswap_pool import swap_zswap_tree, zs_object_size, zswap_compress
 
@@ -87,9 +87,9 @@ def enter_swap_ptes(s: System, mm: Mm, addr: int, folio: Folio) -> int:
     if table is None or __swap_duplicate(s, folio.swap, 1, nr):
         folio_free_swap(s, folio)
         return -ENOMEM
-    pte = swp_entry_to_pte(folio.swap, PTE_SWP_EXCLUSIVE)
+    entries = (swp_entry_add(folio.swap, i) for i in range(nr))
     index = addr & PTE_TABLE_MASK
-    table[index : index + nr] = [pte_move_swp_offset(pte, i) for i in range(nr)]
+    table[index : index + nr] = [swp_entry_to_pte(entry, PTE_SWP_EXCLUSIVE) for entry in entries]
     mm.swapents += nr
     s.swap.mmlist[mm] = None
     return 0

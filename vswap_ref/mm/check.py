@@ -11,6 +11,7 @@ from collections import Counter
 
 from vswap_ref.machine import PAGE_SIZE
 
+from .bridge import swp_slot_to_swp_entry
 from .memcg import memcg_lineage, memcg_subtree
 from .pagetable import ptep_get
 from .state import Folio, Memcg, ShmemInode, SwapInfo, System
@@ -38,8 +39,8 @@ from .types import (
     is_swap_pte,
     radix_to_swp_entry,
     swap_count,
-    swp_entry,
     swp_offset,
+    swp_slot,
     swp_tb_is_folio,
     swp_tb_pfn,
 )
@@ -131,10 +132,10 @@ def check_clusters(si: SwapInfo) -> None:
 
 
 def check_slots(s: System, si: SwapInfo, references: Counter[int], shmem: Counter[int]) -> None:
-    """Byte, word, references and side tables of every slot."""
+    """Byte, word, references and side tables of every slot; what is kept by entry is looked up by its entry."""
     for offset in range(1, si.max):
         byte = si.swap_map[offset]
-        entry = swp_entry(si.type, offset)
+        entry = swp_slot_to_swp_entry(s, swp_slot(si.type, offset))
         owned = swap_count(byte) == SWAP_MAP_SHMEM
         expect(shmem[entry] == owned, "a shmem slot has one owner", entry=hex(entry), owners=shmem[entry], owned=owned)
         if not byte:
@@ -440,6 +441,6 @@ def hibernation_references(s: System) -> Counter[int]:
     type_, extents = s.power.root_swap, s.power.swsusp_extents
     bounds = [bound for extent in extents for bound in extent]
     expect(bounds == sorted(set(bounds)), "runs of image slots are apart and in order", extents=extents)
-    slots = [offset for first, end in extents for offset in range(first, end)]
+    slots = [swp_slot(type_, offset) for first, end in extents for offset in range(first, end)]
     expect(len(slots) == len(s.power.image_blocks), "each image page has a slot", slots=len(slots))
-    return Counter(swp_entry(type_, offset) for offset in slots)
+    return Counter(swp_slot_to_swp_entry(s, slot) for slot in slots)

@@ -45,11 +45,11 @@ from .slot_reclaim import folio_free_swap
 from .state import Folio, LruvecStats, Memcg, System
 from .swap_alloc import folio_alloc_swap, swap_reclaim_work
 from .swap_cache import __swap_cache_del_folio
-from .swap_device import swap_cluster_lock, swap_cluster_unlock, swp_swap_info
+from .swap_device import swap_cluster_lock, swap_cluster_unlock
 from .swap_io import folio_wait_writeback, swap_io_poll, swap_io_wait_one
 from .swap_map import put_swap_folio
 from .thp import count_mthp_stat
-from .types import AOP_WRITEPAGE_ACTIVATE, PMD_ORDER, SWP_OFFSET_MASK
+from .types import AOP_WRITEPAGE_ACTIVATE, PMD_ORDER, swp_offset, swp_type
 from .workingset import workingset_eviction
 from .zswap_writeback import shrink_worker, zswap_shrinker_count, zswap_shrinker_scan
 
@@ -237,9 +237,9 @@ def __remove_mapping(s: System, folio: Folio) -> bool:
     if folio.mapping is not None:
         return shmem_remove_mapping(s, folio)
     entry = folio.swap
-    si = swp_swap_info(s, entry)
+    si = s.swap.info[swp_type(entry)]
     expected = 1 + (1 << folio.order)
-    ci = swap_cluster_lock(s, si, entry & SWP_OFFSET_MASK)
+    ci = swap_cluster_lock(s, si, swp_offset(entry))
     if not folio_ref_freeze(folio, expected):
         swap_cluster_unlock(ci)
         return False

@@ -7,9 +7,10 @@ caller keeps the device from being swapped off, and owns the cache flag of the s
 
 from __future__ import annotations
 
+from .bridge import swp_entry_to_swp_slot
 from .folio import folio_put, folio_try_get
 from .state import Folio, SwapInfo, System
-from .swap_device import swap_cluster_lock, swap_cluster_unlock, swp_swap_info
+from .swap_device import __swap_slot_to_info, swap_cluster_lock, swap_cluster_unlock
 from .swap_map import put_swap_folio
 from .swap_table import __swap_table_fill, __swap_table_xchg, swap_table_get
 from .types import (
@@ -18,9 +19,12 @@ from .types import (
     SWP_TYPE_SHIFT,
     Shadow,
     SwpEntry,
+    swp_offset,
+    swp_slot_offset,
     swp_tb_folio,
     swp_tb_is_folio,
     swp_tb_pfn,
+    swp_type,
 )
 
 
@@ -101,8 +105,8 @@ def swap_cache_del_folio(s: System, folio: Folio) -> None:
     Only if the content is not needed (nobody refers to the slots) or stands elsewhere.
     """
     entry = folio.swap
-    si = swp_swap_info(s, entry)
-    ci = swap_cluster_lock(s, si, entry & SWP_OFFSET_MASK)
+    si = s.swap.info[swp_type(entry)]
+    ci = swap_cluster_lock(s, si, swp_offset(entry))
     __swap_cache_del_folio(s, si, folio, entry, 0)
     swap_cluster_unlock(ci)
     put_swap_folio(s, folio, entry)
@@ -123,17 +127,19 @@ def folio_matches_swap_entry(folio: Folio, entry: SwpEntry) -> bool:
 
 
 def swap_zeromap_batch(s: System, entry: SwpEntry, max_nr: int) -> int:
-    """How many slots from the entry on have the same zero bit as the first (1..max_nr)."""
-    zeromap, offset = swp_swap_info(s, entry).zeromap, entry & SWP_OFFSET_MASK
+    """How many slots from the entry's on have the same zero bit as the first (1..max_nr)."""
+    slot = swp_entry_to_swp_slot(s, entry)
+    zeromap, offset = __swap_slot_to_info(s, slot).zeromap, swp_slot_offset(slot)
     assert zeromap is not None
     other = zeromap.bits.find(1 - zeromap.bits[offset], offset, offset + max_nr)
     return max_nr if other < 0 else other - offset
 
 
 def non_swapcache_batch(s: System, entry: SwpEntry, max_nr: int) -> int:
-    """How many slots from the entry on are not in the swap cache (0..max_nr); read without lock."""
-    offset = entry & SWP_OFFSET_MASK
-    window = s.swap.info[entry >> SWP_TYPE_SHIFT].swap_map[offset : offset + max_nr]
+    """How many slots from the entry's on have no cache flag (0..max_nr); read without lock."""
+    slot = swp_entry_to_swp_slot(s, entry)
+    offset = swp_slot_offset(slot)
+    window = __swap_slot_to_info(s, slot).swap_map[offset : offset + max_nr]
     return next((nr for nr, byte in enumerate(window) if byte & SWAP_HAS_CACHE), max_nr)
 
 

@@ -6,13 +6,14 @@ Kernel home: mm/swap_state.c (__read_swap_cache_async).
 
 from __future__ import annotations
 
+from .bridge import swp_entry_to_swp_slot
 from .folio import folio_alloc, folio_lock, folio_put, folio_unlock
 from .lru import folio_add_lru
 from .memcg import mem_cgroup_charge, memcg1_swapin
 from .state import Folio, Memcg, System
 from .swap_cache import swap_cache_add_folio, swap_cache_get_folio
 from .swap_cgroup import lookup_swap_cgroup_id
-from .swap_device import swp_swap_info
+from .swap_device import __swap_slot_to_info
 from .swap_map import put_swap_folio, swap_entry_swapped, swapcache_prepare
 from .types import SwpEntry
 from .workingset import workingset_refault
@@ -43,7 +44,8 @@ def __read_swap_cache_async(
     folio = swap_cache_get_folio(s, entry)
     if folio is not None:
         return folio, False
-    if not swap_entry_swapped(s, swp_swap_info(s, entry), entry):
+    si = __swap_slot_to_info(s, swp_entry_to_swp_slot(s, entry))
+    if not swap_entry_swapped(s, si, entry):
         return None, False
     folio = folio_alloc(s, 0, reclaim)
     if folio is None:
