@@ -122,7 +122,7 @@ def test_a_slot_is_eight_sectors() -> None:
     kernel = vr.Kernel(ram="1M", swap=vr.Ssd("4M"))
     folios = [cached_folio(kernel) for _ in range(3)]
     for folio in folios:
-        assert swap_folio_sector(kernel.system.swap.info[0], folio) == 8 * swp_offset(folio.swap) > 0
+        assert swap_folio_sector(kernel.system, kernel.system.swap.info[0], folio) == 8 * swp_offset(folio.swap) > 0
         swap_cache_del_folio(kernel.system, folio)
     drop(kernel, *folios)
 

@@ -46,6 +46,8 @@ from .types import (
     pte_pfn,
     pte_to_swp_entry,
     swp_entry_add,
+    swp_entry_align,
+    swp_entry_page,
 )
 from .workingset import workingset_refault
 
@@ -178,7 +180,7 @@ def swapin_bypass(s: System, vmf: VmFault, entry: SwpEntry) -> tuple[Folio | Non
     if folio is None:
         return None, -ENOMEM
     nr = 1 << folio.order
-    entry = SwpEntry(entry & -nr)
+    entry = swp_entry_align(entry, nr)
     folio_lock(folio)
     folio.swapbacked = True
     if swapcache_prepare(s, entry, nr):
@@ -212,7 +214,7 @@ def map_swapped_in(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry, folio
             folio.refcount += mapped
     folio_unlock(folio)
     if bypass:
-        swapcache_clear(s, si, SwpEntry(entry & -(1 << folio.order)), 1 << folio.order)
+        swapcache_clear(s, si, swp_entry_align(entry, 1 << folio.order), 1 << folio.order)
     folio_put(s, folio)
     if pending_write:
         vmf.pte = Pte(vmf.table[vmf.index])
@@ -242,7 +244,7 @@ def map_swap_folio(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry, folio
 def swapin_batch(s: System, vmf: VmFault, folio: Folio, entry: SwpEntry, bypass: bool) -> tuple[int, int]:
     """Which PTEs a large folio that came back maps: (page of the folio, number).  Number 0: give up."""
     nr = 1 << folio.order
-    page = entry & (nr - 1)
+    page = swp_entry_page(entry, nr)
     first, index = vmf.addr - page, vmf.index - page
     inside = vmf.vma.start <= first and first + nr <= vmf.vma.end and 0 <= index <= len(vmf.table) - nr
     run = inside and vmf.table[index] == pte_move_swp_offset(s, vmf.pte, -page)
@@ -256,7 +258,7 @@ def map_large_swap_folio(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry,
     page, nr = swapin_batch(s, vmf, folio, entry, bypass)
     if not nr:
         return 0
-    back = (entry & ((1 << folio.order) - 1)) - page
+    back = swp_entry_page(entry, 1 << folio.order) - page
     exclusive = bypass or bool(vmf.pte & PTE_SWP_EXCLUSIVE)
     if folio.writeback and si.flags & SWP_STABLE_WRITES:
         exclusive = False

@@ -19,6 +19,7 @@ from .types import (
     SWP_TYPE_SHIFT,
     Shadow,
     SwpEntry,
+    swp_entry_align,
     swp_offset,
     swp_slot_offset,
     swp_tb_folio,
@@ -123,7 +124,7 @@ def __swap_cache_replace_folio(si: SwapInfo, old: Folio, new: Folio) -> None:
 
 def folio_matches_swap_entry(folio: Folio, entry: SwpEntry) -> bool:
     """A locked folio is (still) cached for this entry."""
-    return folio.swapcache and folio.swap == entry & -(1 << folio.order)
+    return folio.swapcache and folio.swap == swp_entry_align(entry, 1 << folio.order)
 
 
 def swap_zeromap_batch(s: System, entry: SwpEntry, max_nr: int) -> int:

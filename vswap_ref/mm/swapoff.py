@@ -39,6 +39,7 @@ from .types import (
     mk_pte,
     pte_same_as_swp,
     pte_to_swp_entry,
+    swp_entry_page,
     swp_slot,
     swp_slot_offset,
     swp_slot_type,
@@ -193,7 +194,7 @@ def unuse_pte(s: System, vma: Vma, addr: int, table: list[int], old: Pte, folio:
             folio_add_anon_rmap(s, folio, vma, addr, exclusive=bool(old & PTE_SWP_EXCLUSIVE))
             folio.refcount += 1
             vma.mm.anonpages += 1
-            page = entry & (1 << folio.order) - 1
+            page = swp_entry_page(entry, 1 << folio.order)
             table[index] = mk_pte(folio.pfn + page, old & (PTE_SOFT_DIRTY | PTE_UFFD_WP))
         else:
             table[index] = make_pte_marker(PTE_MARKER_POISONED)

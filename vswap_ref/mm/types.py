@@ -53,6 +53,16 @@ def swp_entry_add(entry: SwpEntry, delta: int) -> SwpEntry:
     return SwpEntry(entry + delta)
 
 
+def swp_entry_align(entry: SwpEntry, nr: int) -> SwpEntry:
+    """The first entry of the aligned run of ``nr`` (a power of two) that contains this one: a folio's first."""
+    return SwpEntry(entry & -nr)
+
+
+def swp_entry_page(entry: SwpEntry, nr: int) -> int:
+    """Which of the aligned run of ``nr`` entries this is, from 0: the page of a folio."""
+    return entry & nr - 1
+
+
 SwpSlot = NewType("SwpSlot", int)
 """A physical slot: device number from bit 58 on, number of the slot on that device below.  0 = no slot."""
 
