@@ -443,4 +443,5 @@ def hibernation_references(s: System) -> Counter[int]:
     expect(bounds == sorted(set(bounds)), "runs of image slots are apart and in order", extents=extents)
     slots = [swp_slot(type_, offset) for first, end in extents for offset in range(first, end)]
     expect(len(slots) == len(s.power.image_blocks), "each image page has a slot", slots=len(slots))
-    return Counter(swp_slot_to_swp_entry(s, slot) for slot in slots)
+    entries: list[SwpEntry] = [swp_slot_to_swp_entry(s, slot) for slot in slots]
+    return Counter[int](entries)
