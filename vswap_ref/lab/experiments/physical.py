@@ -248,7 +248,7 @@ def pins(stage: int | str = 6, page_cluster: int = 3, devices: int = 1) -> PinRe
 
     ``page_cluster``: a window has up to 2**page_cluster pages.  ``devices``: equal ones, which take turns.
     """
-    touches, warm_up = 1024, 512
+    touches, warm_up = 1024, 1024
     disks = [Ssd("16M", name=f"/dev/ssd{number}") for number in range(devices)]
     kernel = vswap_ref.at(stage).Kernel(ram="32M", swap=disks, page_cluster=page_cluster, cpus=1)
     app = kernel.spawn("app")
