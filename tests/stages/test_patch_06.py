@@ -265,6 +265,7 @@ def test_where_places_become_names() -> None:
     assert {caller for caller in callers if caller.partition(":")[0] not in looking} == known
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", list(MISTAKES))
 def test_mistakes_are_found_from_this_stage_on(mistake: str) -> None:
     """What is computed by hand is an integer, and an integer is neither name nor place."""
@@ -272,6 +273,7 @@ def test_mistakes_are_found_from_this_stage_on(mistake: str) -> None:
     assert len(mix_up(6, mistake).messages) == (mistake != "place computed by hand")
 
 
+@pytest.mark.slow
 def test_forgotten_crossings_are_found() -> None:
     """Leave all of them out: the type checker objects in every function that had one."""
     for row in forgotten(6).rows:
@@ -279,6 +281,7 @@ def test_forgotten_crossings_are_found() -> None:
         assert row["found"]
 
 
+@pytest.mark.slow
 def test_no_arithmetic_outside_types() -> None:
     """Entries and slots are calculated with in types; the checker alone may do so too."""
     assert by_hand(6).keys() <= {"types", "check"}

@@ -58,7 +58,8 @@ def mypy(*arguments: str) -> list[str]:
     """Messages of ``mypy --strict``, without its summary."""
     from mypy.api import run
 
-    options = ("--strict", "--config-file=", f"--cache-dir={cache_folder().name}", "--no-error-summary")
+    quiet = ("--no-error-summary", "--no-color-output", "--no-pretty")
+    options = ("--strict", "--config-file=", f"--cache-dir={cache_folder().name}", *quiet)
     return run([*options, *arguments])[0].splitlines()
 
 
@@ -136,9 +137,10 @@ def located(package: Path, lines: list[str]) -> Iterator[tuple[str, str, str]]:
     """mypy's messages with the function that each is about."""
     for line in lines:
         match = re.match(r"(?:.*/)?vswap_ref/(mm/.*\.py):(\d+): error: (.*)$", line)
-        if match:
-            path, number, message = match.groups()
-            yield path, enclosing((package / path).read_text("utf-8"), int(number)), message
+        if match is None:
+            raise RuntimeError(f"mypy says something else than an error of the kernel: {line}")
+        path, number, message = match.groups()
+        yield path, enclosing((package / path).read_text("utf-8"), int(number)), message
 
 
 def enclosing(text: str, line: int) -> str:
