@@ -13,8 +13,8 @@ from .memcg_limits import mem_cgroup_handle_over_high
 from .pagetable import PTE_TABLE_MASK, PTE_TABLE_SHIFT, ptep_get
 from .reclaim import run_deferred_work
 from .state import Folio, Mm, ShmemInode, System
+from .swap_cache import swap_cache_peek
 from .swap_device import swp_swap_info
-from .swap_table import swap_table_get
 from .types import (
     PTE_DIRTY,
     PTE_PRESENT,
@@ -30,7 +30,6 @@ from .types import (
     pte_to_swp_entry,
     radix_to_swp_entry,
     swp_offset,
-    swp_tb_is_folio,
 )
 from .zswap_pool import swap_zswap_tree
 
@@ -96,10 +95,9 @@ def page_location(s: System, mm: Mm, addr: int) -> str:
 
 def swap_location(s: System, entry: SwpEntry) -> str:
     """Where the content of an entry is: swapcache, zero, zswap or swapfile."""
-    si = swp_swap_info(s, entry)
-    if swp_tb_is_folio(swap_table_get(si, swp_offset(entry))):
+    if isinstance(swap_cache_peek(s, entry), Folio):
         return "swapcache"
-    zeromap = si.zeromap
+    zeromap = swp_swap_info(s, entry).zeromap
     if zeromap is not None and zeromap.test(swp_offset(entry)):
         return "zero"
     if swap_zswap_tree(s, entry).load(swp_offset(entry)) is not None:

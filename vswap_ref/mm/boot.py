@@ -74,16 +74,21 @@ def boot(config: Config, ram_bytes: int, locks: str, online_cpus: list[int]) -> 
         cost=dict.fromkeys(COST_OF_PATH, 0),
         memory=memory,
         memcg=MemcgState(root, {1: root}, config.memcg is not None, config.memcg == "v1"),
-        swap=SwapState(
-            lock_kinds.spinlock("swap_lock"),
-            lock_kinds.spinlock("swap_avail_lock"),
-            PerCpu(online_cpus, PercpuSwapCluster, lambda: lock_kinds.local_lock("percpu_swap_cluster")),
-        ),
+        swap=swap_state(lock_kinds, online_cpus),
         zswap=ZswapState(Counters(ZSWAP_DEBUGFS)),
         thp=ThpState({order: Counters(MTHP_STAT) for order in orders_descending(THP_ORDERS_ALL_ANON)}),
         io=IoState(),
         hooks=Hooks(try_to_free_mem_cgroup_pages, try_to_free_pages),
         shmem=ShmemState(lock_kinds.spinlock("shmem_swaplist_mutex")),
+    )
+
+
+def swap_state(locks: Locks, online_cpus: list[int]) -> SwapState:
+    """The swap subsystem without a device."""
+    return SwapState(
+        locks.spinlock("swap_lock"),
+        locks.spinlock("swap_avail_lock"),
+        PerCpu(online_cpus, PercpuSwapCluster, lambda: locks.local_lock("percpu_swap_cluster")),
     )
 
 

@@ -14,9 +14,9 @@ from vswap_ref.machine import PAGE_SIZE
 from .memcg import memcg_lineage, memcg_subtree
 from .pagetable import ptep_get
 from .state import Folio, Memcg, ShmemInode, SwapInfo, System
+from .swap_cache import swap_cache_peek
 from .swap_continuation import swp_swapcount
 from .swap_device import swap_usage_in_pages
-from .swap_table import swap_table_get
 from .types import (
     CLUSTER_FLAG_DISCARD,
     CLUSTER_FLAG_FRAG,
@@ -40,8 +40,6 @@ from .types import (
     swap_count,
     swp_entry,
     swp_offset,
-    swp_tb_is_folio,
-    swp_tb_pfn,
 )
 
 
@@ -64,6 +62,7 @@ def check(s: System) -> None:
     check_totals(s)
     check_priority_lists(s)
     check_folios(s)
+    check_swap_cache(s)
     check_lists(s)
     check_mms(s)
     check_shmem(s)
@@ -151,21 +150,20 @@ def check_free_slot(s: System, si: SwapInfo, entry: SwpEntry, offset: int) -> No
     """A free slot has no zero bit, no word, no cgroup and no compressed copy."""
     assert si.zeromap is not None
     ids = s.swap.cgroup.get(si.type)
-    clean = not si.zeromap.test(offset) and swap_table_get(si, offset) == 0 and (ids is None or not ids[offset])
-    expect(clean, "free slot is clean", entry=hex(entry), word=swap_table_get(si, offset))
+    cached = swap_cache_peek(s, entry)
+    clean = not si.zeromap.test(offset) and cached is None and (ids is None or not ids[offset])
+    expect(clean, "free slot is clean", entry=hex(entry), cached=cached)
     tree = s.zswap.trees[si.type][offset >> 14]
     expect(tree.load(offset) is None, "free slot has no zswap entry", entry=hex(entry))
 
 
 def check_used_slot(s: System, si: SwapInfo, entry: SwpEntry, offset: int) -> None:
-    """A folio word and the cache flag go together, and the folio knows its slot."""
-    word = swap_table_get(si, offset)
-    cached = bool(si.swap_map[offset] & SWAP_HAS_CACHE)
-    expect(cached == swp_tb_is_folio(word), "cache flag = folio word", entry=hex(entry), word=word, cached=cached)
-    if cached:
-        folio = s.memory.mem_map[swp_tb_pfn(word)]
-        expect(folio is not None and folio.swapcache, "cached folio is flagged", entry=hex(entry), folio=folio)
-        assert folio is not None
+    """A cached folio and the cache flag go together, and the folio knows its slot."""
+    folio = swap_cache_peek(s, entry)
+    flag = bool(si.swap_map[offset] & SWAP_HAS_CACHE)
+    expect(flag == isinstance(folio, Folio), "cache flag = folio in the cache", entry=hex(entry), flag=flag)
+    if isinstance(folio, Folio):
+        expect(folio.swapcache, "cached folio is flagged", entry=hex(entry), folio=folio)
         covers = folio.swap <= entry < folio.swap + (1 << folio.order)
         expect(covers, "cached folio covers the slot", entry=hex(entry), folio_swap=hex(folio.swap))
 
@@ -209,8 +207,6 @@ def check_folios(s: System) -> None:
     check_split_queues(s, folios)
     used = sum(1 << folio.order for folio in folios)
     expect(s.memory.used == used, "memory.used = folios", counter=s.memory.used, used=used)
-    cached = sum(1 << folio.order for folio in folios if folio.swapcache)
-    expect(s.vmstat["nr_swapcached"] == cached, "nr_swapcached", counter=s.vmstat["nr_swapcached"], cached=cached)
 
 
 def check_large_folio(s: System, folio: Folio, mapped: Counter[int]) -> None:
@@ -233,6 +229,12 @@ def check_split_queues(s: System, folios: set[Folio]) -> None:
     expect(queued == waiting, "split queues = partially mapped folios", queued=len(queued), waiting=len(waiting))
     for folio in waiting:
         expect(0 in (folio.mapcounts or ()), "a folio that waits for a split lacks a page", pfn=folio.pfn)
+
+
+def check_swap_cache(s: System) -> None:
+    """The swap cache as a whole."""
+    cached = sum(1 << folio.order for folio in all_folios(s) if folio.swapcache)
+    expect(s.vmstat["nr_swapcached"] == cached, "nr_swapcached", counter=s.vmstat["nr_swapcached"], cached=cached)
 
 
 def check_lists(s: System) -> None:

@@ -30,6 +30,7 @@ from .swap_device import (
 )
 from .swap_map import put_swap_folio, swap_map_fill
 from .types import (
+    NO_ENTRY,
     PMD_ORDER,
     SWAP_ENTRY_INVALID,
     SWAP_HAS_CACHE,
@@ -270,6 +271,19 @@ def swap_sync_discard(s: System) -> bool:
     return any(swap_do_scheduled_discard(s, si) for si in list(s.swap.active_head) if si.flags & SWP_PAGE_DISCARD)
 
 
+def folio_alloc_entry(s: System, order: int) -> SwpEntry:
+    """Take slots for a folio, their bytes SWAP_HAS_CACHE: fast, else slow, else after a discard.  0: there are none."""
+    while True:
+        with s.swap.percpu.local_lock[s.cpu]:
+            hint = s.swap.percpu[s.cpu]
+            entry = swap_alloc_fast(s, hint, order) or swap_alloc_slow(s, order)
+        if entry:
+            return entry
+        s.cost["folio_alloc_swap_fails"] += 1
+        if order or not swap_sync_discard(s):
+            return NO_ENTRY
+
+
 def folio_alloc_swap(s: System, folio: Folio) -> int:
     """Give a locked, uptodate folio slots on a device and put it in the swap cache.
 
@@ -281,15 +295,7 @@ def folio_alloc_swap(s: System, folio: Folio) -> int:
     assert not folio.swapcache
     if folio.order > PMD_ORDER:
         return -EINVAL
-    while True:
-        with s.swap.percpu.local_lock[s.cpu]:
-            hint = s.swap.percpu[s.cpu]
-            entry = swap_alloc_fast(s, hint, folio.order) or swap_alloc_slow(s, folio.order)
-        if entry:
-            break
-        s.cost["folio_alloc_swap_fails"] += 1
-        if folio.order or not swap_sync_discard(s):
-            break
+    entry = folio_alloc_entry(s, folio.order)
     if mem_cgroup_try_charge_swap(s, folio, entry):
         put_swap_folio(s, folio, entry)
         return -ENOMEM

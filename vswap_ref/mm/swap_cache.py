@@ -24,25 +24,29 @@ from .types import (
 )
 
 
+def swap_cache_peek(s: System, entry: SwpEntry) -> Folio | Shadow | None:
+    """What the cache has for an entry: a folio, a shadow or nothing.  Takes no reference."""
+    word = swap_table_get(s.swap.info[entry >> SWP_TYPE_SHIFT], entry & SWP_OFFSET_MASK)
+    if not word:
+        return None
+    return s.memory.mem_map[swp_tb_pfn(word)] if swp_tb_is_folio(word) else Shadow(word)
+
+
 def swap_cache_get_folio(s: System, entry: SwpEntry) -> Folio | None:
     """The folio cached for an entry, with a reference, unlocked; or None.
 
     Lockless: lock the folio, then check it with folio_matches_swap_entry.
     """
     s.cost["swap_cache_get_folio"] += 1
-    word = swap_table_get(s.swap.info[entry >> SWP_TYPE_SHIFT], entry & SWP_OFFSET_MASK)
-    if not swp_tb_is_folio(word):
-        return None
-    folio = s.memory.mem_map[swp_tb_pfn(word)]
-    assert folio is not None
-    return folio if folio_try_get(folio) else None
+    folio = swap_cache_peek(s, entry)
+    return folio if isinstance(folio, Folio) and folio_try_get(folio) else None
 
 
 def swap_cache_get_shadow(s: System, entry: SwpEntry) -> Shadow | None:
     """The shadow kept for an entry, or None."""
     s.cost["swap_cache_get_folio"] += 1
-    word = swap_table_get(s.swap.info[entry >> SWP_TYPE_SHIFT], entry & SWP_OFFSET_MASK)
-    return Shadow(word) if word & 1 else None
+    shadow = swap_cache_peek(s, entry)
+    return shadow if isinstance(shadow, int) else None
 
 
 def swap_cache_add_folio(s: System, folio: Folio, entry: SwpEntry) -> Shadow | None:

@@ -133,7 +133,7 @@ def swap_range_free(s: System, si: SwapInfo, offset: int, nr: int) -> None:
     if bdev.wants_free_notify and si.flags & SWP_BLKDEV:
         for i in range(offset, offset + nr):
             bdev.slot_free_notify(i)
-    __swap_cache_clear_shadow(si, offset, nr)
+    __swap_cache_clear_shadow(s, swp_entry(si.type, offset), nr)
     s.cost["swap_range_free"] += 1
     if nr > 1:
         s.cost["further_slot_free"] += nr - 1

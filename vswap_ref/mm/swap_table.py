@@ -10,8 +10,8 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 
-from .state import SwapInfo
-from .types import CLUSTER_MASK, CLUSTER_SHIFT
+from .state import SwapInfo, System
+from .types import CLUSTER_MASK, CLUSTER_SHIFT, SWP_OFFSET_MASK, SWP_TYPE_SHIFT, SwpEntry
 
 
 def swap_table_get(si: SwapInfo, offset: int) -> int:
@@ -44,9 +44,10 @@ def __swap_table_fill(si: SwapInfo, offset: int, nr: int, word: int) -> Sequence
     return old
 
 
-def __swap_cache_clear_shadow(si: SwapInfo, offset: int, nr: int) -> None:
-    """Forget the shadows of slots that are being freed; none may hold a folio."""
-    table = si.cluster_info[offset >> CLUSTER_SHIFT].table
+def __swap_cache_clear_shadow(s: System, entry: SwpEntry, nr: int) -> None:
+    """Forget the shadows of slots that are being freed (cluster locked); none may hold a folio."""
+    offset = entry & SWP_OFFSET_MASK
+    table = s.swap.info[entry >> SWP_TYPE_SHIFT].cluster_info[offset >> CLUSTER_SHIFT].table
     assert table is not None
     index = offset & CLUSTER_MASK
     for i in range(index, index + nr):
