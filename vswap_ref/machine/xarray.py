@@ -36,7 +36,7 @@ class XArray(Generic[T]):
         """The object at an index, or None."""
         return self._values.get(index)
 
-    def store(self, index: int, value: T) -> T | None:
+    def store(self, index: int, value: T | None) -> T | None:
         """Put an object at an index; returns the one it replaces.  Storing None erases."""
         if value is None:
             return self.erase(index)
@@ -109,6 +109,11 @@ class XArray(Generic[T]):
     def empty(self) -> bool:
         """No object at all (xa_empty)."""
         return not self._values
+
+    @property
+    def height(self) -> int:
+        """Levels of nodes: what a look-up passes."""
+        return self._height
 
     @property
     def nodes(self) -> int:

@@ -30,6 +30,7 @@ from .state import (
     Memory,
     PercpuSwapCluster,
     ShmemState,
+    SwapCache,
     SwapState,
     System,
     ThpState,
@@ -45,6 +46,7 @@ FAULT_SITES = {
     "kvcalloc_cluster_info": "the cluster headers at swapon",
     "kvzalloc_zswap_trees": "zswap's trees at swapon",
     "swap_table_alloc": "the swap table of a cluster",
+    "swap_cache_node": "a node of the swap cache's tree",
     "swap_continuation_alloc": "a count continuation page",
     "xa_node": "a node of a zswap tree",
     "shmem_xa_node": "a node of a shared object's page cache",
@@ -89,6 +91,7 @@ def swap_state(locks: Locks, online_cpus: list[int]) -> SwapState:
         locks.spinlock("swap_lock"),
         locks.spinlock("swap_avail_lock"),
         PerCpu(online_cpus, PercpuSwapCluster, lambda: locks.local_lock("percpu_swap_cluster")),
+        SwapCache(locks.spinlock("swap_cache")),
     )
 
 

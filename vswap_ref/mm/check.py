@@ -16,7 +16,7 @@ from .pagetable import ptep_get
 from .state import Folio, Memcg, ShmemInode, SwapInfo, System
 from .swap_cache import swap_cache_peek
 from .swap_continuation import swp_swapcount
-from .swap_device import swap_usage_in_pages
+from .swap_device import _swap_info_get, swap_usage_in_pages
 from .types import (
     CLUSTER_FLAG_DISCARD,
     CLUSTER_FLAG_FRAG,
@@ -232,9 +232,18 @@ def check_split_queues(s: System, folios: set[Folio]) -> None:
 
 
 def check_swap_cache(s: System) -> None:
-    """The swap cache as a whole."""
-    cached = sum(1 << folio.order for folio in all_folios(s) if folio.swapcache)
-    expect(s.vmstat["nr_swapcached"] == cached, "nr_swapcached", counter=s.vmstat["nr_swapcached"], cached=cached)
+    """The tree holds cached folios, each at its slots, and shadows of slots in use; the tables hold nothing."""
+    entries = dict(s.swap.cache.xa.items())
+    cached = {slot: folio for slot, folio in entries.items() if isinstance(folio, Folio)}
+    flagged = [folio for folio in all_folios(s) if folio.swapcache]
+    slots = {folio.swap + page: folio for folio in flagged for page in range(1 << folio.order)}
+    expect(cached == slots, "each cached folio is at its slots", only=sorted(cached.keys() ^ slots.keys()))
+    expect(s.vmstat["nr_swapcached"] == len(cached), "nr_swapcached", counter=s.vmstat["nr_swapcached"])
+    free = [hex(slot) for slot in entries if _swap_info_get(s, SwpEntry(slot)) is None]
+    expect(not free, "an entry of the swap cache has a slot", entries=free)
+    used = [ci.index for si in s.swap.info for ci in si.cluster_info if ci.table is not None and any(ci.table)]
+    expect(not used, "all words of the swap tables are 0", clusters=used)
+    expect(not s.swap.cache.xa_lock.locked(), "the swap cache's lock did not leak")
 
 
 def check_lists(s: System) -> None:

@@ -288,7 +288,7 @@ def folio_alloc_swap(s: System, folio: Folio) -> int:
     """Give a locked, uptodate folio slots on a device and put it in the swap cache.
 
     Returns 0; -EINVAL for a folio larger than a cluster; -ENOMEM if no device has room (a large folio should be
-    split and tried again) or the cgroup is at swap.max.
+    split and tried again), the cgroup is at swap.max, or a node of the swap cache cannot be had.
     """
     assert folio.locked
     assert folio.uptodate
@@ -296,10 +296,11 @@ def folio_alloc_swap(s: System, folio: Folio) -> int:
     if folio.order > PMD_ORDER:
         return -EINVAL
     entry = folio_alloc_entry(s, folio.order)
-    if mem_cgroup_try_charge_swap(s, folio, entry):
-        put_swap_folio(s, folio, entry)
-        return -ENOMEM
+    err = -ENOMEM if mem_cgroup_try_charge_swap(s, folio, entry) else 0
     if not entry:
         return -ENOMEM
-    swap_cache_add_folio(s, folio, entry)
-    return 0
+    if not err:
+        err, _ = swap_cache_add_folio(s, folio, entry)
+    if err:
+        put_swap_folio(s, folio, entry)
+    return err

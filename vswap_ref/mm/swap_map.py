@@ -12,9 +12,9 @@ from errno import EEXIST, EINVAL, ENOENT, ENOMEM
 from .cluster import free_cluster, partial_free_cluster
 from .memcg import mem_cgroup_uncharge_swap
 from .state import Folio, SwapClusterInfo, SwapInfo, System
+from .swap_cache_tree import swap_cache_clear_shadow
 from .swap_continuation import add_swap_count_continuation, swap_count_continued
 from .swap_device import _swap_info_get, swap_cluster_lock, swap_cluster_unlock, swap_usage_sub
-from .swap_table import __swap_cache_clear_shadow
 from .types import (
     CLUSTER_MASK,
     COUNT_CONTINUED,
@@ -133,7 +133,7 @@ def swap_range_free(s: System, si: SwapInfo, offset: int, nr: int) -> None:
     if bdev.wants_free_notify and si.flags & SWP_BLKDEV:
         for i in range(offset, offset + nr):
             bdev.slot_free_notify(i)
-    __swap_cache_clear_shadow(s, swp_entry(si.type, offset), nr)
+    swap_cache_clear_shadow(s, swp_entry(si.type, offset), nr)
     s.cost["swap_range_free"] += 1
     if nr > 1:
         s.cost["further_slot_free"] += nr - 1

@@ -33,11 +33,13 @@ def mem_cgroup_of_entry(s: System, memcg: Memcg, entry: SwpEntry) -> Memcg:
 
 
 def charge_and_add_folio(s: System, folio: Folio, memcg: Memcg, entry: SwpEntry) -> int:
-    """Charge a new locked folio and put it in the swap cache.  Returns 0 or -ENOMEM; the cache flag is the caller's."""
+    """Charge a new locked folio and put it in the swap cache.  Returns 0 or an errno; the cache flag is not touched."""
     err = mem_cgroup_swapin_charge_folio(s, folio, memcg, entry)
     if err:
         return err
-    shadow = swap_cache_add_folio(s, folio, entry)
+    err, shadow = swap_cache_add_folio(s, folio, entry)
+    if err:
+        return err
     memcg1_swapin(s, entry, 1)
     if shadow is not None:
         workingset_refault(s, folio, shadow)
