@@ -42,7 +42,7 @@ print(table.to_json())
 
 def test_exact_bytes_of_a_full_gigabyte() -> None:
     """262,144 slots: one table a cluster, 261 nodes a tree (the index reaches 262,143), headers, 16 tree heads."""
-    point = metadata_table("1G", percents=[100], backends=["zswap"]).points[0]
+    point = metadata_table("1G", stage=0, percents=[100], backends=["zswap"]).points[0]
     used = 262144 - 1
     assert point.entries == used
     assert point.ledger["swap table"] == (8 * used, 4096 * 512)

@@ -54,7 +54,7 @@ def test_a_full_device_is_full_either_way() -> None:
         fill(app, SLOTS - 1)
         ledgers.append(app.kernel.memory())
     assert ledgers[0] == ledgers[1]
-    assert ledgers[0]["swap table"] == (8 * (SLOTS - 1), 8 * SLOTS)
+    assert ledgers[0]["swap table"][1] == 8 * SLOTS
 
 
 @pytest.mark.parametrize("zswap", [None, "lz4"])

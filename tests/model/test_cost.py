@@ -1,4 +1,4 @@
-"""The cost ledger counts known sequences exactly."""
+"""The cost ledger counts known sequences exactly: those of stage 0."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from pathlib import Path
 import pytest
 
 import vswap_ref as vr
-from vswap_ref.kernel import Kernel
 from vswap_ref.lab.experiments.cost import page_cost
 from vswap_ref.mm.cost import COST_OF_PATH, PRIMITIVES
-from vswap_ref.mm.folio import folio_alloc, folio_lock
-from vswap_ref.mm.memcg import mem_cgroup_charge
-from vswap_ref.mm.slot_reclaim import folio_free_swap
-from vswap_ref.mm.swap_alloc import folio_alloc_swap
+
+BASE = vr.at(0)
+Kernel = BASE.Kernel
 
 OUT = {"ci_lock": 6, "local_lock": 1, "atomic": 2, "memcg_ref": 1}
 """Slot, cache, one more user for the PTE, "does anybody use it?", out of the cache, cache flag."""
@@ -55,16 +53,15 @@ def test_a_large_folio_is_freed_in_one_call() -> None:
     """512 slots: one call, one uncharge; the id is referenced once, and then 511 times at once."""
     kernel = Kernel(ram="8M", swap=[vr.Ssd("8M")])
     s = kernel.system
-    folio = folio_alloc(s, 9)
-    assert folio is not None
-    assert mem_cgroup_charge(s, folio, kernel.cgroup("group").memcg) == 0
-    folio_lock(folio)
+    folio = BASE.module("folio").folio_alloc(s, 9)
+    assert BASE.module("memcg").mem_cgroup_charge(s, folio, kernel.cgroup("group").memcg) == 0
+    BASE.module("folio").folio_lock(folio)
     folio.uptodate = folio.swapbacked = True
     before = kernel.cost.snapshot()
-    assert folio_alloc_swap(s, folio) == 0
+    assert BASE.module("swap_alloc").folio_alloc_swap(s, folio) == 0
     assert kernel.cost.since(before) == {"ci_lock": 2, "local_lock": 1, "atomic": 2, "memcg_ref": 2}
     before = kernel.cost.snapshot()
-    assert folio_free_swap(s, folio)
+    assert BASE.module("slot_reclaim").folio_free_swap(s, folio)
     freed = {"phys_free_slots": 512, "rcu_lock": 1}
     assert kernel.cost.since(before) == {name: nr for name, nr in (FREE | freed).items() if nr}
 

@@ -391,7 +391,15 @@ class SwapMachine(RuleBasedStateMachine):
 
     @rule(
         site=st.sampled_from(
-            ["folio_alloc", "swap_table_alloc", "zs_malloc", "zswap_entry_cache_alloc", "xa_node", "shmem_xa_node"]
+            [
+                "folio_alloc",
+                "swap_table_alloc",
+                "swap_cache_node",
+                "zs_malloc",
+                "zswap_entry_cache_alloc",
+                "xa_node",
+                "shmem_xa_node",
+            ]
         )
     )
     def allocation_fails(self, site: str) -> None:

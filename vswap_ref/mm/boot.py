@@ -30,6 +30,7 @@ from .state import (
     Memory,
     PercpuSwapCluster,
     ShmemState,
+    SwapCache,
     SwapState,
     System,
     ThpState,
@@ -45,6 +46,7 @@ FAULT_SITES = {
     "kvcalloc_cluster_info": "the cluster headers at swapon",
     "kvzalloc_zswap_trees": "zswap's trees at swapon",
     "swap_table_alloc": "the swap table of a cluster",
+    "swap_cache_node": "a node of the swap cache's tree",
     "swap_continuation_alloc": "a count continuation page",
     "xa_node": "a node of a zswap tree",
     "shmem_xa_node": "a node of a shared object's page cache",
@@ -74,16 +76,22 @@ def boot(config: Config, ram_bytes: int, locks: str, online_cpus: list[int]) -> 
         cost=dict.fromkeys(COST_OF_PATH, 0),
         memory=memory,
         memcg=MemcgState(root, {1: root}, config.memcg is not None, config.memcg == "v1"),
-        swap=SwapState(
-            lock_kinds.spinlock("swap_lock"),
-            lock_kinds.spinlock("swap_avail_lock"),
-            PerCpu(online_cpus, PercpuSwapCluster, lambda: lock_kinds.local_lock("percpu_swap_cluster")),
-        ),
+        swap=swap_state(lock_kinds, online_cpus),
         zswap=ZswapState(Counters(ZSWAP_DEBUGFS)),
         thp=ThpState({order: Counters(MTHP_STAT) for order in orders_descending(THP_ORDERS_ALL_ANON)}),
         io=IoState(),
         hooks=Hooks(try_to_free_mem_cgroup_pages, try_to_free_pages),
         shmem=ShmemState(lock_kinds.spinlock("shmem_swaplist_mutex")),
+    )
+
+
+def swap_state(locks: Locks, online_cpus: list[int]) -> SwapState:
+    """The swap subsystem without a device."""
+    return SwapState(
+        locks.spinlock("swap_lock"),
+        locks.spinlock("swap_avail_lock"),
+        PerCpu(online_cpus, PercpuSwapCluster, lambda: locks.local_lock("percpu_swap_cluster")),
+        SwapCache(locks.spinlock("swap_cache")),
     )
 
 

@@ -101,13 +101,19 @@ def free_swap_and_cache_nr(s: System, entry: SwpEntry, nr: int) -> None:
 
 
 def free_swap_cache(s: System, folio: Folio) -> None:
-    """A process unmaps a page: free its slot if nothing else maps it and it can be locked."""
+    """A process unmaps a page: free its slot if nothing else maps it and it can be locked.
+
+    Kernel home: mm/swap_state.c.
+    """
     if folio.swapcache and not folio.mapcount and folio_trylock(folio):
         folio_free_swap(s, folio)
         folio_unlock(folio)
 
 
 def free_folio_and_swap_cache(s: System, folio: Folio) -> None:
-    """free_swap_cache, then drop a reference."""
+    """free_swap_cache, then drop a reference.
+
+    Kernel home: mm/swap_state.c.
+    """
     free_swap_cache(s, folio)
     folio_put(s, folio)

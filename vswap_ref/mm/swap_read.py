@@ -33,6 +33,20 @@ def mem_cgroup_of_entry(s: System, memcg: Memcg, entry: SwpEntry) -> Memcg:
     return owner if owner is not None and owner.online else memcg
 
 
+def charge_and_add_folio(s: System, folio: Folio, memcg: Memcg, entry: SwpEntry) -> int:
+    """Charge a new locked folio and put it in the swap cache.  Returns 0 or an errno; the cache flag is not touched."""
+    err = mem_cgroup_swapin_charge_folio(s, folio, memcg, entry)
+    if err:
+        return err
+    err, shadow = swap_cache_add_folio(s, folio, entry)
+    if err:
+        return err
+    memcg1_swapin(s, entry, 1)
+    if shadow is not None:
+        workingset_refault(s, folio, shadow)
+    return 0
+
+
 def __read_swap_cache_async(
     s: System, entry: SwpEntry, memcg: Memcg, reclaim: bool = True
 ) -> tuple[Folio | None, bool]:
@@ -55,14 +69,10 @@ def __read_swap_cache_async(
         return swap_cache_get_folio(s, entry), False
     folio_lock(folio)
     folio.swapbacked = True
-    if mem_cgroup_swapin_charge_folio(s, folio, memcg, entry):
+    if charge_and_add_folio(s, folio, memcg, entry):
         put_swap_folio(s, folio, entry)
         folio_unlock(folio)
         folio_put(s, folio)
         return None, False
-    shadow = swap_cache_add_folio(s, folio, entry)
-    memcg1_swapin(s, entry, 1)
-    if shadow is not None:
-        workingset_refault(s, folio, shadow)
     folio_add_lru(s, folio)
     return folio, True

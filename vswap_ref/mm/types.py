@@ -133,22 +133,6 @@ VM_FAULT_SIGBUS = 0x2
 
 VM_FAULT_MAJOR = 0x4
 
-
-def swp_tb_folio(pfn: int) -> int:
-    """Swap-table word of a cached folio: even and not 0."""
-    return pfn << 1
-
-
-def swp_tb_is_folio(word: int) -> bool:
-    """True if the word names a folio."""
-    return word != 0 and not word & 1
-
-
-def swp_tb_pfn(word: int) -> int:
-    """Page frame number in a folio word."""
-    return word >> 1
-
-
 # Page-table entries.
 PTE_PRESENT = 1 << 0
 PTE_WRITE = 1 << 1
