@@ -35,6 +35,7 @@ from .state import (
     ThpState,
     ZswapState,
 )
+from .swap_init import swap_init
 from .thp import THP_ORDERS_ALL_ANON, orders_descending
 
 FAULT_SITES = {
@@ -54,8 +55,8 @@ FAULT_SITES = {
 }
 
 
-def boot(config: Config, ram_bytes: int, locks: str, online_cpus: list[int]) -> System:
-    """A running kernel without swap devices; ``online_cpus`` stays the caller's, who keeps it up to date."""
+def start_kernel(config: Config, ram_bytes: int, locks: str, online_cpus: list[int]) -> System:
+    """The state of every subsystem, before any of them is initialised."""
     lock_kinds = Locks(locks)
     root = Memcg(1, "", None, Counters(MEMCG_STAT))
     faults = Faults()
@@ -85,6 +86,13 @@ def boot(config: Config, ram_bytes: int, locks: str, online_cpus: list[int]) -> 
         hooks=Hooks(try_to_free_mem_cgroup_pages, try_to_free_pages),
         shmem=ShmemState(lock_kinds.spinlock("shmem_swaplist_mutex")),
     )
+
+
+def boot(config: Config, ram_bytes: int, locks: str, online_cpus: list[int]) -> System:
+    """A running kernel without swap devices; ``online_cpus`` stays the caller's, who keeps it up to date."""
+    s = start_kernel(config, ram_bytes, locks, online_cpus)
+    swap_init(s)
+    return s
 
 
 def zero_page() -> Folio:

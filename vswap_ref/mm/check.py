@@ -12,7 +12,7 @@ from collections import Counter
 from vswap_ref.machine import PAGE_SIZE
 
 from .memcg import memcg_lineage, memcg_subtree
-from .pagetable import ptep_get
+from .pagetable import PTE_TABLE_MASK, ptep_get, table_ranges
 from .state import Folio, Memcg, ShmemInode, SwapInfo, System
 from .swap_continuation import swp_swapcount
 from .swap_device import swap_usage_in_pages
@@ -66,6 +66,7 @@ def check(s: System) -> None:
     check_folios(s)
     check_lists(s)
     check_mms(s)
+    check_anon_rmap(s)
     check_shmem(s)
     check_zswap(s)
     check_memcgs(s)
@@ -264,6 +265,18 @@ def check_mms(s: System) -> None:
         expect(not swapped or mm in s.swap.mmlist, "swapoff will look at a process with swap PTEs", ptes=swapped)
         expect(mm.anonpages == anon, "MM_ANONPAGES = present PTEs of its own", counter=mm.anonpages, ptes=anon)
         expect(mm.shmempages == shared, "MM_SHMEMPAGES = present PTEs, shared", counter=mm.shmempages, ptes=shared)
+
+
+def check_anon_rmap(s: System) -> None:
+    """A mapped anonymous folio knows the address and the family of mappings where its PTEs are found."""
+    for vma in (vma for mm in s.mms for vma in mm.vmas if vma.file is None):
+        for table, start, end in table_ranges(vma.mm, vma.start, vma.end):
+            first = start & PTE_TABLE_MASK
+            for addr, pte in enumerate(table[first : first + end - start], start):
+                folio = s.memory.mem_map[pte >> PTE_SHIFT] if pte & PTE_PRESENT and pte >> PTE_SHIFT else None
+                if folio is not None:
+                    right = folio.anon_vma is vma.anon_vma and folio.index + (pte >> PTE_SHIFT) - folio.pfn == addr
+                    expect(right, "a folio knows its address", pfn=folio.pfn, index=folio.index, address=addr)
 
 
 def check_zswap(s: System) -> None:

@@ -59,14 +59,20 @@ def read_ahead_one(s: System, entry: SwpEntry, memcg: Memcg, target: bool) -> No
     folio_put(s, folio)
 
 
+def read_target(s: System, entry: SwpEntry, memcg: Memcg) -> Folio | None:
+    """read_swap_cache_async for an entry whose device is pinned."""
+    folio, allocated = __read_swap_cache_async(s, entry, memcg)
+    if folio is not None and allocated:
+        swap_read_folio(s, folio)
+    return folio
+
+
 def read_swap_cache_async(s: System, entry: SwpEntry, memcg: Memcg) -> Folio | None:
     """A folio for the entry with its read started, with a reference; None if that is impossible."""
     si = get_swap_device(s, entry)
     if si is None:
         return None
-    folio, allocated = __read_swap_cache_async(s, entry, memcg)
-    if folio is not None and allocated:
-        swap_read_folio(s, folio)
+    folio = read_target(s, entry, memcg)
     put_swap_device(si)
     return folio
 
@@ -79,7 +85,7 @@ def swap_cluster_readahead(s: System, entry: SwpEntry, memcg: Memcg) -> Folio | 
     if mask:
         for i in range(max(1, offset & ~mask), min(offset | mask, si.max - 1) + 1):
             read_ahead_one(s, swp_entry(si.type, i), memcg, target=i == offset)
-    return read_swap_cache_async(s, entry, memcg)
+    return read_target(s, entry, memcg)
 
 
 def swap_vma_ra_win(s: System, vma: Vma, addr: int) -> tuple[int, int]:
@@ -109,7 +115,7 @@ def swap_vma_readahead(s: System, entry: SwpEntry, vma: Vma, addr: int) -> Folio
             pte = Pte(table[i & PTE_TABLE_MASK])
             if is_swap_pte(pte):
                 vma_read_ahead_one(s, pte_to_swp_entry(pte), entry, vma)
-    return read_swap_cache_async(s, entry, vma.mm.memcg)
+    return read_target(s, entry, vma.mm.memcg)
 
 
 def vma_read_ahead_one(s: System, entry: SwpEntry, target: SwpEntry, vma: Vma) -> None:
