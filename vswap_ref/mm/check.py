@@ -365,10 +365,12 @@ def check_memsw(memcg: Memcg, memory: int, swap: int) -> None:
 
 
 def check_no_lock_held(s: System) -> None:
-    """No function returned with a lock."""
+    """No function returned with a lock, or with a device pinned."""
     locked = [ci.index for si in s.swap.info for ci in si.cluster_info if ci.lock.locked()]
     expect(not locked, "no cluster lock leaked", clusters=locked)
     expect(not any(mm.ptl.locked() for mm in s.mms), "no page-table lock leaked")
+    pinned = {si.type: si.users.count for si in s.swap.info if not si.users.is_zero}
+    expect(not pinned, "no pin of a device leaked", pins=pinned)
 
 
 def check_extents(si: SwapInfo) -> None:

@@ -21,7 +21,7 @@ from .shmem_swap import shmem_get_folio
 from .slot_reclaim import folio_free_swap, free_swap_cache
 from .state import Folio, Mm, ShmemInode, SwapInfo, System, Vma
 from .swap_cache import folio_matches_swap_entry, swap_cache_get_folio, swap_cache_get_shadow
-from .swap_device import get_swap_device, put_swap_device
+from .swap_device import put_swap_entry, tryget_swap_entry
 from .swap_map import __swap_count, swap_free_nr, swapcache_clear, swapcache_prepare
 from .swap_read import mem_cgroup_swapin_charge_folio
 from .types import (
@@ -129,16 +129,17 @@ def map_new_anon_folio(s: System, vmf: VmFault, folio: Folio) -> None:
 def do_swap_page(s: System, vmf: VmFault) -> int:
     """The page is swapped out: bring it back and map it.  SIGBUS if its content was lost (a poison marker)."""
     entry = pte_to_swp_entry(vmf.pte)
-    si = get_swap_device(s, entry)
-    if si is None:
+    swapoff_locked, si = tryget_swap_entry(s, entry)
+    if not swapoff_locked:
         return 0 if is_swap_pte(vmf.pte) else VM_FAULT_SIGBUS
+    assert si is not None
     folio = swap_cache_get_folio(s, entry)
     if folio is not None:
         swap_update_readahead(s, folio, vmf.vma, vmf.addr)
         ret = map_swapped_in(s, vmf, si, entry, folio, bypass=False)
     else:
         ret = do_swap_page_major(s, vmf, si, entry)
-    put_swap_device(si)
+    put_swap_entry(s, entry, si)
     return ret
 
 

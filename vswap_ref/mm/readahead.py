@@ -9,8 +9,8 @@ from __future__ import annotations
 from .folio import folio_put
 from .page_io import swap_read_folio
 from .pagetable import PTE_TABLE_MASK, PTE_TABLE_SHIFT
-from .state import Folio, Memcg, SwapInfo, System, Vma
-from .swap_device import get_swap_device, put_swap_device, swp_swap_info
+from .state import Folio, Memcg, System, Vma
+from .swap_device import put_swap_entry, swp_swap_info, tryget_swap_entry
 from .swap_read import __read_swap_cache_async
 from .types import SWP_OFFSET_MASK, Pte, SwpEntry, is_swap_pte, pte_to_swp_entry, swp_entry, swp_type
 
@@ -69,11 +69,11 @@ def read_target(s: System, entry: SwpEntry, memcg: Memcg) -> Folio | None:
 
 def read_swap_cache_async(s: System, entry: SwpEntry, memcg: Memcg) -> Folio | None:
     """A folio for the entry with its read started, with a reference; None if that is impossible."""
-    si = get_swap_device(s, entry)
-    if si is None:
+    swapoff_locked, si = tryget_swap_entry(s, entry)
+    if not swapoff_locked:
         return None
     folio = read_target(s, entry, memcg)
-    put_swap_device(si)
+    put_swap_entry(s, entry, si)
     return folio
 
 
@@ -120,14 +120,13 @@ def swap_vma_readahead(s: System, entry: SwpEntry, vma: Vma, addr: int) -> Folio
 
 def vma_read_ahead_one(s: System, entry: SwpEntry, target: SwpEntry, vma: Vma) -> None:
     """One PTE of the window.  The caller's pin covers only the target's device; another one is pinned here."""
-    other: SwapInfo | None = None
-    if swp_type(entry) != swp_type(target):
-        other = get_swap_device(s, entry)
-        if other is None:
-            return
+    foreign = swp_type(entry) != swp_type(target)
+    swapoff_locked, si = tryget_swap_entry(s, entry) if foreign else (False, None)
+    if foreign and not swapoff_locked:
+        return
     read_ahead_one(s, entry, vma.mm.memcg, target=entry == target)
-    if other is not None:
-        put_swap_device(other)
+    if swapoff_locked:
+        put_swap_entry(s, entry, si)
 
 
 def swapin_readahead(s: System, entry: SwpEntry, vma: Vma, addr: int) -> Folio | None:

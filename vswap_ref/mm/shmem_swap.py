@@ -17,7 +17,7 @@ from .shmem import shmem_add_to_page_cache, shmem_delete_from_page_cache, shmem_
 from .state import Folio, Memcg, ShmemInode, SwapInfo, System
 from .swap_alloc import folio_alloc_swap
 from .swap_cache import swap_cache_del_folio, swap_cache_get_folio, swap_cache_get_shadow
-from .swap_device import get_swap_device, put_swap_device
+from .swap_device import put_swap_entry, tryget_swap_entry
 from .swap_io import folio_wait_writeback
 from .swap_map import swap_free, swap_shmem_alloc, swapcache_clear, swapcache_prepare
 from .swap_read import mem_cgroup_swapin_charge_folio
@@ -96,12 +96,13 @@ def shmem_swapin_folio(s: System, inode: ShmemInode, index: int, memcg: Memcg, f
     swap = radix_to_swp_entry(radswap)
     if is_poisoned_swp_entry(swap):
         return None, -EIO
-    si = get_swap_device(s, swap)
+    swapoff_locked, si = tryget_swap_entry(s, swap)
     order = shmem_confirm_swap(inode, index, swap)
-    if si is None:
+    if not swapoff_locked:
         return None, -EEXIST if order < 0 else -EINVAL
+    assert si is not None
     folio, err = swapin_pinned(s, inode, index, si, swap, memcg, fault) if order >= 0 else (None, -EEXIST)
-    put_swap_device(si)
+    put_swap_entry(s, swap, si)
     return folio, err
 
 

@@ -152,3 +152,19 @@ def swap_range_alloc(s: System, si: SwapInfo, nr: int) -> bool:
     wanted = swap_usage_add(s, si, nr) and vm_swap_full(s)
     s.swap.nr_swap_pages -= nr
     return wanted
+
+
+def tryget_swap_entry(s: System, entry: SwpEntry) -> tuple[bool, SwapInfo | None]:
+    """Lock swapoff out of an entry: (success, device); after success, put_swap_entry exactly once.
+
+    Fails for entry 0, an unknown device, an offset beyond its end, or while swapoff runs.  Nothing of the entry is
+    freed meanwhile, but the slot itself may be freed and used again.  May be held across sleeping, by many at once.
+    """
+    si = get_swap_device(s, entry)
+    return si is not None, si
+
+
+def put_swap_entry(s: System, entry: SwpEntry, si: SwapInfo | None) -> None:
+    """Undo a successful tryget_swap_entry.  The pin covers the whole device, so any entry of it will do."""
+    assert si is not None
+    put_swap_device(si)

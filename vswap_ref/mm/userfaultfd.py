@@ -7,7 +7,7 @@ Kernel home: mm/userfaultfd.c.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from errno import EAGAIN, EBUSY, EEXIST, ENOENT, ENOMEM
+from errno import EAGAIN, EBUSY, EEXIST, EFAULT, ENOENT, ENOMEM
 
 from .fault import pte_folio
 from .folio import folio_put, folio_trylock, folio_unlock
@@ -15,8 +15,9 @@ from .huge_memory import split_folio
 from .pagetable import PTE_TABLE_MASK, PTE_TABLE_SHIFT, pte_alloc
 from .state import Folio, SwapInfo, System, Vma
 from .swap_cache import folio_matches_swap_entry, swap_cache_get_folio
-from .swap_device import get_swap_device, put_swap_device
+from .swap_device import put_swap_entry, tryget_swap_entry
 from .types import (
+    PTE_PRESENT,
     PTE_SOFT_DIRTY,
     PTE_SWP_EXCLUSIVE,
     SWAP_HAS_CACHE,
@@ -96,11 +97,12 @@ def move_swapped_page(s: System, move: PageMove) -> int:
     if not move.pte & PTE_SWP_EXCLUSIVE:
         return -EBUSY
     entry = pte_to_swp_entry(move.pte)
-    si = get_swap_device(s, entry)
-    if si is None:
+    swapoff_locked, si = tryget_swap_entry(s, entry)
+    if not swapoff_locked:
         return -EAGAIN
+    assert si is not None
     err = move_swapped_pinned(s, move, si, entry)
-    put_swap_device(si)
+    put_swap_entry(s, entry, si)
     return err
 
 
@@ -118,7 +120,10 @@ def move_swapped_pinned(s: System, move: PageMove, si: SwapInfo, entry: SwpEntry
 
 
 def move_pages_ptes(s: System, vma: Vma, addr: int, src_addr: int) -> int:
-    """Move one page.  Returns 0, -EEXIST (the destination is taken), -ENOENT (no page), -ENOMEM, -EBUSY or -EAGAIN."""
+    """Move one page.
+
+    Returns 0, -EEXIST (the destination is taken), -ENOENT (no page), -EFAULT (a lost page), -ENOMEM, -EBUSY or -EAGAIN.
+    """
     mm = vma.mm
     src, dst = mm.pgd.get(src_addr >> PTE_TABLE_SHIFT), pte_alloc(s, mm, addr)
     if dst is None:
@@ -131,6 +136,8 @@ def move_pages_ptes(s: System, vma: Vma, addr: int, src_addr: int) -> int:
     move = PageMove(vma, addr, src, src_addr & PTE_TABLE_MASK, dst, addr & PTE_TABLE_MASK, pte)
     if is_swap_pte(pte):
         return move_swapped_page(s, move)
+    if not pte & PTE_PRESENT:
+        return -EFAULT
     folio = pte_folio(s, pte)
     if folio is not None:
         return move_present_pte(s, move, folio)

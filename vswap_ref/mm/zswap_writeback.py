@@ -15,7 +15,7 @@ from .folio import folio_put, folio_unlock
 from .memcg import MAX_RECLAIM_RETRIES, mem_cgroup_zswap_writeback_enabled, memcg_subtree
 from .state import Folio, Memcg, System, ZswapEntry
 from .swap_cache import swap_cache_del_folio
-from .swap_device import get_swap_device, put_swap_device
+from .swap_device import put_swap_entry, tryget_swap_entry
 from .swap_io import __swap_writepage
 from .swap_read import __read_swap_cache_async
 from .types import SwpEntry, swp_offset
@@ -27,11 +27,11 @@ def zswap_writeback_entry(s: System, entry: ZswapEntry, swpentry: SwpEntry) -> i
 
     Returns 0, -EEXIST (a swap-in is under way or done, or swapoff), -ENOMEM (no memory, or the entry is gone) or -EIO.
     """
-    si = get_swap_device(s, swpentry)
-    if si is None:
+    swapoff_locked, si = tryget_swap_entry(s, swpentry)
+    if not swapoff_locked:
         return -EEXIST
     folio, allocated = __read_swap_cache_async(s, swpentry, s.memcg.root, reclaim=False)
-    put_swap_device(si)
+    put_swap_entry(s, swpentry, si)
     if folio is None:
         return -ENOMEM
     if not allocated:
