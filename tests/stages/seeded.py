@@ -29,7 +29,7 @@ def boot(stage: int) -> Any:
     return vr.at(stage).Kernel(ram="512K", swap=devices, zswap=vr.Zswap("lz4", max_pool_percent=5), debug=True)
 
 
-def run(stage: int, seed: int, steps: int = 250) -> dict[str, Any]:
+def run(stage: int, seed: int, steps: int = 150) -> dict[str, Any]:
     """Write, read, fork, move, share, advise, reclaim, swapoff, swapon at random; return what can be seen."""
     rng, kernel, seen = random.Random(seed), boot(stage), []
     app = kernel.spawn("app", kernel.cgroup("job", memory_max="96K"))

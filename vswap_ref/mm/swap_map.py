@@ -277,3 +277,11 @@ def folio_swapped(s: System, folio: Folio) -> bool:
         swapped = si.swap_map[offset] & ~SWAP_HAS_CACHE != 0
     swap_cluster_unlock(ci)
     return swapped
+
+
+def is_swap_cached(s: System, entry: SwpEntry) -> bool:
+    """The slot is held by the swap cache, or by a swap-in that is under way.  Reads one byte, without a lock.
+
+    The entry must be valid and its device pinned: nothing is checked.  No reference is taken, nothing looked up.
+    """
+    return bool(s.swap.info[entry >> SWP_TYPE_SHIFT].swap_map[entry & SWP_OFFSET_MASK] & SWAP_HAS_CACHE)

@@ -16,18 +16,8 @@ from .pagetable import PTE_TABLE_MASK, PTE_TABLE_SHIFT, pte_alloc
 from .state import Folio, SwapInfo, System, Vma
 from .swap_cache import folio_matches_swap_entry, swap_cache_get_folio
 from .swap_device import put_swap_entry, tryget_swap_entry
-from .types import (
-    PTE_PRESENT,
-    PTE_SOFT_DIRTY,
-    PTE_SWP_EXCLUSIVE,
-    SWAP_HAS_CACHE,
-    Pte,
-    SwpEntry,
-    is_swap_pte,
-    pte_pfn,
-    pte_to_swp_entry,
-    swp_offset,
-)
+from .swap_map import is_swap_cached
+from .types import PTE_PRESENT, PTE_SOFT_DIRTY, PTE_SWP_EXCLUSIVE, Pte, SwpEntry, is_swap_pte, pte_pfn, pte_to_swp_entry
 
 
 @dataclass(slots=True)
@@ -86,7 +76,7 @@ def move_swap_pte(s: System, move: PageMove, si: SwapInfo, folio: Folio | None) 
             if not folio_matches_swap_entry(folio, entry):
                 return -EAGAIN
             folio_rehome(folio, move.vma, move.addr)
-        elif si.swap_map[swp_offset(entry)] & SWAP_HAS_CACHE:
+        elif is_swap_cached(s, entry):
             return -EAGAIN
         move.finish()
     return 0

@@ -40,7 +40,9 @@ def page_cost(store: str = "device", memcg: str | None = "v2", stage: int | str 
 
     ``stage``: None is the latest.
     """
-    kernel = kernel_class(stage)(ram="4M", swap=[Ssd("8M")], zswap="lz4" if store == "zswap" else None, memcg=memcg, page_cluster=0)
+    kernel = kernel_class(stage)(
+        ram="4M", swap=[Ssd("8M")], zswap="lz4" if store == "zswap" else None, memcg=memcg, page_cluster=0
+    )
     app = kernel.spawn("app")
     first, heap = app.mmap(PAGE_SIZE), app.mmap(PAGE_SIZE)
     for mapping, content in ((first, CONTENT["device"]), (heap, CONTENT[store])):
