@@ -119,6 +119,23 @@ def test_a_page_of_a_large_folio_is_split_off() -> None:
     assert again.read_page(3)[:1] == b"\x04"
 
 
+def test_a_lost_page_stays() -> None:
+    """Its mark says that touching it is an error; it cannot be moved away from there."""
+    device = vr.Ssd("512K")
+    kernel = Kernel(ram="512K", swap=[device], page_cluster=0)
+    source, target = pair(kernel)
+    source.process.madvise(source, "pageout")
+    kernel.drain()
+    kernel.reclaim("64K")
+    device.fail_reads(times=1)
+    kernel.swapoff(0)
+    assert source.where()[0] == "lost"
+    with pytest.raises(OSError, match="EFAULT"):
+        source.process.move_pages(source, target)
+    assert source.process.move_pages(source, target, PAGE_SIZE) == 3 * PAGE_SIZE
+    kernel.check()
+
+
 def move_error(source: Mapping, target: Mapping, page: int) -> int:
     """Move one page; the error number, or 0."""
     try:

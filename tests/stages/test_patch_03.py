@@ -79,7 +79,13 @@ def test_swapoff_does_not_free_under_a_pin() -> None:
     assert set(heap.where()) == {"resident"}
     assert len(si.swap_map) == si.max > 0
     assert AT.module("swap_map").__dict__["__swap_count"](s, 1) == 0
-    with pytest.raises(AT.kernel.InvariantError, match="pin"):
+
+
+def test_the_checker_finds_a_leaked_pin() -> None:
+    """A pin that outlives its operation would keep swapoff waiting for ever."""
+    kernel, _ = swapped()
+    AT.module("swap_device").tryget_swap_entry(kernel.system, 1)
+    with pytest.raises(AT.kernel.InvariantError, match="no pin of a device leaked"):
         kernel.check()
 
 
@@ -170,7 +176,11 @@ def test_shared_memory_that_cannot_pin() -> None:
     try:
         assert swap.shmem_swapin_folio(*swapin) == (None, -errno.EEXIST)
         s.swap.info[0].users.resurrect()
+        kernel.drain()
+        kernel.reclaim("256K")
+        before = kernel.vmstat.snapshot()
         assert swap.shmem_swapin_folio(*swapin) == (None, -errno.EEXIST)
+        assert kernel.vmstat.snapshot() == before
     finally:
         swap.shmem_confirm_swap = confirm
     assert s.swap.info[0].users.count == 0
