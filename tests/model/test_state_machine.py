@@ -263,6 +263,21 @@ class SwapMachine(RuleBasedStateMachine):
             assert len(process.mincore(process.mappings[0])) == PAGES
             assert process.rss == before
 
+    @rule(process=processes, first=st.integers(0, PAGES - 1), last=st.integers(1, PAGES))
+    def move_pages(self, process: Process, first: int, last: int) -> None:
+        """Move pages to another mapping, page by page, and back; shared and empty ones stay."""
+        if process in self.kernel.processes:
+            here, there = process.mappings[0], process.mmap(PAGES * PAGE_SIZE)
+            for page in range(first, last):
+                span = (page * PAGE_SIZE, (page + 1) * PAGE_SIZE)
+                try:
+                    process.move_pages(here, there, *span)
+                except OSError:
+                    continue
+                assert here.where()[page] == "unmapped"
+                assert process.move_pages(there, here, *span) == PAGE_SIZE
+            there.munmap()
+
     @rule(process=processes, advice=st.sampled_from(["hugepage", "nohugepage"]))
     def advise(self, process: Process, advice: str) -> None:
         """Ask for large folios, or for none."""

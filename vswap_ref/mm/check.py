@@ -13,7 +13,7 @@ from vswap_ref.machine import PAGE_SIZE
 
 from .bridge import swp_slot_to_swp_entry
 from .memcg import memcg_lineage, memcg_subtree
-from .pagetable import ptep_get
+from .pagetable import PTE_TABLE_MASK, ptep_get, table_ranges
 from .state import Folio, Memcg, ShmemInode, SwapInfo, System
 from .swap_continuation import swp_swapcount
 from .swap_device import swap_usage_in_pages
@@ -67,6 +67,7 @@ def check(s: System) -> None:
     check_folios(s)
     check_lists(s)
     check_mms(s)
+    check_anon_rmap(s)
     check_shmem(s)
     check_zswap(s)
     check_memcgs(s)
@@ -267,6 +268,18 @@ def check_mms(s: System) -> None:
         expect(mm.shmempages == shared, "MM_SHMEMPAGES = present PTEs, shared", counter=mm.shmempages, ptes=shared)
 
 
+def check_anon_rmap(s: System) -> None:
+    """A mapped anonymous folio knows the address and the family of mappings where its PTEs are found."""
+    for vma in (vma for mm in s.mms for vma in mm.vmas if vma.file is None):
+        for table, start, end in table_ranges(vma.mm, vma.start, vma.end):
+            first = start & PTE_TABLE_MASK
+            for addr, pte in enumerate(table[first : first + end - start], start):
+                folio = s.memory.mem_map[pte >> PTE_SHIFT] if pte & PTE_PRESENT and pte >> PTE_SHIFT else None
+                if folio is not None:
+                    right = folio.anon_vma is vma.anon_vma and folio.index + (pte >> PTE_SHIFT) - folio.pfn == addr
+                    expect(right, "a folio knows its address", pfn=folio.pfn, index=folio.index, address=addr)
+
+
 def check_zswap(s: System) -> None:
     """Trees, lists and counters name the same entries."""
     stored = [(index, entry) for trees in s.zswap.trees.values() for tree in trees for index, entry in tree.items()]
@@ -353,10 +366,12 @@ def check_memsw(memcg: Memcg, memory: int, swap: int) -> None:
 
 
 def check_no_lock_held(s: System) -> None:
-    """No function returned with a lock."""
+    """No function returned with a lock, or with a device pinned."""
     locked = [ci.index for si in s.swap.info for ci in si.cluster_info if ci.lock.locked()]
     expect(not locked, "no cluster lock leaked", clusters=locked)
     expect(not any(mm.ptl.locked() for mm in s.mms), "no page-table lock leaked")
+    pinned = {si.type: si.users.count for si in s.swap.info if not si.users.is_zero}
+    expect(not pinned, "no pin of a device leaked", pins=pinned)
 
 
 def check_extents(si: SwapInfo) -> None:

@@ -410,6 +410,17 @@ class IoState:
     queues: dict[int, RequestQueue] = field(default_factory=dict)
 
 
+@dataclass(slots=True, eq=False)
+class KernelDirs:
+    """Directories that subsystems make for users, name -> names of the files in it.
+
+    ``sysfs_mm`` are those in /sys/kernel/mm, ``debugfs`` those at the root of debugfs; None: it is switched off.
+    """
+
+    sysfs_mm: dict[str, list[str]] = field(default_factory=dict)
+    debugfs: dict[str, list[str]] | None = field(default_factory=dict)
+
+
 @dataclass(slots=True)
 class Config:
     """What is chosen at boot."""
@@ -455,6 +466,9 @@ class System:
     power: PowerState = field(default_factory=PowerState)
     mms: dict[Mm, None] = field(default_factory=dict)
     cpu: int = 0
+    dirs: KernelDirs = field(default_factory=KernelDirs)
+    log: list[str] = field(default_factory=list)
+    """What printk has written."""
 
 
 @dataclass(slots=True, eq=False)
