@@ -32,7 +32,7 @@ from .types import (
     swp_offset,
     swp_tb_is_folio,
 )
-from .zswap_pool import swap_zswap_tree
+from .zswap_pool import is_zswapped
 
 MAX_FAULT_RETRIES = 8
 
@@ -102,7 +102,7 @@ def swap_location(s: System, entry: SwpEntry) -> str:
     zeromap = si.zeromap
     if zeromap is not None and zeromap.test(swp_offset(entry)):
         return "zero"
-    if swap_zswap_tree(s, entry).load(swp_offset(entry)) is not None:
+    if is_zswapped(s, entry):
         return "zswap"
     return "swapfile"
 

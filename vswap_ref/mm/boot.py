@@ -3,19 +3,7 @@
 
 from __future__ import annotations
 
-from vswap_ref.machine import (
-    MEMCG_STAT,
-    MTHP_STAT,
-    PAGE_SIZE,
-    VMSTAT,
-    ZSWAP_DEBUGFS,
-    Clock,
-    Counters,
-    Faults,
-    Locks,
-    PerCpu,
-    Rcu,
-)
+from vswap_ref.machine import MEMCG_STAT, MTHP_STAT, PAGE_SIZE, VMSTAT, Clock, Counters, Faults, Locks, PerCpu, Rcu
 
 from .cost import COST_OF_PATH
 from .folio import setup_per_zone_wmarks
@@ -33,9 +21,9 @@ from .state import (
     SwapState,
     System,
     ThpState,
-    ZswapState,
 )
 from .thp import THP_ORDERS_ALL_ANON, orders_descending
+from .zswap_pool import zswap_setup
 
 FAULT_SITES = {
     "folio_alloc": "a page frame (alloc_pages)",
@@ -43,13 +31,9 @@ FAULT_SITES = {
     "vzalloc": "a per-slot array at swapon",
     "kvzalloc_zeromap": "the zero bitmap at swapon",
     "kvcalloc_cluster_info": "the cluster headers at swapon",
-    "kvzalloc_zswap_trees": "zswap's trees at swapon",
     "swap_table_alloc": "the swap table of a cluster",
     "swap_continuation_alloc": "a count continuation page",
-    "xa_node": "a node of a zswap tree",
     "shmem_xa_node": "a node of a shared object's page cache",
-    "zs_malloc": "an object in the compressed pool",
-    "zswap_entry_cache_alloc": "a zswap entry",
     "signal": "no allocation: a signal interrupts swapoff",
 }
 
@@ -79,7 +63,7 @@ def boot(config: Config, ram_bytes: int, locks: str, online_cpus: list[int]) -> 
             lock_kinds.spinlock("swap_avail_lock"),
             PerCpu(online_cpus, PercpuSwapCluster, lambda: lock_kinds.local_lock("percpu_swap_cluster")),
         ),
-        zswap=ZswapState(Counters(ZSWAP_DEBUGFS)),
+        zswap=zswap_setup(faults),
         thp=ThpState({order: Counters(MTHP_STAT) for order in orders_descending(THP_ORDERS_ALL_ANON)}),
         io=IoState(),
         hooks=Hooks(try_to_free_mem_cgroup_pages, try_to_free_pages),

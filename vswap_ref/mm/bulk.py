@@ -97,16 +97,21 @@ def enter_swap_ptes(s: System, mm: Mm, addr: int, folio: Folio) -> int:
 
 def zswap_store_alike(s: System, folio: Folio, page: bytes) -> bool:
     """Store a folio whose pages are all ``page``: one compressed object, entered for each slot.  False if refused."""
-    pool, offset, nr = s.zswap.pool, swp_offset(folio.swap), 1 << folio.order
+    pool, nr = s.zswap.pool, 1 << folio.order
     if pool is None or is_folio_zero_filled(folio) or not s.zswap.enabled or not zswap_may_store(s, folio):
         return False
     packed = zswap_compress(s, page, folio.memcg, pool)
     if packed is None:
         return False
     entry = ZswapEntry(folio.swap, len(packed), pool, packed, folio.memcg)
-    swap_zswap_tree(s, folio.swap).store_range(offset, nr, entry)
+    zswap_enter_range(s, entry, nr)
     account_alike(s, entry, nr)
     return True
+
+
+def zswap_enter_range(s: System, entry: ZswapEntry, nr: int) -> None:
+    """Enter one compressed object for ``nr`` slots from its own on, all without one."""
+    swap_zswap_tree(s, entry.swpentry).store_range(swp_offset(entry.swpentry), nr, entry)
 
 
 def account_alike(s: System, entry: ZswapEntry, nr: int) -> None:

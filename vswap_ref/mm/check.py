@@ -39,10 +39,11 @@ from .types import (
     radix_to_swp_entry,
     swap_count,
     swp_entry,
-    swp_offset,
     swp_tb_is_folio,
     swp_tb_pfn,
+    swp_type,
 )
+from .zswap_pool import is_zswapped, zswap_items
 
 
 class InvariantError(AssertionError):
@@ -153,8 +154,7 @@ def check_free_slot(s: System, si: SwapInfo, entry: SwpEntry, offset: int) -> No
     ids = s.swap.cgroup.get(si.type)
     clean = not si.zeromap.test(offset) and swap_table_get(si, offset) == 0 and (ids is None or not ids[offset])
     expect(clean, "free slot is clean", entry=hex(entry), word=swap_table_get(si, offset))
-    tree = s.zswap.trees[si.type][offset >> 14]
-    expect(tree.load(offset) is None, "free slot has no zswap entry", entry=hex(entry))
+    expect(not is_zswapped(s, entry), "free slot has no zswap entry", entry=hex(entry))
 
 
 def check_used_slot(s: System, si: SwapInfo, entry: SwpEntry, offset: int) -> None:
@@ -268,11 +268,13 @@ def check_mms(s: System) -> None:
 
 def check_zswap(s: System) -> None:
     """Trees, lists and counters name the same entries."""
-    stored = [(index, entry) for trees in s.zswap.trees.values() for tree in trees for index, entry in tree.items()]
+    stored = list(zswap_items(s))
     listed = [entry for memcg in memcg_subtree(s.memcg.root) for entry in memcg.zswap_lru]
     expect(len(stored) == s.zswap.stored_pages, "stored_pages = tree entries", counter=s.zswap.stored_pages)
     expect({id(entry) for _, entry in stored} == {id(entry) for entry in listed}, "zswap lists = trees")
-    expect(all(index == swp_offset(e.swpentry) for index, e in stored), "zswap entry is at its offset")
+    expect(all(entry == zentry.swpentry for entry, zentry in stored), "zswap entry is where its swap entry leads")
+    used = {si.type for si in s.swap.info if si.bdev is not None}
+    expect({swp_type(entry) for entry, _ in stored} <= used, "zswap has pages of devices in use only", used=used)
     pool = sum(-(-entry.length // 16) * 16 for _, entry in stored)
     expect(s.zswap.pool_bytes == pool, "pool bytes = objects", counter=s.zswap.pool_bytes, objects=pool)
     check_zswap_pools(s, {id(entry.pool) for _, entry in stored})

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from vswap_ref.machine import PAGE_SIZE, XArray
+from vswap_ref.machine import PAGE_SIZE
 
-from .state import SwapInfo, System, ZswapEntry
+from .state import SwapInfo, System
 from .types import SWAP_MAP_BAD, SWAPFILE_CLUSTER
 
 SIZEOF_SWAP_CLUSTER_INFO = 32
@@ -35,8 +35,7 @@ class LedgerRow(NamedTuple):
 def memory_ledger(s: System) -> list[LedgerRow]:
     """Every kind of swap metadata with its bytes."""
     devices = [si for si in s.swap.info if si.bdev is not None]
-    trees = [tree for type_trees in s.zswap.trees.values() for tree in type_trees]
-    return [*slot_array_rows(s, devices), *cluster_rows(devices), *zswap_rows(s, trees)]
+    return [*slot_array_rows(s, devices), *cluster_rows(devices), *zswap_rows(s)]
 
 
 def vmalloc_bytes(size: int) -> int:
@@ -76,8 +75,9 @@ def cluster_rows(devices: list[SwapInfo]) -> list[LedgerRow]:
     ]
 
 
-def zswap_rows(s: System, trees: list[XArray[ZswapEntry]]) -> list[LedgerRow]:
+def zswap_rows(s: System) -> list[LedgerRow]:
     """What finds a compressed page: tree heads, their nodes, and the entries; not the compressed bytes themselves."""
+    trees = [tree for type_trees in s.zswap.trees.values() for tree in type_trees]
     return [
         LedgerRow("zswap tree heads", AT_SWAPON, 0, SIZEOF_XARRAY * len(trees)),
         LedgerRow("zswap trees", WITH_USE, SIZEOF_WORD * sum(map(len, trees)), sum(tree.nbytes for tree in trees)),

@@ -12,7 +12,7 @@ from vswap_ref.machine import PAGE_SIZE
 
 from .folio import folio_mark_dirty, folio_unlock
 from .memcg import obj_cgroup_charge_zswap, obj_cgroup_may_zswap
-from .state import Folio, Memcg, System, ZswapPool
+from .state import Folio, Memcg, System, ZswapEntry, ZswapPool
 from .types import SwpEntry, swp_entry_add, swp_offset
 from .zswap_pool import (
     swap_zswap_tree,
@@ -22,7 +22,6 @@ from .zswap_pool import (
     zswap_decompress,
     zswap_entry_alloc,
     zswap_entry_free,
-    zswap_invalidate,
     zswap_lru_add,
     zswap_never_enabled,
 )
@@ -42,10 +41,18 @@ def zswap_store(s: System, folio: Folio) -> bool:
         return True
     if s.zswap.enabled and s.zswap.reached_full:
         s.zswap.shrink_queued = True
-    if s.zswap.stored_pages:
-        for i in range(nr):
-            zswap_invalidate(s, swp_entry_add(folio.swap, i))
+    zswap_erase_folio(s, folio.swap, nr)
     return False
+
+
+def zswap_erase_folio(s: System, swpentry: SwpEntry, nr: int) -> None:
+    """Free what zswap has of ``nr`` slots; their tree is locked for each, whether there is anything or not."""
+    for i in range(nr):
+        entry = swp_entry_add(swpentry, i)
+        s.cost["zswap_tree_erase"] += 1
+        old = swap_zswap_tree(s, entry).erase(swp_offset(entry))
+        if old is not None:
+            zswap_entry_free(s, old)
 
 
 def zswap_may_store(s: System, folio: Folio) -> bool:
@@ -68,10 +75,7 @@ def zswap_store_pages(s: System, folio: Folio, nr: int) -> bool:
 
 
 def zswap_store_page(s: System, swpentry: SwpEntry, data: bytes, memcg: Memcg | None, pool: ZswapPool) -> bool:
-    """Compress a page and enter it in the tree in place of an older copy.
-
-    Putting it on the LRU comes last: only then can writeback find it.
-    """
+    """Compress a page and enter it in the tree in place of an older copy."""
     packed = zswap_compress(s, data, memcg, pool)
     if packed is None:
         return False
@@ -87,11 +91,29 @@ def zswap_store_page(s: System, swpentry: SwpEntry, data: bytes, memcg: Memcg | 
         return False
     if old is not None:
         zswap_entry_free(s, old)
+    zswap_publish(s, entry)
+    return True
+
+
+def zswap_publish(s: System, entry: ZswapEntry) -> None:
+    """Charge and count a stored entry; putting it on the LRU comes last: only then can writeback find it."""
     obj_cgroup_charge_zswap(s, entry)
     s.zswap.stored_pages += 1
     if entry.length == PAGE_SIZE:
         s.zswap.stored_incompressible += 1
     zswap_lru_add(s, entry)
+
+
+def zswap_fill(s: System, folio: Folio, entry: ZswapEntry) -> bool:
+    """Decompress an entry into a folio, and count it; False if it does not decompress."""
+    data = zswap_decompress(s, entry)
+    if data is None:
+        return False
+    folio.data[:] = data
+    folio.uptodate = True
+    s.vmstat["zswpin"] += 1
+    if entry.memcg is not None:
+        entry.memcg.stat["zswpin"] += 1
     return True
 
 
@@ -111,15 +133,9 @@ def zswap_load(s: System, folio: Folio) -> int:
     entry = tree.load(offset)
     if entry is None:
         return -ENOENT
-    data = zswap_decompress(s, entry)
-    if data is None:
+    if not zswap_fill(s, folio, entry):
         folio_unlock(folio)
         return -EIO
-    folio.data[:] = data
-    folio.uptodate = True
-    s.vmstat["zswpin"] += 1
-    if entry.memcg is not None:
-        entry.memcg.stat["zswpin"] += 1
     if folio.swapcache:
         folio_mark_dirty(folio)
         s.cost["zswap_tree_erase"] += 1

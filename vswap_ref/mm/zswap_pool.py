@@ -7,17 +7,18 @@ up to 16 bytes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from errno import ENOMEM
 
-from vswap_ref.machine import PAGE_SIZE, XArray
+from vswap_ref.machine import PAGE_SIZE, ZSWAP_DEBUGFS, Counters, Faults, XArray
 
 from .memcg import mem_cgroup_zswap_writeback_enabled, obj_cgroup_uncharge_zswap, online_ancestor
-from .state import Memcg, System, ZswapEntry, ZswapPool
-from .types import SwpEntry, swp_offset, swp_type
+from .state import Memcg, System, ZswapEntry, ZswapPool, ZswapState
+from .types import SwpEntry, swp_entry, swp_offset, swp_type
 from .zswap_pools import zswap_compressor_param_set, zswap_pool_destroy
 
-SWAP_ADDRESS_SPACE_SHIFT = 14
-SWAP_ADDRESS_SPACE_PAGES = 1 << SWAP_ADDRESS_SPACE_SHIFT
+ZSWAP_ADDRESS_SPACE_SHIFT = 14
+ZSWAP_ADDRESS_SPACE_PAGES = 1 << ZSWAP_ADDRESS_SPACE_SHIFT
 ZSMALLOC_GRANULE = 16
 
 
@@ -34,6 +35,21 @@ def zswap_max_pages(s: System) -> int:
 def zswap_accept_thr_pages(s: System) -> int:
     """After the limit was hit nothing is accepted until the pool is down to this (pages)."""
     return zswap_max_pages(s) * s.zswap.accept_threshold_percent // 100
+
+
+ZSWAP_FAULT_SITES = {
+    "kvzalloc_zswap_trees": "zswap's trees at swapon",
+    "xa_node": "a node of a zswap tree",
+    "zs_malloc": "an object in the compressed pool",
+    "zswap_entry_cache_alloc": "a zswap entry",
+}
+
+
+def zswap_setup(faults: Faults) -> ZswapState:
+    """zswap at boot, still off: its counters, and its allocations that can be made to fail."""
+    for site, doc in ZSWAP_FAULT_SITES.items():
+        faults.declare(site, doc)
+    return ZswapState(Counters(ZSWAP_DEBUGFS))
 
 
 def zswap_check_limits(s: System) -> bool:
@@ -64,7 +80,7 @@ def zswap_swapon(s: System, type_: int, max_pages: int) -> int:
     """Make the trees of a device, one per 16,384 slots.  Returns 0 or -ENOMEM."""
     if s.faults.should_fail("kvzalloc_zswap_trees"):
         return -ENOMEM
-    nr_trees = -(-max_pages // SWAP_ADDRESS_SPACE_PAGES)
+    nr_trees = -(-max_pages // ZSWAP_ADDRESS_SPACE_PAGES)
     s.zswap.trees[type_] = [XArray(s.faults, "xa_node") for _ in range(nr_trees)]
     return 0
 
@@ -77,7 +93,20 @@ def zswap_swapoff(s: System, type_: int) -> None:
 
 def swap_zswap_tree(s: System, entry: SwpEntry) -> XArray[ZswapEntry]:
     """The tree of an entry; the index in it is the full slot offset."""
-    return s.zswap.trees[swp_type(entry)][swp_offset(entry) >> SWAP_ADDRESS_SPACE_SHIFT]
+    return s.zswap.trees[swp_type(entry)][swp_offset(entry) >> ZSWAP_ADDRESS_SPACE_SHIFT]
+
+
+def zswap_items(s: System) -> Iterator[tuple[SwpEntry, ZswapEntry]]:
+    """All compressed pages, each with the swap entry that finds it."""
+    for type_, trees in s.zswap.trees.items():
+        for tree in trees:
+            for offset, entry in tree.items():
+                yield swp_entry(type_, offset), entry
+
+
+def is_zswapped(s: System, entry: SwpEntry) -> bool:
+    """True if zswap has a page.  For displays and checks: looking from outside costs nothing."""
+    return swap_zswap_tree(s, entry).load(swp_offset(entry)) is not None
 
 
 def zs_object_size(length: int) -> int:
