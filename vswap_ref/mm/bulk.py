@@ -23,9 +23,9 @@ from .state import Folio, Memcg, Mm, System, Vma, ZswapEntry
 from .swap_alloc import folio_alloc_swap
 from .swap_io import swap_io_wait_one
 from .swap_map import __swap_duplicate
-from .types import PMD_ORDER, PTE_SWP_EXCLUSIVE, PTRS_PER_PTE, pte_move_swp_offset, swp_entry_to_pte, swp_offset
+from .types import PMD_ORDER, PTE_SWP_EXCLUSIVE, PTRS_PER_PTE, pte_move_swp_offset, swp_entry_to_pte
 from .zswap import zswap_may_store
-from .zswap_pool import swap_zswap_tree, zs_object_size, zswap_compress
+from .zswap_pool import zs_object_size, zswap_compress, zswap_tree_index
 
 
 def swap_out_mapping(s: System, vma: Vma, page: bytes) -> int:
@@ -111,7 +111,7 @@ def zswap_store_alike(s: System, folio: Folio, page: bytes) -> bool:
 
 def zswap_enter_range(s: System, entry: ZswapEntry, nr: int) -> None:
     """Enter one compressed object for ``nr`` slots from its own on, all without one."""
-    swap_zswap_tree(s, entry.swpentry).store_range(swp_offset(entry.swpentry), nr, entry)
+    s.zswap.tree.store_range(zswap_tree_index(entry.swpentry), nr, entry)
 
 
 def account_alike(s: System, entry: ZswapEntry, nr: int) -> None:

@@ -76,10 +76,13 @@ def cluster_rows(devices: list[SwapInfo]) -> list[LedgerRow]:
 
 
 def zswap_rows(s: System) -> list[LedgerRow]:
-    """What finds a compressed page: tree heads, their nodes, and the entries; not the compressed bytes themselves."""
-    trees = [tree for type_trees in s.zswap.trees.values() for tree in type_trees]
+    """What finds a compressed page: head and nodes of the tree, and the entries; not the compressed bytes themselves."""
+    tree = s.zswap.tree
     return [
-        LedgerRow("zswap tree heads", AT_SWAPON, 0, SIZEOF_XARRAY * len(trees)),
-        LedgerRow("zswap trees", WITH_USE, SIZEOF_WORD * sum(map(len, trees)), sum(tree.nbytes for tree in trees)),
+        LedgerRow("zswap tree heads", AT_BOOT, 0, SIZEOF_XARRAY),
+        LedgerRow("zswap trees", WITH_USE, SIZEOF_WORD * len(tree), tree.nbytes),
         LedgerRow("zswap entries", WITH_USE, 0, SIZEOF_ZSWAP_ENTRY * s.zswap.stored_pages),
     ]
+
+
+AT_BOOT = "at boot"

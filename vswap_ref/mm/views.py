@@ -120,7 +120,8 @@ def cluster_row(s: System, si: SwapInfo, index: int) -> dict[str, object]:
     for offset in slots:
         zero = si.zeromap is not None and si.zeromap.test(offset)
         saved = any(start <= offset < end for start, end in image)
-        kinds.append("image" if saved else slot_kind(si.swap_map[offset], zero, is_zswapped(s, swp_entry(si.type, offset))))
+        zswapped = is_zswapped(s, swp_entry(si.type, offset))
+        kinds.append("image" if saved else slot_kind(si.swap_map[offset], zero, zswapped))
     names = ("none", "free", "nonfull", "frag", "full", "discard")
     row = {"cluster": index, "list": names[ci.flags], "order": ci.order, "count": ci.count, "slots": kinds}
     return row | cluster_room(si, ci)

@@ -13,15 +13,17 @@ from vswap_ref.machine import PAGE_SIZE
 from .folio import folio_mark_dirty, folio_unlock
 from .memcg import obj_cgroup_charge_zswap, obj_cgroup_may_zswap
 from .state import Folio, Memcg, System, ZswapEntry, ZswapPool
-from .types import SwpEntry, swp_entry_add, swp_offset
+from .types import SwpEntry, swp_entry_add
 from .zswap_pool import (
-    swap_zswap_tree,
     zs_free,
     zswap_check_limits,
     zswap_compress,
     zswap_decompress,
     zswap_entry_alloc,
+    zswap_entry_erase,
     zswap_entry_free,
+    zswap_entry_load,
+    zswap_entry_store,
     zswap_lru_add,
     zswap_never_enabled,
 )
@@ -48,9 +50,7 @@ def zswap_store(s: System, folio: Folio) -> bool:
 def zswap_erase_folio(s: System, swpentry: SwpEntry, nr: int) -> None:
     """Free what zswap has of ``nr`` slots; their tree is locked for each, whether there is anything or not."""
     for i in range(nr):
-        entry = swp_entry_add(swpentry, i)
-        s.cost["zswap_tree_erase"] += 1
-        old = swap_zswap_tree(s, entry).erase(swp_offset(entry))
+        old = zswap_entry_erase(s, swp_entry_add(swpentry, i))
         if old is not None:
             zswap_entry_free(s, old)
 
@@ -75,16 +75,15 @@ def zswap_store_pages(s: System, folio: Folio, nr: int) -> bool:
 
 
 def zswap_store_page(s: System, swpentry: SwpEntry, data: bytes, memcg: Memcg | None, pool: ZswapPool) -> bool:
-    """Compress a page and enter it in the tree in place of an older copy."""
+    """Compress a page and enter it in place of an older copy."""
     packed = zswap_compress(s, data, memcg, pool)
     if packed is None:
         return False
     entry = zswap_entry_alloc(s, swpentry, packed, memcg)
     if entry is None:
         return False
-    s.cost["zswap_tree_store"] += 1
     try:
-        old = swap_zswap_tree(s, swpentry).store(swp_offset(swpentry), entry)
+        old = zswap_entry_store(s, swpentry, entry)
     except MemoryError:
         s.zswap.debugfs["reject_alloc_fail"] += 1
         zs_free(s, entry)
@@ -127,10 +126,7 @@ def zswap_load(s: System, folio: Folio) -> int:
     if folio.order:
         folio_unlock(folio)
         return -EINVAL
-    offset = swp_offset(folio.swap)
-    tree = swap_zswap_tree(s, folio.swap)
-    s.cost["zswap_tree_load"] += 1
-    entry = tree.load(offset)
+    entry = zswap_entry_load(s, folio.swap)
     if entry is None:
         return -ENOENT
     if not zswap_fill(s, folio, entry):
@@ -138,8 +134,7 @@ def zswap_load(s: System, folio: Folio) -> int:
         return -EIO
     if folio.swapcache:
         folio_mark_dirty(folio)
-        s.cost["zswap_tree_erase"] += 1
-        tree.erase(offset)
+        zswap_entry_erase(s, folio.swap)
         zswap_entry_free(s, entry)
     folio_unlock(folio)
     return 0
