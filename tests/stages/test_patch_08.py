@@ -53,7 +53,7 @@ def test_swapon_has_one_reason_less_to_fail() -> None:
     """Before, no memory for zswap's array made it fail; now there is no such allocation."""
     k = vr.at(BEFORE).Kernel(ram="8M", zswap="lz4")
     k.faults.fail("kvzalloc_zswap_trees")
-    with pytest.raises(OSError) as error:
+    with pytest.raises(OSError, match="swapon") as error:
         k.swapon(vr.Ssd("1M"))
     assert error.value.errno == errno.ENOMEM
     k = STAGE.Kernel(ram="8M", zswap="lz4")

@@ -76,7 +76,7 @@ def cluster_rows(devices: list[SwapInfo]) -> list[LedgerRow]:
 
 
 def zswap_rows(s: System) -> list[LedgerRow]:
-    """What finds a compressed page: head and nodes of the tree, and the entries; not the compressed bytes themselves."""
+    """What finds a compressed page: the tree's head and nodes, and the entries; not the compressed bytes."""
     tree = s.zswap.tree
     return [
         LedgerRow("zswap tree heads", AT_BOOT, 0, SIZEOF_XARRAY),

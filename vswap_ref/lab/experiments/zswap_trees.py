@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import FunctionType
 
 from vswap_ref.display import Table
-from vswap_ref.kernel import Kernel
+from vswap_ref.kernel import Kernel, Thp
 from vswap_ref.lab.paging import kernel_class, stage_name
 from vswap_ref.machine import PAGE_SIZE, Ssd
 from vswap_ref.series.stages import LoadedStage
