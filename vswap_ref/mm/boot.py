@@ -23,7 +23,7 @@ from .state import (
     ThpState,
 )
 from .thp import THP_ORDERS_ALL_ANON, orders_descending
-from .zswap_pool import zswap_setup
+from .zswap_pool import zswap_boot
 
 FAULT_SITES = {
     "folio_alloc": "a page frame (alloc_pages)",
@@ -63,7 +63,7 @@ def boot(config: Config, ram_bytes: int, locks: str, online_cpus: list[int]) -> 
             lock_kinds.spinlock("swap_avail_lock"),
             PerCpu(online_cpus, PercpuSwapCluster, lambda: lock_kinds.local_lock("percpu_swap_cluster")),
         ),
-        zswap=zswap_setup(faults),
+        zswap=zswap_boot(faults),
         thp=ThpState({order: Counters(MTHP_STAT) for order in orders_descending(THP_ORDERS_ALL_ANON)}),
         io=IoState(),
         hooks=Hooks(try_to_free_mem_cgroup_pages, try_to_free_pages),

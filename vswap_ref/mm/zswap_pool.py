@@ -41,7 +41,7 @@ ZSWAP_FAULT_SITES = {
 }
 
 
-def zswap_setup(faults: Faults) -> ZswapState:
+def zswap_boot(faults: Faults) -> ZswapState:
     """zswap at boot, still off: its counters, its tree, and its allocations that can be made to fail."""
     for site, doc in ZSWAP_FAULT_SITES.items():
         faults.declare(site, doc)
