@@ -8,6 +8,7 @@ from types import FunctionType
 
 from vswap_ref.display import Table
 from vswap_ref.kernel import Kernel, Thp
+from vswap_ref.lab.metadata import metadata_table
 from vswap_ref.lab.paging import kernel_class, stage_name
 from vswap_ref.machine import PAGE_SIZE, Ssd
 from vswap_ref.series.stages import LoadedStage
@@ -122,6 +123,35 @@ def freeing(stage: int | str | None = None, pages: int = 512, compressed_page: s
 
 PLACES = ("nowhere", "in the same block", "in another block", "on another device")
 """Where the compressed page of ``freeing`` may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSize:
+    """What finding compressed pages costs on one device: nodes and bytes of the trees, bytes of their heads."""
+
+    stage: str
+    size: str
+    percent: int
+    entries: int
+    nodes: int
+    heads: int
+
+    def __repr__(self) -> str:
+        share = f", {self.nodes * NODE_BYTES / self.entries:.2f} bytes a page" if self.entries else ""
+        return (
+            f"stage {self.stage}, {self.size}, {self.percent} % used: {self.entries:,} pages, {self.nodes:,} nodes"
+            f"{share}; heads {self.heads:,} bytes"
+        )
+
+    def _repr_html_(self) -> str:
+        return f"<p>{self!r}</p>"
+
+
+def index_size(stage: int | str | None = None, size: str = "64M", percent: int = 100) -> IndexSize:
+    """Fill a device with compressed pages to a share, and count the nodes that find them."""
+    (point,) = metadata_table(size, stage, percents=[percent], backends=["zswap"]).points
+    nodes = point.ledger["zswap trees"][1] // NODE_BYTES
+    return IndexSize(stage_name(stage), size, percent, point.entries, nodes, point.ledger["zswap tree heads"][1])
 
 
 def tree_nodes(kernel: Kernel) -> int:
