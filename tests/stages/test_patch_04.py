@@ -9,7 +9,7 @@ from zswap_life import life, parent
 
 import vswap_ref as vr
 from vswap_ref.kernel import Thp
-from vswap_ref.lab.experiments.zswap_trees import callers
+from vswap_ref.lab.experiments.zswap_trees import callers, failing_store, freeing
 from vswap_ref.machine import PAGE_SIZE
 
 STAGE = vr.at(4)
@@ -130,3 +130,19 @@ def test_a_large_folio_is_stored_whole_or_not_at_all(site: str, nth: int) -> Non
     assert (k.system.zswap.stored_pages, k.system.zswap.pool_bytes, k.vmstat["pswpout"]) == (0, 0, 16)
     k.check()
     assert [heap.read_page(page) for page in range(16)] == data
+
+
+def test_the_clean_up_locks_the_tree_for_every_page() -> None:
+    """Each page stored before the failing one was stored under the lock; then all 16 are erased under it."""
+    for fails_at in (1, 8, 16):
+        record = failing_store(fails_at, 4)
+        assert (record.stored_before, record.locks) == (fails_at - 1, fails_at - 1 + 16)
+        assert (record.left, record.written) == (0, 16)
+
+
+def test_one_compressed_page_in_the_block_makes_freeing_dear() -> None:
+    """512 locks for 512 slots, none if it is anywhere else."""
+    assert freeing(4, 512, "in the same block").locks == 512
+    assert freeing(4, 512, "in another block").locks == freeing(4, 512, "nowhere").locks == 0
+    with pytest.raises(ValueError, match="compressed_page='here'"):
+        freeing(4, 512, "here")

@@ -13,7 +13,7 @@ from zswap_life import life, parent
 
 import vswap_ref as vr
 from vswap_ref.lab import metadata_table
-from vswap_ref.lab.experiments.zswap_trees import freeing, nodes_for_one_page, scattered
+from vswap_ref.lab.experiments.zswap_trees import freeing, index_size, nodes_for_one_page, scattered
 
 STAGE, BEFORE = vr.at(8), parent(8)
 
@@ -155,14 +155,10 @@ def test_an_exit_with_100_000_pages() -> None:
 
 def test_a_full_device_needs_a_few_nodes_less() -> None:
     """1 GiB: 16 trees of 256 leaves, 4 nodes above and a root before; one tree of 4,096 leaves after."""
-    trees = [
-        metadata_table("1G", stage, percents=[100], backends=["zswap"]).points[0].ledger["zswap trees"]
-        for stage in (BEFORE, 8)
-    ]
-    assert [(letter, exact // 576) for letter, exact in trees] == [
-        (8 * 262_143, 16 * (256 + 4 + 1)),
-        (8 * 262_143, 4096 + 64 + 1),
-    ]
+    before, after = index_size(BEFORE, "1G"), index_size(8, "1G")
+    assert (before.nodes, before.heads) == (16 * (256 + 4 + 1), 16 * 16)
+    assert (after.nodes, after.heads) == (4096 + 64 + 1, 16)
+    assert before.entries == after.entries == 262_143
 
 
 @pytest.mark.slow
