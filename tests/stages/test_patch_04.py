@@ -146,3 +146,21 @@ def test_one_compressed_page_in_the_block_makes_freeing_dear() -> None:
     assert freeing(4, 512, "in another block").locks == freeing(4, 512, "nowhere").locks == 0
     with pytest.raises(ValueError, match="compressed_page='here'"):
         freeing(4, 512, "here")
+
+
+def test_a_page_stored_again_replaces_its_older_copy() -> None:
+    """Out, changed in the swap cache, out again: the first entry is handed back, and freed."""
+    k = STAGE.Kernel(ram="4M", swap=[vr.Ssd("4M")], zswap="lz4")
+    s, pool, folios = k.system, STAGE.module("zswap_pool"), STAGE.module("folio")
+    folio = folios.folio_alloc(s)
+    folio.swapbacked = folio.uptodate = True
+    folios.folio_lock(folio)
+    assert STAGE.module("swap_alloc").folio_alloc_swap(s, folio) == 0
+    stored = []
+    for text in (b"first", b"second"):
+        folio.data[:] = text * 512 + bytes(PAGE_SIZE - 512 * len(text))
+        assert STAGE.module("zswap").zswap_store(s, folio)
+        stored.append(pool.zswap_entry_load(s, folio.swap))
+    assert stored[0] is not stored[1]
+    assert list(s.memcg.root.zswap_lru) == [stored[1]]
+    assert (s.zswap.stored_pages, s.zswap.pool_bytes) == (1, pool.zs_object_size(stored[1].length))
