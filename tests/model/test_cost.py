@@ -16,6 +16,8 @@ Kernel = BASE.Kernel
 
 OUT = {"ci_lock": 6, "local_lock": 1, "atomic": 2, "memcg_ref": 1}
 """Slot, cache, one more user for the PTE, "does anybody use it?", out of the cache, cache flag."""
+DEVICE = {"xa_lock": 1}
+"""A page that goes to the device locks zswap's tree, to drop an older copy."""
 IN = {"ci_lock": 4, "rcu_lock": 3, "memcg_lookup": 1}
 """In use?, cache flag, cache, one user less; look-ups in the cache by the fault and by the read, and the owner."""
 FREE = {"ci_lock": 3, "rcu_lock": 1, "atomic": 2, "memcg_ref": 1, "memcg_lookup": 1}
@@ -26,7 +28,7 @@ FREE |= {"memcg_uncharge_calls": 1, "phys_free_calls": 1, "phys_free_slots": 1}
 @pytest.mark.parametrize(
     ("store", "out", "back", "free"),
     [
-        ("device", {}, {}, {}),
+        ("device", DEVICE, {}, {}),
         ("zero", {}, {}, {}),
         ("zswap", {"xa_lock": 1}, {"xa_load": 1, "xa_lock": 1, "rcu_lock": 4, "zswap_free": 1}, {"xa_lock": 1}),
     ],
@@ -43,7 +45,7 @@ def test_the_life_of_a_page(store: str, out: dict[str, int], back: dict[str, int
 def test_without_cgroups_none_is_looked_up() -> None:
     """No reference, no look-up, no uncharge; the rest is the same."""
     record = page_cost("device", memcg=None)
-    for step, with_cgroups in zip(record.steps.values(), (OUT, IN, FREE), strict=True):
+    for step, with_cgroups in zip(record.steps.values(), (OUT | DEVICE, IN, FREE), strict=True):
         rest = {name: nr for name, nr in with_cgroups.items() if not name.startswith("memcg")}
         rest["rcu_lock"] = rest.get("rcu_lock", 0) - with_cgroups.get("memcg_lookup", 0)
         assert step == {name: nr for name, nr in rest.items() if nr}

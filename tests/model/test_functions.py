@@ -32,6 +32,7 @@ from vswap_ref.mm.swap_map import __swap_duplicate, swap_duplicate, swap_free, s
 from vswap_ref.mm.swapon import swap_flags, swapon
 from vswap_ref.mm.types import SWAP_HAS_CACHE, SWAP_MAP_SHMEM, pte_to_swp_entry, swp_offset
 from vswap_ref.mm.workingset import pack_shadow, workingset_refault
+from vswap_ref.mm.zswap_pool import zswap_items
 from vswap_ref.mm.zswap_writeback import zswap_shrinker_scan
 
 TEXT = b"some text " * 409 + bytes(6)
@@ -242,7 +243,8 @@ def test_swapoff_brings_everything_back_and_frees_the_arrays(zswap: str) -> None
     s = kernel.system
     si = s.swap.info[0]
     assert (s.swap.total_swap_pages, s.swap.nr_swap_pages, app.mm.swapents) == (0, 0, 0)
-    assert not any((si.swap_map, si.cluster_info, si.continuation, s.swap.cgroup, s.zswap.trees, s.swap.mmlist))
+    assert not any((si.swap_map, si.cluster_info, si.continuation, s.swap.cgroup, s.swap.mmlist))
+    assert not list(zswap_items(s))
     assert s.zswap.stored_pages == s.zswap.pool_bytes == 0
     assert [heap.read_page(page) for page in range(16)] == contents
 

@@ -20,7 +20,7 @@ from vswap_ref.mm.swap_device import swap_usage_in_pages
 from vswap_ref.mm.swap_map import swap_entry_swapped, swapcache_prepare
 from vswap_ref.mm.swap_read import __read_swap_cache_async as read_swap_cache_async
 from vswap_ref.mm.types import SWAP_HAS_CACHE, SWAP_MAP_BAD, SwpEntry, swp_entry
-from vswap_ref.mm.zswap_pool import swap_zswap_tree, zswap_never_enabled
+from vswap_ref.mm.zswap_pool import is_zswapped, zswap_never_enabled
 
 TEXT = b"some text " * 409 + bytes(6)
 
@@ -139,13 +139,13 @@ def test_an_exclusive_load_frees_the_copy_but_not_the_slot() -> None:
     """The page is dirty, keeps its slot, and is compressed again into it though nobody changed it."""
     kernel, heap, si = booted(zswap="lz4")
     push_out(heap)
-    tree = swap_zswap_tree(kernel.system, swp_entry(0, 1))
-    assert tree.load(1) is not None
+    entry = swp_entry(0, 1)
+    assert is_zswapped(kernel.system, entry)
     heap.touch(0)
-    assert tree.load(1) is None
+    assert not is_zswapped(kernel.system, entry)
     assert si.swap_map[1] == SWAP_HAS_CACHE
     push_out(heap)
-    assert tree.load(1) is not None
+    assert is_zswapped(kernel.system, entry)
     assert kernel.vmstat["zswpout"] == 2
     assert swap_usage_in_pages(si) == 1
 

@@ -3,19 +3,7 @@
 
 from __future__ import annotations
 
-from vswap_ref.machine import (
-    MEMCG_STAT,
-    MTHP_STAT,
-    PAGE_SIZE,
-    VMSTAT,
-    ZSWAP_DEBUGFS,
-    Clock,
-    Counters,
-    Faults,
-    Locks,
-    PerCpu,
-    Rcu,
-)
+from vswap_ref.machine import MEMCG_STAT, MTHP_STAT, PAGE_SIZE, VMSTAT, Clock, Counters, Faults, Locks, PerCpu, Rcu
 
 from .cost import COST_OF_PATH
 from .folio import setup_per_zone_wmarks
@@ -34,9 +22,10 @@ from .state import (
     SwapState,
     System,
     ThpState,
-    ZswapState,
 )
+from .swap_init import swap_init
 from .thp import THP_ORDERS_ALL_ANON, orders_descending
+from .zswap_pool import zswap_boot
 
 FAULT_SITES = {
     "folio_alloc": "a page frame (alloc_pages)",
@@ -56,8 +45,8 @@ FAULT_SITES = {
 }
 
 
-def boot(config: Config, ram_bytes: int, locks: str, online_cpus: list[int]) -> System:
-    """A running kernel without swap devices; ``online_cpus`` stays the caller's, who keeps it up to date."""
+def start_kernel(config: Config, ram_bytes: int, locks: str, online_cpus: list[int]) -> System:
+    """The state of every subsystem, before any of them is initialised."""
     lock_kinds = Locks(locks)
     root = Memcg(1, "", None, Counters(MEMCG_STAT))
     faults = Faults()
@@ -77,7 +66,7 @@ def boot(config: Config, ram_bytes: int, locks: str, online_cpus: list[int]) -> 
         memory=memory,
         memcg=MemcgState(root, {1: root}, config.memcg is not None, config.memcg == "v1"),
         swap=swap_state(lock_kinds, online_cpus),
-        zswap=ZswapState(Counters(ZSWAP_DEBUGFS)),
+        zswap=zswap_boot(faults),
         thp=ThpState({order: Counters(MTHP_STAT) for order in orders_descending(THP_ORDERS_ALL_ANON)}),
         io=IoState(),
         hooks=Hooks(try_to_free_mem_cgroup_pages, try_to_free_pages),
@@ -93,6 +82,13 @@ def swap_state(locks: Locks, online_cpus: list[int]) -> SwapState:
         PerCpu(online_cpus, PercpuSwapCluster, lambda: locks.local_lock("percpu_swap_cluster")),
         SwapCache(locks.spinlock("swap_cache")),
     )
+
+
+def boot(config: Config, ram_bytes: int, locks: str, online_cpus: list[int]) -> System:
+    """A running kernel without swap devices; ``online_cpus`` stays the caller's, who keeps it up to date."""
+    s = start_kernel(config, ram_bytes, locks, online_cpus)
+    swap_init(s)
+    return s
 
 
 def zero_page() -> Folio:

@@ -131,8 +131,9 @@ def do_swap_page(s: System, vmf: VmFault) -> int:
     """The page is swapped out: bring it back and map it.  SIGBUS if its content was lost (a poison marker)."""
     entry = pte_to_swp_entry(vmf.pte)
     swapoff_locked, si = tryget_swap_entry(s, entry)
-    if not swapoff_locked or si is None:
+    if not swapoff_locked:
         return 0 if is_swap_pte(vmf.pte) else VM_FAULT_SIGBUS
+    assert si is not None
     folio = swap_cache_get_folio(s, entry)
     if folio is not None:
         swap_update_readahead(s, folio, vmf.vma, vmf.addr)

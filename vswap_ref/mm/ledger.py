@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from vswap_ref.machine import PAGE_SIZE, XArray
+from vswap_ref.machine import PAGE_SIZE
 
-from .state import SwapInfo, System, ZswapEntry
+from .state import SwapInfo, System
 from .types import SWAPFILE_CLUSTER
 
 SIZEOF_SWAP_CLUSTER_INFO = 32
@@ -35,8 +35,7 @@ class LedgerRow(NamedTuple):
 def memory_ledger(s: System) -> list[LedgerRow]:
     """Every kind of swap metadata with its bytes."""
     devices = [si for si in s.swap.info if si.bdev is not None]
-    trees = [tree for type_trees in s.zswap.trees.values() for tree in type_trees]
-    return [*slot_array_rows(s, devices), *cluster_rows(devices), swap_cache_row(s), *zswap_rows(s, trees)]
+    return [*slot_array_rows(s, devices), *cluster_rows(devices), swap_cache_row(s), *zswap_rows(s)]
 
 
 def vmalloc_bytes(size: int) -> int:
@@ -70,11 +69,12 @@ def cluster_rows(devices: list[SwapInfo]) -> list[LedgerRow]:
     ]
 
 
-def zswap_rows(s: System, trees: list[XArray[ZswapEntry]]) -> list[LedgerRow]:
-    """What finds a compressed page: tree heads, their nodes, and the entries; not the compressed bytes themselves."""
+def zswap_rows(s: System) -> list[LedgerRow]:
+    """What finds a compressed page: the tree's head and nodes, and the entries; not the compressed bytes."""
+    tree = s.zswap.tree
     return [
-        LedgerRow("zswap tree heads", AT_SWAPON, 0, SIZEOF_XARRAY * len(trees)),
-        LedgerRow("zswap trees", WITH_USE, SIZEOF_WORD * sum(map(len, trees)), sum(tree.nbytes for tree in trees)),
+        LedgerRow("zswap tree heads", AT_BOOT, 0, SIZEOF_XARRAY),
+        LedgerRow("zswap trees", WITH_USE, SIZEOF_WORD * len(tree), tree.nbytes),
         LedgerRow("zswap entries", WITH_USE, 0, SIZEOF_ZSWAP_ENTRY * s.zswap.stored_pages),
     ]
 
@@ -83,3 +83,6 @@ def swap_cache_row(s: System) -> LedgerRow:
     """The tree's entries, folios and shadows; its nodes."""
     xa = s.swap.cache.xa
     return LedgerRow("swap cache", WITH_USE, SIZEOF_WORD * len(xa), xa.nbytes)
+
+
+AT_BOOT = "at boot"

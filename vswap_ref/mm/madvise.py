@@ -55,7 +55,11 @@ def madvise_willneed(s: System, mm: Mm, start: int, end: int) -> int:
 
 
 def mincore_swap(s: System, entry: SwpEntry, shmem: bool) -> bool:
-    """A swapped-out page counts as resident if an uptodate folio is in the swap cache."""
+    """A swapped-out page counts as resident if an uptodate folio is in the swap cache.
+
+    An entry of a page table cannot vanish under its lock; one of a shared object is looked up without a lock, so
+    swapoff is locked out.
+    """
     swapoff_locked, si = tryget_swap_entry(s, entry) if shmem else (False, None)
     if shmem and not swapoff_locked:
         return False

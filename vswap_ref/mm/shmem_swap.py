@@ -99,8 +99,9 @@ def shmem_swapin_folio(s: System, inode: ShmemInode, index: int, memcg: Memcg, f
         return None, -EIO
     swapoff_locked, si = tryget_swap_entry(s, swap)
     order = shmem_confirm_swap(inode, index, swap)
-    if not swapoff_locked or si is None:
+    if not swapoff_locked:
         return None, -EEXIST if order < 0 else -EINVAL
+    assert si is not None
     folio, err = swapin_pinned(s, inode, index, si, swap, memcg, fault) if order >= 0 else (None, -EEXIST)
     put_swap_entry(s, swap, si)
     return folio, err

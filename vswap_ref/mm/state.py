@@ -363,9 +363,10 @@ class ZswapEntry:
 
 @dataclass(slots=True, eq=False)
 class ZswapState:
-    """zswap's parameters, pools, one array of trees per device (2**14 slots a tree) and debugfs counters."""
+    """zswap's parameters, pools, the tree of all compressed pages (index: the swap entry) and debugfs counters."""
 
     debugfs: Counters
+    tree: XArray[ZswapEntry]
     enabled: bool = False
     ever_enabled: bool = False
     max_pool_percent: int = 20
@@ -376,7 +377,6 @@ class ZswapState:
     """All pools: the current one, to which new pages go, first; the others only hold old entries."""
     next_shrink: Memcg | None = None
     """Where the shrink worker goes on (zswap_next_shrink)."""
-    trees: dict[int, list[XArray[ZswapEntry]]] = field(default_factory=dict)
     reached_full: bool = False
     shrink_queued: bool = False
     stored_pages: int = 0

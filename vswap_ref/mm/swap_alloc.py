@@ -295,7 +295,7 @@ def folio_alloc_swap(s: System, folio: Folio) -> int:
     """Give a locked, uptodate folio an entry with slots behind it, and put it in the swap cache.
 
     Returns 0; -EINVAL for a folio larger than a cluster; -ENOMEM if no device has room (a large folio should be
-    split and tried again) or the cgroup is at swap.max.
+    split and tried again), the cgroup is at swap.max, or a node of the swap cache cannot be had.
     """
     assert folio.locked
     assert folio.uptodate
@@ -309,5 +309,7 @@ def folio_alloc_swap(s: System, folio: Folio) -> int:
         return -ENOMEM
     if not slot:
         return -ENOMEM
-    swap_cache_add_folio(s, folio, entry)
-    return 0
+    err, _ = swap_cache_add_folio(s, folio, entry)
+    if err:
+        put_swap_folio(s, folio, entry)
+    return err

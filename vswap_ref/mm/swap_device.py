@@ -154,15 +154,19 @@ def swap_range_alloc(s: System, si: SwapInfo, nr: int) -> bool:
 
 
 def tryget_swap_entry(s: System, entry: SwpEntry) -> tuple[bool, SwapInfo | None]:
-    """Keep swapoff away from an entry: (done, device)."""
+    """Lock swapoff out of an entry: (success, device); after success, put_swap_entry exactly once.
+
+    Fails for entry 0, an unknown device, an offset beyond its end, or while swapoff runs.  Nothing of the entry is
+    freed meanwhile, but the slot itself may be freed and used again.  May be held across sleeping, by many at once.
+    """
     si = swap_slot_tryget_swap_info(s, swp_entry_to_swp_slot(s, entry))
     return si is not None, si
 
 
 def put_swap_entry(s: System, entry: SwpEntry, si: SwapInfo | None) -> None:
-    """Undo tryget_swap_entry."""
-    if si is not None:
-        swap_slot_put_swap_info(si)
+    """Undo a successful tryget_swap_entry.  The pin covers the whole device, so any entry of it will do."""
+    assert si is not None
+    swap_slot_put_swap_info(si)
 
 
 def swap_slot_to_info(s: System, slot: SwpSlot) -> SwapInfo | None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .hibernate import count_swap_pages, find_first_swap, get_swap_page_of_type, swap_type_of, swapdev_block
+from .hibernate import count_swap_pages, find_first_swap, swap_slot_alloc_of_type, swap_type_of, swapdev_block
 from .slot_reclaim import folio_free_swap, free_folio_and_swap_cache, free_swap_and_cache_nr, free_swap_cache
 from .swap_alloc import folio_alloc_swap
 from .swap_cache import total_swapcache_pages
 from .swap_continuation import add_swap_count_continuation, swp_swapcount
-from .swap_device import get_swap_device, put_swap_device, vm_swap_full
+from .swap_device import swap_slot_put_swap_info, swap_slot_tryget_swap_info, vm_swap_full
 from .swap_extent import add_swap_extent, generic_swapfile_activate
 from .swap_io import swap_folio_sector
 from .swap_map import (
@@ -49,14 +49,14 @@ SWAP_H: dict[str, tuple[Callable[..., object], ...]] = {
         add_swap_extent,
         generic_swapfile_activate,
         vm_swap_full,
-        get_swap_page_of_type,
+        swap_slot_alloc_of_type,
         add_swap_count_continuation,
         swap_type_of,
         find_first_swap,
         count_swap_pages,
         swapdev_block,
-        get_swap_device,
+        swap_slot_tryget_swap_info,
         swap_folio_sector,
-        put_swap_device,
+        swap_slot_put_swap_info,
     ),
 }

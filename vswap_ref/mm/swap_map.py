@@ -13,6 +13,7 @@ from .bridge import swp_entry_to_swp_slot, swp_slot_to_swp_entry
 from .cluster import free_cluster, partial_free_cluster
 from .memcg import mem_cgroup_uncharge_swap
 from .state import Folio, SwapClusterInfo, SwapInfo, System
+from .swap_cache_tree import swap_cache_clear_shadow
 from .swap_continuation import add_swap_count_continuation, swap_count_continued
 from .swap_device import (
     __swap_slot_to_info,
@@ -22,7 +23,6 @@ from .swap_device import (
     swap_slot_to_info,
     swap_usage_sub,
 )
-from .swap_table import __swap_cache_clear_shadow
 from .types import (
     CLUSTER_MASK,
     COUNT_CONTINUED,
@@ -35,6 +35,7 @@ from .types import (
     SwpEntry,
     SwpSlot,
     swap_count,
+    swp_entry,
     swp_slot,
     swp_slot_offset,
 )
@@ -141,7 +142,7 @@ def swap_range_free(s: System, si: SwapInfo, offset: int, nr: int) -> None:
     if bdev.wants_free_notify and si.flags & SWP_BLKDEV:
         for i in range(offset, offset + nr):
             bdev.slot_free_notify(i)
-    __swap_cache_clear_shadow(si, offset, nr)
+    swap_cache_clear_shadow(s, swp_entry(si.type, offset), nr)
     s.cost["swap_range_free"] += 1
     if nr > 1:
         s.cost["further_slot_free"] += nr - 1
@@ -288,7 +289,10 @@ def folio_swapped(s: System, folio: Folio) -> bool:
 
 
 def is_swap_cached(s: System, entry: SwpEntry) -> bool:
-    """The cache, or a swap-in under way, holds the entry's slot; read without lock."""
+    """The slot is held by the swap cache, or by a swap-in that is under way.  Reads one byte, without a lock.
+
+    The entry must be valid and its device pinned: nothing is checked.  No reference is taken, nothing looked up.
+    """
     slot = swp_entry_to_swp_slot(s, entry)
     si = swap_slot_to_info(s, slot)
     assert si is not None

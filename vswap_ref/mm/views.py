@@ -31,10 +31,9 @@ from .types import (
     RadixEntry,
     is_poisoned_swp_entry,
     radix_to_swp_entry,
-    swp_offset,
     swp_slot,
 )
-from .zswap_pool import swap_zswap_tree, zswap_total_pages
+from .zswap_pool import is_zswapped, zswap_total_pages
 
 
 def refresh_vmstat(s: System) -> None:
@@ -120,10 +119,9 @@ def cluster_row(s: System, si: SwapInfo, index: int) -> dict[str, object]:
     kinds: list[str] = []
     image = s.power.swsusp_extents if s.power.root_swap == si.type else []
     for offset in slots:
-        entry = swp_slot_to_swp_entry(s, swp_slot(si.type, offset))
-        zswapped = swap_zswap_tree(s, entry).load(swp_offset(entry)) is not None
         zero = si.zeromap is not None and si.zeromap.test(offset)
         saved = any(start <= offset < end for start, end in image)
+        zswapped = is_zswapped(s, swp_slot_to_swp_entry(s, swp_slot(si.type, offset)))
         kinds.append("image" if saved else slot_kind(si.swap_map[offset], zero, zswapped))
     names = ("none", "free", "nonfull", "frag", "full", "discard")
     row = {"cluster": index, "list": names[ci.flags], "order": ci.order, "count": ci.count, "slots": kinds}
