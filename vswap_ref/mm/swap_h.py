@@ -26,37 +26,43 @@ from .swap_map import (
     swapcache_prepare,
 )
 
+LIFECYCLE: tuple[Callable[..., object], ...] = (
+    folio_alloc_swap,
+    folio_free_swap,
+    put_swap_folio,
+    swap_shmem_alloc,
+    swap_duplicate,
+    swapcache_prepare,
+    swap_free_nr,
+    free_swap_and_cache_nr,
+    __swap_count,
+    swap_entry_swapped,
+    swp_swapcount,
+)
+
+SWAP_CACHE: tuple[Callable[..., object], ...] = (
+    total_swapcache_pages,
+    free_folio_and_swap_cache,
+    free_swap_cache,
+)
+
+PHYSICAL: tuple[Callable[..., object], ...] = (
+    add_swap_extent,
+    generic_swapfile_activate,
+    vm_swap_full,
+    swap_slot_alloc_of_type,
+    add_swap_count_continuation,
+    swap_type_of,
+    find_first_swap,
+    count_swap_pages,
+    swapdev_block,
+    swap_slot_tryget_swap_info,
+    swap_folio_sector,
+    swap_slot_put_swap_info,
+)
+
 SWAP_H: dict[str, tuple[Callable[..., object], ...]] = {
-    "lifecycle (mm/swapfile.c)": (
-        folio_alloc_swap,
-        folio_free_swap,
-        put_swap_folio,
-        swap_shmem_alloc,
-        swap_duplicate,
-        swapcache_prepare,
-        swap_free_nr,
-        free_swap_and_cache_nr,
-        __swap_count,
-        swap_entry_swapped,
-        swp_swapcount,
-    ),
-    "swap cache (mm/swap_state.c)": (
-        total_swapcache_pages,
-        free_folio_and_swap_cache,
-        free_swap_cache,
-    ),
-    "physical allocator and device (mm/swapfile.c)": (
-        add_swap_extent,
-        generic_swapfile_activate,
-        vm_swap_full,
-        swap_slot_alloc_of_type,
-        add_swap_count_continuation,
-        swap_type_of,
-        find_first_swap,
-        count_swap_pages,
-        swapdev_block,
-        swap_slot_tryget_swap_info,
-        swap_folio_sector,
-        swap_slot_put_swap_info,
-    ),
+    "lifecycle (mm/swapfile.c)": LIFECYCLE,
+    "swap cache (mm/swap_state.c)": SWAP_CACHE,
+    "physical allocator and device (mm/swapfile.c)": PHYSICAL,
 }
