@@ -8,6 +8,8 @@ import vswap_ref as vr
 from vswap_ref.kernel import TEXT, InvariantError, Kernel, Process
 from vswap_ref.machine import PAGE_SIZE, BlockDevice, get_codec
 
+pytestmark = pytest.mark.stages(0)
+
 SLOTS = 2048
 
 

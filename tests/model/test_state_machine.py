@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 import vswap_ref as vr
 from vswap_ref.kernel import Cgroup, Kernel, Mapping, OutOfMemory, Process, Shmem
 from vswap_ref.machine import PAGE_SIZE, BlockDevice
+from vswap_ref.series import at
+from vswap_ref.series.stages import stages
 
 DEVICES: dict[str, Callable[[str, str], BlockDevice]] = {
     "disk": lambda size, name: vr.Disk(size, name, bad_pages=[5, 6, 20]),
@@ -45,6 +48,9 @@ CONTENTS = {
 class SwapMachine(RuleBasedStateMachine):
     """Processes write, read, fork, exit, are pushed out, share objects; devices come and go and fail; limits change."""
 
+    Kernel: type[Any] = Kernel
+    OutOfMemory: type[BaseException] = OutOfMemory
+
     processes = Bundle("processes")
     cgroups = Bundle("cgroups")
     objects = Bundle("objects")
@@ -65,7 +71,7 @@ class SwapMachine(RuleBasedStateMachine):
         """A small kernel, so that memory, swap and the pool all run full; or room for large folios in swap."""
         swap = [DEVICES[name](size, f"/dev/{name}{i}") for i, name in enumerate(devices)]
         parameters = vr.Zswap(zswap, max_pool_percent=pool_percent) if zswap else None
-        self.kernel = Kernel(ram="256K", swap=swap, zswap=parameters, locks=locks, memcg=memcg, thp=THP[thp])
+        self.kernel = self.Kernel(ram="256K", swap=swap, zswap=parameters, locks=locks, memcg=memcg, thp=THP[thp])
         self.oracle: dict[tuple[Process, int], bytes] = {}
         self.shared: dict[tuple[Shmem, int], bytes] = {}
         self.given_away: set[tuple[Process, int]] = set()
@@ -425,7 +431,7 @@ class SwapMachine(RuleBasedStateMachine):
         """Do something with a process's mapping (its own memory, or the one given); False if memory was out."""
         try:
             action(mapping or process.mappings[0])
-        except OutOfMemory:
+        except self.OutOfMemory:
             return False
         return True
 
@@ -467,7 +473,21 @@ class SwapMachine(RuleBasedStateMachine):
         assert not system.memcg.dying
 
 
-SwapMachine.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
-)
-TestSwapMachine = pytest.mark.slow(SwapMachine.TestCase)
+STAGES = [stage for stage in stages() if stage.isdigit()]
+EXAMPLES = 60 if os.environ.get("VSWAP_DEEP") else max(6, 60 // len(STAGES))
+"""Programs at each stage: the stages share what one stage would have, unless the run is deep."""
+
+
+def at_stage(stage: str) -> type[Any]:
+    """The test case of one stage."""
+    kernel = at(stage).kernel
+    body = {"Kernel": kernel.Kernel, "OutOfMemory": kernel.OutOfMemory, "__module__": __name__}
+    machine = type(f"SwapMachineAtStage{stage}", (SwapMachine,), body)
+    case: type[Any] = machine.TestCase
+    case.settings = settings(
+        max_examples=EXAMPLES, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+    return pytest.mark.slow(case)
+
+
+globals().update({f"TestSwapMachineAtStage{stage}": at_stage(stage) for stage in STAGES})
