@@ -15,6 +15,10 @@ ROOT = Path(__file__).parent.parent.parent
 PAGES = [
     "book/index.html",
     "book/functions.html",
+    "book/how-this-book-is-built.html",
+    "book/invariants.html",
+    "book/symbols.html",
+    "book/time-slider.html",
     *sorted(f"notebooks/{path.stem}.html" for path in (ROOT / "notebooks").glob("*.md")),
 ]
 
