@@ -112,7 +112,7 @@ def test_find_by_name_part_and_slip(index: list[Entry]) -> None:
 
 def test_command(capsys: pytest.CaptureFixture[str]) -> None:
     """One function as text and as JSON; an unknown one is an error in one line."""
-    assert main(["functions", "zswap_load"]) == 0
+    assert main(["functions", "zswap_load", "--stage", "0"]) == 0
     text = capsys.readouterr().out
     assert "vswap_ref/mm/zswap.py: zswap_load(s: System, folio: Folio) -> int" in text
     assert "notebooks/00-04-zswap.md" in text

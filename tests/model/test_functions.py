@@ -362,3 +362,17 @@ def test_check_sees_lists_and_processes_that_went_astray() -> None:
     del s.swap.mmlist[app.mm]
     with pytest.raises(vr.InvariantError, match="swapoff"):
         kernel.check()
+
+
+def test_an_image_and_the_end_of_a_device_at_stage_0() -> None:
+    """Functions of 6.19 that later patches rename or remove."""
+    kernel = vr.at(0).Kernel(ram="4M", swap=[vr.Ssd("8M")], zswap="lz4")
+    heap = kernel.spawn("app").mmap("64K")
+    for page in range(heap.pages):
+        heap.write_page(page, b"saved..." * 512)
+    with kernel.hibernate(4):
+        kernel.check()
+        assert kernel.swaps().rows[0]["Used"] == 4 * PAGE_SIZE
+    kernel.swapoff(0)
+    assert kernel.system.zswap.trees == {}
+    assert bytes(heap[0:5]) == b"saved"

@@ -33,14 +33,10 @@ FAULT_SITES = {
     "vzalloc": "a per-slot array at swapon",
     "kvzalloc_zeromap": "the zero bitmap at swapon",
     "kvcalloc_cluster_info": "the cluster headers at swapon",
-    "kvzalloc_zswap_trees": "zswap's trees at swapon",
     "swap_table_alloc": "the swap table of a cluster",
     "swap_cache_node": "a node of the swap cache's tree",
     "swap_continuation_alloc": "a count continuation page",
-    "xa_node": "a node of a zswap tree",
     "shmem_xa_node": "a node of a shared object's page cache",
-    "zs_malloc": "an object in the compressed pool",
-    "zswap_entry_cache_alloc": "a zswap entry",
     "signal": "no allocation: a signal interrupts swapoff",
 }
 

@@ -136,6 +136,8 @@ def without_bridges(text: str) -> str:
 def located(package: Path, lines: list[str]) -> Iterator[tuple[str, str, str]]:
     """mypy's messages with the function that each is about."""
     for line in lines:
+        if ": note: " in line:
+            continue
         match = re.match(r"(?:.*/)?vswap_ref/(mm/.*\.py):(\d+): error: (.*)$", line)
         if match is None:
             raise RuntimeError(f"mypy says something else than an error of the kernel: {line}")
