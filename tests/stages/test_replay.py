@@ -94,6 +94,7 @@ def test_a_changed_function_that_is_never_executed_turns_it_red(plant: Plant, mo
         return int(stage.module("folio").idle_helper()) if stage.id == "planted" else 1
 
     assert_same(latest(), "planted", also=call, **QUICK)
+    monkeypatch.setenv("VSWAP_DEEP", "1")
     with pytest.raises(AssertionError, match=r"idle_helper is reached: take it out of `unreachable`"):
         assert_same(latest(), "planted", also=call, unreachable={"idle_helper"}, **QUICK)
     with pytest.raises(AssertionError, match="what `also` returns differs: 1, 2"):
