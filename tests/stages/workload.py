@@ -164,7 +164,8 @@ class Play:
     def tour(self) -> None:
         """Every operation once, in an order in which each finds work to do."""
         for part in (self.image, self.groups_and_processes, self.out_and_in, self.shared_memory, self.split,
-                     self.zswap_changes, self.failures, self.devices_change, self.unusual_looks):  # fmt: skip
+                     self.moved_pages, self.zswap_changes, self.failures, self.devices_change,
+                     self.unusual_looks):  # fmt: skip
             part()
             self.look()
 
@@ -300,6 +301,21 @@ class Play:
         self.do("unlink", shm.unlink)
         self.do("unlink again", shm.unlink)
         self.do("state", lambda: (shm.name, shm.linked, shm.size))
+
+    def moved_pages(self) -> None:
+        """Pages move to another mapping, from swap, from the swap cache and from memory, where the face can do it."""
+        process = self.kernel.processes[0]
+        if hasattr(process, "move_pages"):
+            target = self.do("mmap", process.mmap, self.pages * PAGE_SIZE)
+            source = process.mappings[0]
+            for page in range(0, self.pages, 2):
+                self.write(source, page)
+            self.do("pageout", process.madvise, source, "pageout", 0, 8 * PAGE_SIZE)
+            for page in range(self.pages):
+                span = page * PAGE_SIZE, (page + 1) * PAGE_SIZE
+                self.do(f"move page {page}", process.move_pages, source, target, *span)
+                self.do("read moved", target.read_page, page)
+            self.do("munmap", target.munmap)
 
     def zswap_changes(self) -> None:
         """Another compressor, a full pool, writeback, off and on again, in between pages go out and come in."""
