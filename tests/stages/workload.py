@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import random
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,13 +101,14 @@ def shown(value: object) -> str:
 class Play:
     """One kernel in the hands of a random user."""
 
-    def __init__(self, stage: LoadedStage, name: str, seed: int) -> None:
+    def __init__(self, stage: LoadedStage, name: str, seed: int, sites: Collection[str] = ()) -> None:
         world = WORLDS[name]
         self.name, self.pages, self.steps = name, world.pages, list[Step]()
         self.rng = random.Random(f"{name} {seed}")
         self.refusals = (OSError, ValueError, IndexError, stage.OutOfMemory)
         thp = stage.Thp(world.thp, SMALL_FOLIOS, defrag="always")
         self.kernel = stage.Kernel(**{"ram": "1M", "thp": thp, **world.options})
+        self.sites = sorted(sites or self.kernel.faults.docs)
         self.spares: list[BlockDevice] = []
         self.groups: list[Any] = []
         for device in world.devices():
@@ -163,7 +164,8 @@ class Play:
     def tour(self) -> None:
         """Every operation once, in an order in which each finds work to do."""
         for part in (self.image, self.groups_and_processes, self.out_and_in, self.shared_memory, self.split,
-                     self.zswap_changes, self.failures, self.devices_change, self.unusual_looks):  # fmt: skip
+                     self.moved_pages, self.zswap_changes, self.failures, self.devices_change,
+                     self.unusual_looks):  # fmt: skip
             part()
             self.look()
 
@@ -300,6 +302,21 @@ class Play:
         self.do("unlink again", shm.unlink)
         self.do("state", lambda: (shm.name, shm.linked, shm.size))
 
+    def moved_pages(self) -> None:
+        """Pages move to another mapping, from swap, from the swap cache and from memory, where the face can do it."""
+        process = self.kernel.processes[0]
+        if hasattr(process, "move_pages"):
+            target = self.do("mmap", process.mmap, self.pages * PAGE_SIZE)
+            source = process.mappings[0]
+            for page in range(0, self.pages, 2):
+                self.write(source, page)
+            self.do("pageout", process.madvise, source, "pageout", 0, 8 * PAGE_SIZE)
+            for page in range(self.pages):
+                span = page * PAGE_SIZE, (page + 1) * PAGE_SIZE
+                self.do(f"move page {page}", process.move_pages, source, target, *span)
+                self.do("read moved", target.read_page, page)
+            self.do("munmap", target.munmap)
+
     def zswap_changes(self) -> None:
         """Another compressor, a full pool, writeback, off and on again, in between pages go out and come in."""
         for group in self.groups:
@@ -315,9 +332,10 @@ class Play:
 
     def failures(self) -> None:
         """Every site where something can fail, and every kind of device request, fails while pages move."""
-        sites = sorted(self.kernel.faults.docs)
         devices = list(self.kernel.devices.values())
-        arms = [(f"fail {site}", lambda site=site: self.kernel.faults.fail(site, nth=2, times=2)) for site in sites]
+        arms = [
+            (f"fail {site}", lambda site=site: self.kernel.faults.fail(site, nth=2, times=2)) for site in self.sites
+        ]
         arms += [(f"fail_reads {d.name}", lambda d=d: d.fail_reads(times=2)) for d in devices]
         arms += [(f"fail_writes {d.name}", lambda d=d: d.fail_writes(times=2)) for d in devices]
         process = self.kernel.processes[0]
@@ -505,7 +523,7 @@ class Play:
 
     def random_failure(self) -> None:
         """Something fails soon."""
-        self.kernel.faults.fail(self.rng.choice(sorted(self.kernel.faults.docs)), self.rng.randint(1, 9))
+        self.kernel.faults.fail(self.rng.choice(self.sites), self.rng.randint(1, 9))
         for device in self.kernel.devices.values():
             if self.rng.random() < 0.2:
                 device.fail_writes(nth=self.rng.randint(1, 9))
@@ -534,11 +552,17 @@ class Play:
         self.look()
 
 
-def play(stage: LoadedStage, seed: int = 0, nr_steps: int = 150, worlds: Iterable[str] = WORLDS) -> list[Step]:
-    """The whole workload on one stage; returns its steps."""
+def play(
+    stage: LoadedStage,
+    seed: int = 0,
+    nr_steps: int = 150,
+    worlds: Iterable[str] = WORLDS,
+    sites: Collection[str] = (),
+) -> list[Step]:
+    """The whole workload on one stage; returns its steps.  ``sites``: where allocations fail (empty: everywhere)."""
     steps: list[Step] = []
     for name in worlds:
-        run = Play(stage, name, seed)
+        run = Play(stage, name, seed, sites)
         run.tour()
         run.wander(nr_steps)
         run.farewell()
