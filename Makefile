@@ -60,6 +60,7 @@ nb: $(STAMP) ## execute notebooks: make nb NB=00-04
 bench: $(STAMP) ## measure, as ratios within one run
 	@$(BIN)/python -m benchmarks
 	@$(BIN)/vswap-ref real-kernel data/real-kernel/counters.csv
+	@$(PYTEST) -n 2 -q --deep tests/model/test_state_machine.py tests/stages
 
 .PHONY: lock
 lock: ## renew requirements.lock (maintainers)

@@ -12,6 +12,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "book")]
 
 from function_page import expand  # noqa: E402
 from patch_lexer import PatchLexer  # noqa: E402
+from stage_pages import PAGES  # noqa: E402
 
 from vswap_ref import __version__  # noqa: E402
 
@@ -83,18 +84,18 @@ else:
     print("the pages will load MathJax and the widget manager from their CDN (no npm, no local copies)")
 
 
-FUNCTIONS = "book/functions"
+MADE = {"book/functions": expand, **PAGES}
 
 
-def add_function_tables(app: Sphinx, docname: str, source: list[str]) -> None:
-    """The page of kernel functions gets its tables when it is read, which it is at every build."""
-    if docname == FUNCTIONS:
-        source[0] = expand(source[0])
+def fill_page(app: Sphinx, docname: str, source: list[str]) -> None:
+    """A page that is made from the code gets its content when it is read, which it is at every build."""
+    if docname in MADE:
+        source[0] = MADE[docname](source[0])
 
 
 def setup(app: Sphinx) -> None:
-    """Cells are highlighted as Python, also below ``%%patch``; the page of functions is made from the code."""
-    app.connect("source-read", add_function_tables)
-    app.connect("env-get-outdated", lambda app, env, added, changed, removed: [FUNCTIONS])
+    """Cells are highlighted as Python, also below ``%%patch``; some pages are made from the code."""
+    app.connect("source-read", fill_page)
+    app.connect("env-get-outdated", lambda app, env, added, changed, removed: list(MADE))
     for alias in ("python", "ipython", "ipython3"):
         app.add_lexer(alias, PatchLexer)

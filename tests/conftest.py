@@ -1,13 +1,21 @@
 """Skips are counted and reported; in CI a skip is a failure, because CI installs everything.
 
+``@pytest.mark.stages(first, until=None)`` runs a test at stages of the main line from ``first`` to ``until`` (both
+included; None: the latest): at three of them, which ones depends on the test, or at all with ``every=True``.  What a
+test module imports from the face or from ``vswap_ref.mm`` is that of the stage while such a test runs, and the fixture
+``stage`` is the stage itself.  ``--stages 0,3`` chooses stages, ``--deep`` runs all tests at all stages and gives
+random programs their full length at each.
+
 ``--record-functions FILE`` writes which tests run which functions of the model (`vswap-ref functions --record`).
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
+import zlib
 from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
@@ -16,7 +24,10 @@ from typing import Any
 
 import pytest
 
+import vswap_ref
+from vswap_ref.series import at
 from vswap_ref.series.execute import STEADY
+from vswap_ref.series.stages import LoadedStage, latest, stages
 
 os.environ.update(STEADY)
 
@@ -39,15 +50,71 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """One option: --record-functions."""
+    """Options of this project."""
     parser.addoption("--record-functions", metavar="FILE", help="write which tests run which functions of the model")
+    parser.addoption("--stages", metavar="K,K", help="stages at which the tests by stage run (default: all)")
+    parser.addoption("--deep", action="store_true", help="random programs run at full length at every stage")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start the recorder if it is asked for."""
+    """Start the recorder if it is asked for; pass on how deep to test."""
+    os.environ["VSWAP_DEEP"] = "1" if config.getoption("--deep") else ""
     target = config.getoption("--record-functions")
     if target:
         config.pluginmanager.register(FunctionRecorder(Path(target)))
+
+
+def main_line(first: int = 0, until: int | None = None) -> list[str]:
+    """Stages of the main line from ``first`` to ``until``, both included (None: the latest)."""
+    end = int(latest()) if until is None else until
+    return [stage for stage in stages() if stage.isdigit() and first <= int(stage) <= end]
+
+
+def spread(ids: list[str], test: str, wanted: int = 3) -> list[str]:
+    """Some of the stages at equal distances, which ones depends on the test: all tests together reach every stage."""
+    distance = max(1, len(ids) // wanted)
+    return ids[zlib.crc32(test.encode()) % distance :: distance]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that is marked with ``stages`` once a stage."""
+    marker = metafunc.definition.get_closest_marker("stages")
+    if marker is None:
+        return
+    limits = dict(marker.kwargs)
+    every = limits.pop("every", False) or metafunc.config.getoption("--deep")
+    ids, chosen = main_line(*marker.args, **limits), metafunc.config.getoption("--stages")
+    if chosen:
+        ids = [stage for stage in ids if stage in chosen.split(",")]
+    elif not every:
+        ids = spread(ids, metafunc.definition.nodeid)
+    if "stage" not in metafunc.fixturenames:
+        metafunc.fixturenames.insert(0, "stage")
+    metafunc.parametrize("stage", ids, ids=[f"stage {stage}" for stage in ids], indirect=True)
+
+
+@pytest.fixture
+def stage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> LoadedStage:
+    """The stage at which a test with the mark ``stages`` runs; the names that its module imported are the stage's."""
+    loaded = at(request.param)
+    for name in [name for name in vars(vswap_ref.kernel) if name in vswap_ref.__all__]:
+        monkeypatch.setattr(vswap_ref, name, getattr(loaded, name), raising=False)
+    homes = {name: module for module in modules_of(loaded) for name in vars(module)}
+    for name, value in list(vars(request.module).items()):
+        home = getattr(value, "__module__", None) or getattr(value, "__name__", "")
+        if home == "vswap_ref.kernel":
+            monkeypatch.setattr(request.module, name, getattr(loaded, value.__name__))
+        elif home.startswith("vswap_ref.mm."):
+            kernel_name = value.__name__
+            stands = loaded.module(home.removeprefix("vswap_ref.mm.")) if home == kernel_name else homes[kernel_name]
+            monkeypatch.setattr(request.module, name, getattr(stands, kernel_name, stands))
+    return loaded
+
+
+def modules_of(loaded: LoadedStage) -> list[Any]:
+    """All modules of a stage's ``mm``, imported."""
+    names = [path.removesuffix(".py").replace("/", ".") for path in stages()[loaded.id]["modules"]]
+    return [importlib.import_module(f"vswap_ref._stages.s{loaded.id}.{name}") for name in names if "__" not in name]
 
 
 class CallTrace:

@@ -757,6 +757,24 @@ class Process:
         begin, end = self._pages("mincore", mapping, start, stop)
         return display.Residency(self.name, api.do_mincore(self.kernel.system, self.mm, begin, end))
 
+    def move_pages(self, source: Mapping, target: Mapping, start: int = 0, stop: int | None = None) -> int:
+        """Move the pages of the bytes [start, stop) of a mapping to the same place in another one (UFFDIO_MOVE).
+
+        Returns bytes moved: less than asked for if a page cannot be moved.  OSError if that is the first one: EEXIST
+        (the target has a page there), ENOENT (the source has none), EBUSY (it is shared), EINVAL (shared memory).
+        """
+        begin, end = self._pages("move_pages", source, start, stop)
+        self._pages("move_pages", target, 0, None)
+        if end - source.vma.start > target.pages:
+            raise ValueError(f"target={target!r}: too short for the pages up to {end - source.vma.start}")
+        if source.vma.file is not None or target.vma.file is not None:
+            raise OSError(errno.EINVAL, "move_pages: not for shared memory")
+        self.kernel.system.cpu = self.cpu
+        to = target.vma.start + begin - source.vma.start
+        moved = int(self.kernel._run("move_pages", self.name, api.move_pages, target.vma, to, begin, end - begin))
+        raise_errno(moved, f"move of page {begin - source.vma.start}")
+        return moved * PAGE_SIZE
+
     def _pages(self, call: str, mapping: Mapping, start: int, stop: int | None) -> tuple[int, int]:
         """Page numbers [begin, end) of a byte range of one of its mappings."""
         if mapping.process is not self or not mapping.mapped:

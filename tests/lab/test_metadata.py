@@ -42,7 +42,7 @@ print(table.to_json())
 
 def test_exact_bytes_of_a_full_gigabyte() -> None:
     """262,144 slots: one table a cluster, 261 nodes a tree (the index reaches 262,143), headers, 16 tree heads."""
-    point = metadata_table("1G", percents=[100], backends=["zswap"]).points[0]
+    point = metadata_table("1G", stage=0, percents=[100], backends=["zswap"]).points[0]
     used = 262144 - 1
     assert point.entries == used
     assert point.ledger["swap table"] == (8 * used, 4096 * 512)
@@ -56,7 +56,7 @@ def test_exact_bytes_of_a_full_gigabyte() -> None:
 def test_a_tree_beyond_262144_has_one_node_more() -> None:
     """The index of a tree is the full offset, so later trees are a level higher."""
     nodes = [
-        metadata_table(size, percents=[100], backends=["zswap"]).points[0].ledger["zswap trees"][1] // 576
+        metadata_table(size, 0, percents=[100], backends=["zswap"]).points[0].ledger["zswap trees"][1] // 576
         for size in ("1G", "1088M")
     ]
     assert nodes == [16 * 261, 16 * 261 + 262]
@@ -109,7 +109,7 @@ def test_the_command(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_the_ledger_shows_itself() -> None:
     """Picture with its figures in words, one colour a row, sums by the time of payment, unknown names refused."""
-    ledger = metadata_table("16M", percents=[100], backends=["zswap"]).points[0].ledger
+    ledger = metadata_table("16M", 0, percents=[100], backends=["zswap"]).points[0].ledger
     page = ledger._repr_html_()
     assert f"{ledger.letter:,} as the cover letter counts, {ledger.exact:,} exactly" in page
     assert all(row[0] in page and row[0] in repr(ledger) for row in ledger.rows)

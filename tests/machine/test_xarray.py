@@ -41,26 +41,39 @@ def test_nodes_are_those_of_a_tree(steps: list[tuple[bool, int]]) -> None:
     assert (len(array), array.empty, array.nbytes) == (len(oracle), not oracle, 576 * array.nodes)
 
 
-@given(st.sets(INDEX, max_size=40), st.lists(st.tuples(INDEX, st.integers(1, 200)), max_size=4))
-def test_a_range_is_many_stores(single: set[int], ranges: list[tuple[int, int]]) -> None:
-    """store_range makes the entries and nodes that single stores make, or refuses and changes nothing."""
+@given(st.lists(st.tuples(INDEX, st.integers(1, 200), st.sampled_from(["one", "two", None])), max_size=12))
+def test_a_range_is_many_stores(steps: list[tuple[int, int, str | None]]) -> None:
+    """store_range does to entries and nodes what single stores do, whatever was there; missing_nodes foretells them."""
     array: XArray[str] = XArray()
-    oracle = dict.fromkeys(single, "one")
-    for index in single:
-        array.store(index, "one")
-    for first, nr in ranges:
-        indices = range(first, first + nr)
-        if oracle.keys() & set(indices):
-            with pytest.raises(ValueError, match="occupied"):
-                array.store_range(first, nr, "many")
-        else:
-            array.store_range(first, nr, "many")
-            oracle.update(dict.fromkeys(indices, "many"))
+    oracle: dict[int, str] = {}
+    for first, nr, value in steps:
+        expected = array.nodes + array.missing_nodes(first, nr)
+        array.store_range(first, nr, value)
+        for index in range(first, first + nr):
+            oracle.pop(index, None)
+            if value is not None:
+                oracle[index] = value
         assert array.nodes == naive_nodes(set(oracle))
+        assert value is None or array.nodes == expected
     assert list(array.items()) == sorted(oracle.items())
     for index in oracle:
         array.erase(index)
     assert (array.nodes, array.empty) == (0, True)
+
+
+def test_a_range_gets_all_its_nodes_or_none() -> None:
+    """130 indices in four leaves, a leaf for index 0, three nodes above: the last is refused, nothing has changed."""
+    faults = Faults()
+    faults.declare("xa_node", "a node")
+    array: XArray[int] = XArray(faults, "xa_node")
+    array.store(0, 1)
+    assert array.missing_nodes(4095, 130) == 8
+    faults.fail("xa_node", nth=8)
+    with pytest.raises(MemoryError):
+        array.store_range(4095, 130, 2)
+    assert (list(array.items()), array.nodes) == ([(0, 1)], 0)
+    array.store_range(4095, 130, 2)
+    assert (len(array), array.nodes, array.missing_nodes(4095, 130)) == (131, naive_nodes(set(array)), 0)
 
 
 def test_a_full_tree_of_16384_entries() -> None:

@@ -7,6 +7,8 @@ import pytest
 from vswap_ref import Kernel, Mapping, Pmem, Ssd
 from vswap_ref.machine import PAGE_SIZE
 
+pytestmark = pytest.mark.stages(0)
+
 TEXT = b"some text " * 409 + bytes(6)
 PAGES = 16
 

@@ -1,4 +1,4 @@
-"""The cost ledger counts known sequences exactly."""
+"""The cost ledger counts known sequences exactly: those of stage 0."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 import vswap_ref as vr
-from vswap_ref.kernel import Kernel
 from vswap_ref.lab.experiments.cost import page_cost
 from vswap_ref.mm.cost import COST_OF_PATH, PRIMITIVES
-from vswap_ref.mm.folio import folio_alloc, folio_lock
-from vswap_ref.mm.memcg import mem_cgroup_charge
-from vswap_ref.mm.slot_reclaim import folio_free_swap
-from vswap_ref.mm.swap_alloc import folio_alloc_swap
+
+BASE = vr.at(0)
+Kernel = BASE.Kernel
 
 OUT = {"ci_lock": 6, "local_lock": 1, "atomic": 2, "memcg_ref": 1}
 """Slot, cache, one more user for the PTE, "does anybody use it?", out of the cache, cache flag."""
+DEVICE = {"xa_lock": 1}
+"""A page that goes to the device locks zswap's tree, to drop an older copy."""
 IN = {"ci_lock": 4, "rcu_lock": 3, "memcg_lookup": 1}
 """In use?, cache flag, cache, one user less; look-ups in the cache by the fault and by the read, and the owner."""
 FREE = {"ci_lock": 3, "rcu_lock": 1, "atomic": 2, "memcg_ref": 1, "memcg_lookup": 1}
@@ -28,7 +28,7 @@ FREE |= {"memcg_uncharge_calls": 1, "phys_free_calls": 1, "phys_free_slots": 1}
 @pytest.mark.parametrize(
     ("store", "out", "back", "free"),
     [
-        ("device", {}, {}, {}),
+        ("device", DEVICE, {}, {}),
         ("zero", {}, {}, {}),
         ("zswap", {"xa_lock": 1}, {"xa_load": 1, "xa_lock": 1, "rcu_lock": 4, "zswap_free": 1}, {"xa_lock": 1}),
     ],
@@ -45,7 +45,7 @@ def test_the_life_of_a_page(store: str, out: dict[str, int], back: dict[str, int
 def test_without_cgroups_none_is_looked_up() -> None:
     """No reference, no look-up, no uncharge; the rest is the same."""
     record = page_cost("device", memcg=None)
-    for step, with_cgroups in zip(record.steps.values(), (OUT, IN, FREE), strict=True):
+    for step, with_cgroups in zip(record.steps.values(), (OUT | DEVICE, IN, FREE), strict=True):
         rest = {name: nr for name, nr in with_cgroups.items() if not name.startswith("memcg")}
         rest["rcu_lock"] = rest.get("rcu_lock", 0) - with_cgroups.get("memcg_lookup", 0)
         assert step == {name: nr for name, nr in rest.items() if nr}
@@ -55,16 +55,15 @@ def test_a_large_folio_is_freed_in_one_call() -> None:
     """512 slots: one call, one uncharge; the id is referenced once, and then 511 times at once."""
     kernel = Kernel(ram="8M", swap=[vr.Ssd("8M")])
     s = kernel.system
-    folio = folio_alloc(s, 9)
-    assert folio is not None
-    assert mem_cgroup_charge(s, folio, kernel.cgroup("group").memcg) == 0
-    folio_lock(folio)
+    folio = BASE.module("folio").folio_alloc(s, 9)
+    assert BASE.module("memcg").mem_cgroup_charge(s, folio, kernel.cgroup("group").memcg) == 0
+    BASE.module("folio").folio_lock(folio)
     folio.uptodate = folio.swapbacked = True
     before = kernel.cost.snapshot()
-    assert folio_alloc_swap(s, folio) == 0
+    assert BASE.module("swap_alloc").folio_alloc_swap(s, folio) == 0
     assert kernel.cost.since(before) == {"ci_lock": 2, "local_lock": 1, "atomic": 2, "memcg_ref": 2}
     before = kernel.cost.snapshot()
-    assert folio_free_swap(s, folio)
+    assert BASE.module("slot_reclaim").folio_free_swap(s, folio)
     freed = {"phys_free_slots": 512, "rcu_lock": 1}
     assert kernel.cost.since(before) == {name: nr for name, nr in (FREE | freed).items() if nr}
 

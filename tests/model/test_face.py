@@ -11,6 +11,8 @@ import pytest
 import vswap_ref as vr
 from vswap_ref.machine import PAGE_SIZE
 
+pytestmark = pytest.mark.stages(0)
+
 
 @pytest.fixture
 def kernel() -> vr.Kernel:

@@ -23,17 +23,16 @@ from vswap_ref.mm.swap_alloc import cluster_reclaim_range, folio_alloc_swap, swa
 from vswap_ref.mm.swap_cache import (
     swap_cache_del_folio,
     swap_cache_get_folio,
-    swap_cache_get_shadow,
     total_swapcache_pages,
 )
 from vswap_ref.mm.swap_continuation import swp_swapcount
 from vswap_ref.mm.swap_device import swap_cluster_lock, swap_cluster_unlock
 from vswap_ref.mm.swap_io import swap_folio_sector
 from vswap_ref.mm.swap_map import __swap_duplicate, swap_duplicate, swap_free, swap_shmem_alloc
-from vswap_ref.mm.swap_table import __swap_table_xchg
 from vswap_ref.mm.swapon import swap_flags, swapon
-from vswap_ref.mm.types import SWAP_HAS_CACHE, SWAP_MAP_SHMEM, pte_to_swp_entry, swp_offset, swp_tb_folio
+from vswap_ref.mm.types import SWAP_HAS_CACHE, SWAP_MAP_SHMEM, pte_to_swp_entry, swp_offset
 from vswap_ref.mm.workingset import pack_shadow, workingset_refault
+from vswap_ref.mm.zswap_pool import zswap_items
 from vswap_ref.mm.zswap_writeback import zswap_shrinker_scan
 
 TEXT = b"some text " * 409 + bytes(6)
@@ -104,17 +103,20 @@ def test_a_locked_page_keeps_its_slot() -> None:
 
 
 def test_an_exchanged_word_returns_the_old_one() -> None:
-    """__swap_table_xchg: the folio's word comes out, a shadow is in its place, and back."""
-    kernel = vr.Kernel(ram="1M", swap=vr.Ssd("4M"))
-    s = kernel.system
-    folio = cached_folio(kernel)
-    si, offset, shadow = s.swap.info[0], swp_offset(folio.swap), pack_shadow(1, 7, False)
-    assert __swap_table_xchg(si, offset, shadow) == swp_tb_folio(folio.pfn)
-    assert swap_cache_get_folio(s, folio.swap) is None
-    assert swap_cache_get_shadow(s, folio.swap) == shadow
-    assert __swap_table_xchg(si, offset, swp_tb_folio(folio.pfn)) == shadow
-    swap_cache_del_folio(s, folio)
-    drop(kernel, folio)
+    """__swap_table_xchg of stage 0: the folio's word comes out, a shadow is in its place, and back."""
+    stage = vr.at(0)
+    kernel = stage.Kernel(ram="1M", swap=vr.Ssd("4M"), cpus=1)
+    s, table, cache = kernel.system, stage.module("swap_table"), stage.module("swap_cache")
+    heap = kernel.spawn("app").mmap("4K")
+    heap[0] = 7
+    heap.process.madvise(heap, "pageout")
+    (folio,) = s.memory.mem_map[1:]
+    si, offset, shadow = s.swap.info[0], folio.swap, pack_shadow(1, 7, False)
+    assert table.__swap_table_xchg(si, offset, shadow) == folio.pfn << 1
+    assert cache.swap_cache_get_folio(s, folio.swap) is None
+    assert cache.swap_cache_get_shadow(s, folio.swap) == shadow
+    assert table.__swap_table_xchg(si, offset, folio.pfn << 1) == shadow
+    kernel.check()
 
 
 def test_a_slot_is_eight_sectors() -> None:
@@ -122,7 +124,7 @@ def test_a_slot_is_eight_sectors() -> None:
     kernel = vr.Kernel(ram="1M", swap=vr.Ssd("4M"))
     folios = [cached_folio(kernel) for _ in range(3)]
     for folio in folios:
-        assert swap_folio_sector(kernel.system.swap.info[0], folio) == 8 * swp_offset(folio.swap) > 0
+        assert swap_folio_sector(kernel.system, kernel.system.swap.info[0], folio) == 8 * swp_offset(folio.swap) > 0
         swap_cache_del_folio(kernel.system, folio)
     drop(kernel, *folios)
 
@@ -241,7 +243,8 @@ def test_swapoff_brings_everything_back_and_frees_the_arrays(zswap: str) -> None
     s = kernel.system
     si = s.swap.info[0]
     assert (s.swap.total_swap_pages, s.swap.nr_swap_pages, app.mm.swapents) == (0, 0, 0)
-    assert not any((si.swap_map, si.cluster_info, si.continuation, s.swap.cgroup, s.zswap.trees, s.swap.mmlist))
+    assert not any((si.swap_map, si.cluster_info, si.continuation, s.swap.cgroup, s.swap.mmlist))
+    assert not list(zswap_items(s))
     assert s.zswap.stored_pages == s.zswap.pool_bytes == 0
     assert [heap.read_page(page) for page in range(16)] == contents
 
@@ -359,3 +362,17 @@ def test_check_sees_lists_and_processes_that_went_astray() -> None:
     del s.swap.mmlist[app.mm]
     with pytest.raises(vr.InvariantError, match="swapoff"):
         kernel.check()
+
+
+def test_an_image_and_the_end_of_a_device_at_stage_0() -> None:
+    """Functions of 6.19 that later patches rename or remove."""
+    kernel = vr.at(0).Kernel(ram="4M", swap=[vr.Ssd("8M")], zswap="lz4")
+    heap = kernel.spawn("app").mmap("64K")
+    for page in range(heap.pages):
+        heap.write_page(page, b"saved..." * 512)
+    with kernel.hibernate(4):
+        kernel.check()
+        assert kernel.swaps().rows[0]["Used"] == 4 * PAGE_SIZE
+    kernel.swapoff(0)
+    assert kernel.system.zswap.trees == {}
+    assert bytes(heap[0:5]) == b"saved"

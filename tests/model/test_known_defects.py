@@ -21,7 +21,7 @@ from vswap_ref.mm.state import Folio, System, ZswapEntry
 from vswap_ref.mm.swap_cache import swap_cache_get_shadow
 from vswap_ref.mm.swap_map import swap_duplicate
 from vswap_ref.mm.types import SwpEntry, swp_entry
-from vswap_ref.mm.zswap_pool import swap_zswap_tree
+from vswap_ref.mm.zswap_pool import is_zswapped
 from vswap_ref.mm.zswap_writeback import shrink_memcg
 
 TEXT = b"some text " * 409 + bytes(6)
@@ -92,7 +92,7 @@ def test_stale_zswap_entry_behind_a_zero_page(monkeypatch: pytest.MonkeyPatch) -
     """The slot has the zero bit and the old compressed page; its writeback brings the OLD content to a fault."""
     kernel, heap = stale_entry_behind_a_zero_page(monkeypatch)
     assert heap.where()[0] == "zero"
-    assert swap_zswap_tree(kernel.system, swp_entry(0, 1)).load(1) is not None
+    assert is_zswapped(kernel.system, swp_entry(0, 1))
     assert write_back_coldest(kernel) == 0
     assert heap.where()[0] == "swapcache"
     assert heap.read_page(0) == TEXT, "zeros were written; if zeros are read the defect is gone"

@@ -9,6 +9,8 @@ import pytest
 from vswap_ref import Kernel, OutOfMemory, Pmem, Ssd
 from vswap_ref.machine import PAGE_SIZE, BlockDevice
 
+pytestmark = pytest.mark.stages(0)
+
 
 def test_a_swapped_out_page_leaves_memory_and_stays_in_memory_plus_swap() -> None:
     kernel = Kernel(ram="4M", swap=[Ssd("4M")], memcg="v1", debug=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 import vswap_ref as vr
 from vswap_ref.kernel import Cgroup, Kernel, Mapping, OutOfMemory, Process, Shmem
 from vswap_ref.machine import PAGE_SIZE, BlockDevice
+from vswap_ref.series import at
+from vswap_ref.series.stages import stages
 
 DEVICES: dict[str, Callable[[str, str], BlockDevice]] = {
     "disk": lambda size, name: vr.Disk(size, name, bad_pages=[5, 6, 20]),
@@ -45,6 +48,9 @@ CONTENTS = {
 class SwapMachine(RuleBasedStateMachine):
     """Processes write, read, fork, exit, are pushed out, share objects; devices come and go and fail; limits change."""
 
+    Kernel: type[Any] = Kernel
+    OutOfMemory: type[BaseException] = OutOfMemory
+
     processes = Bundle("processes")
     cgroups = Bundle("cgroups")
     objects = Bundle("objects")
@@ -65,7 +71,7 @@ class SwapMachine(RuleBasedStateMachine):
         """A small kernel, so that memory, swap and the pool all run full; or room for large folios in swap."""
         swap = [DEVICES[name](size, f"/dev/{name}{i}") for i, name in enumerate(devices)]
         parameters = vr.Zswap(zswap, max_pool_percent=pool_percent) if zswap else None
-        self.kernel = Kernel(ram="256K", swap=swap, zswap=parameters, locks=locks, memcg=memcg, thp=THP[thp])
+        self.kernel = self.Kernel(ram="256K", swap=swap, zswap=parameters, locks=locks, memcg=memcg, thp=THP[thp])
         self.oracle: dict[tuple[Process, int], bytes] = {}
         self.shared: dict[tuple[Shmem, int], bytes] = {}
         self.given_away: set[tuple[Process, int]] = set()
@@ -263,6 +269,21 @@ class SwapMachine(RuleBasedStateMachine):
             assert len(process.mincore(process.mappings[0])) == PAGES
             assert process.rss == before
 
+    @rule(process=processes, first=st.integers(0, PAGES - 1), last=st.integers(1, PAGES))
+    def move_pages(self, process: Process, first: int, last: int) -> None:
+        """Move pages to another mapping, page by page, and back; shared and empty ones stay."""
+        if process in self.kernel.processes:
+            here, there = process.mappings[0], process.mmap(PAGES * PAGE_SIZE)
+            for page in range(first, last):
+                span = (page * PAGE_SIZE, (page + 1) * PAGE_SIZE)
+                try:
+                    process.move_pages(here, there, *span)
+                except OSError:
+                    continue
+                assert here.where()[page] == "unmapped"
+                assert process.move_pages(there, here, *span) == PAGE_SIZE
+            there.munmap()
+
     @rule(process=processes, advice=st.sampled_from(["hugepage", "nohugepage"]))
     def advise(self, process: Process, advice: str) -> None:
         """Ask for large folios, or for none."""
@@ -391,18 +412,27 @@ class SwapMachine(RuleBasedStateMachine):
 
     @rule(
         site=st.sampled_from(
-            ["folio_alloc", "swap_table_alloc", "zs_malloc", "zswap_entry_cache_alloc", "xa_node", "shmem_xa_node"]
+            [
+                "folio_alloc",
+                "swap_table_alloc",
+                "swap_cache_node",
+                "zs_malloc",
+                "zswap_entry_cache_alloc",
+                "xa_node",
+                "shmem_xa_node",
+            ]
         )
     )
     def allocation_fails(self, site: str) -> None:
         """Let an allocation fail."""
-        self.kernel.faults.fail(site, nth=1, times=2)
+        if site in self.kernel.faults.docs:  # a stage may not have it
+            self.kernel.faults.fail(site, nth=1, times=2)
 
     def attempt(self, action: Any, process: Process, mapping: Mapping | None = None) -> bool:
         """Do something with a process's mapping (its own memory, or the one given); False if memory was out."""
         try:
             action(mapping or process.mappings[0])
-        except OutOfMemory:
+        except self.OutOfMemory:
             return False
         return True
 
@@ -444,7 +474,21 @@ class SwapMachine(RuleBasedStateMachine):
         assert not system.memcg.dying
 
 
-SwapMachine.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
-)
-TestSwapMachine = pytest.mark.slow(SwapMachine.TestCase)
+STAGES = [stage for stage in stages() if stage.isdigit()]
+EXAMPLES = 60 if os.environ.get("VSWAP_DEEP") else max(6, 60 // len(STAGES))
+"""Programs at each stage: the stages share what one stage would have, unless the run is deep."""
+
+
+def at_stage(stage: str) -> type[Any]:
+    """The test case of one stage."""
+    kernel = at(stage).kernel
+    body = {"Kernel": kernel.Kernel, "OutOfMemory": kernel.OutOfMemory, "__module__": __name__}
+    machine = type(f"SwapMachineAtStage{stage}", (SwapMachine,), body)
+    case: type[Any] = machine.TestCase
+    case.settings = settings(
+        max_examples=EXAMPLES, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+    return pytest.mark.slow(case)
+
+
+globals().update({f"TestSwapMachineAtStage{stage}": at_stage(stage) for stage in STAGES})

@@ -14,13 +14,13 @@ from vswap_ref.mm import swap_alloc
 from vswap_ref.mm.folio import folio_alloc
 from vswap_ref.mm.state import Folio, SwapInfo, System
 from vswap_ref.mm.swap_alloc import folio_alloc_swap
+from vswap_ref.mm.swap_cache import swap_cache_peek
 from vswap_ref.mm.swap_cgroup import lookup_swap_cgroup_id
 from vswap_ref.mm.swap_device import swap_usage_in_pages
 from vswap_ref.mm.swap_map import swap_entry_swapped, swapcache_prepare
 from vswap_ref.mm.swap_read import __read_swap_cache_async as read_swap_cache_async
-from vswap_ref.mm.swap_table import swap_table_get
-from vswap_ref.mm.types import SWAP_HAS_CACHE, SWAP_MAP_BAD, SwpEntry, swp_entry, swp_tb_is_folio
-from vswap_ref.mm.zswap_pool import swap_zswap_tree, zswap_never_enabled
+from vswap_ref.mm.types import SWAP_HAS_CACHE, SWAP_MAP_BAD, SwpEntry, swp_entry
+from vswap_ref.mm.zswap_pool import is_zswapped, zswap_never_enabled
 
 TEXT = b"some text " * 409 + bytes(6)
 
@@ -43,12 +43,13 @@ def push_out(heap: Mapping) -> None:
 
 
 def test_the_swap_table_holds_neither_counts_nor_flags() -> None:
-    """A second user of a slot changes its byte; the word of the table stays the same shadow."""
-    _, heap, si = booted()
+    """A second user of a slot changes its byte; what the cache has for it stays the same shadow."""
+    kernel, heap, si = booted()
     push_out(heap)
-    word, byte = swap_table_get(si, 1), si.swap_map[1]
+    shadow, byte = swap_cache_peek(kernel.system, swp_entry(0, 1)), si.swap_map[1]
+    assert isinstance(shadow, int)
     heap.process.fork()
-    assert swap_table_get(si, 1) == word
+    assert swap_cache_peek(kernel.system, swp_entry(0, 1)) == shadow
     assert si.swap_map[1] == byte + 1
 
 
@@ -64,7 +65,7 @@ class WatchedPmem(Pmem):
 
 
 def test_three_meanings_of_in_the_swap_cache_differ_for_a_moment() -> None:
-    """While a page bypasses the cache its byte says "cached"; the table has no folio, and no folio has the flag."""
+    """While a page bypasses the cache its byte says "cached"; the cache has no folio, and no folio has the flag."""
     device = WatchedPmem("1M")
     kernel, heap, si = booted(swap=[device])
     push_out(heap)
@@ -72,7 +73,8 @@ def test_three_meanings_of_in_the_swap_cache_differ_for_a_moment() -> None:
 
     def watch() -> None:
         flagged = sum(folio is not None and folio.swapcache for folio in kernel.system.memory.mem_map)
-        seen.append((bool(si.swap_map[1] & SWAP_HAS_CACHE), swp_tb_is_folio(swap_table_get(si, 1)), flagged))
+        cached = isinstance(swap_cache_peek(kernel.system, swp_entry(0, 1)), Folio)
+        seen.append((bool(si.swap_map[1] & SWAP_HAS_CACHE), cached, flagged))
 
     device.watch = watch  # type: ignore[method-assign]
     assert heap.read_page(0) == TEXT
@@ -137,13 +139,13 @@ def test_an_exclusive_load_frees_the_copy_but_not_the_slot() -> None:
     """The page is dirty, keeps its slot, and is compressed again into it though nobody changed it."""
     kernel, heap, si = booted(zswap="lz4")
     push_out(heap)
-    tree = swap_zswap_tree(kernel.system, swp_entry(0, 1))
-    assert tree.load(1) is not None
+    entry = swp_entry(0, 1)
+    assert is_zswapped(kernel.system, entry)
     heap.touch(0)
-    assert tree.load(1) is None
+    assert not is_zswapped(kernel.system, entry)
     assert si.swap_map[1] == SWAP_HAS_CACHE
     push_out(heap)
-    assert tree.load(1) is not None
+    assert is_zswapped(kernel.system, entry)
     assert kernel.vmstat["zswpout"] == 2
     assert swap_usage_in_pages(si) == 1
 

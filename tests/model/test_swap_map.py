@@ -27,7 +27,7 @@ from vswap_ref.lab.experiments.counts import (
 )
 from vswap_ref.mm import swap_map
 from vswap_ref.mm.check import check_clusters, check_device_counters, check_totals
-from vswap_ref.mm.swap_alloc import cluster_alloc_swap_entry
+from vswap_ref.mm.swap_alloc import cluster_alloc_swap_slot
 from vswap_ref.mm.swap_continuation import add_swap_count_continuation, swp_swapcount
 from vswap_ref.mm.types import SWAP_HAS_CACHE, SWAP_MAP_BAD, SWAP_MAP_SHMEM, SwpEntry, swp_entry
 
@@ -108,7 +108,7 @@ class SwapMapMachine(RuleBasedStateMachine):
     @rule(order=st.sampled_from([0, 0, 1, 3, 9]))
     def allocate(self, order: int) -> None:
         """Free, aligned slots are found, and claimed for the cache."""
-        offset = cluster_alloc_swap_entry(self.system, self.si, order, SWAP_HAS_CACHE)
+        offset = cluster_alloc_swap_slot(self.system, self.si, order, SWAP_HAS_CACHE)
         if offset:
             assert offset % (1 << order) == 0
             assert not self.oracle.keys() & set(range(offset, offset + (1 << order)))
@@ -183,7 +183,7 @@ class SwapMapMachine(RuleBasedStateMachine):
                 self.oracle[i].drop_user()
             cache_only = any(self.oracle[i].cached and not self.oracle[i].users for i in slots)
             offset, nr = slots.start, len(slots)
-            assert swap_map.swap_entries_put_map_nr(self.system, self.si, offset, nr) == cache_only
+            assert swap_map.swap_slots_put_map_nr(self.system, self.si, offset, nr) == cache_only
             self.forget_unused(slots)
 
     @precondition(lambda self: self.oracle)
@@ -272,7 +272,7 @@ def test_counting_is_exact_at_every_carry(users: int) -> None:
     """Up to the second level of continuation, back to 1, and up again over pages full of rubbish."""
     kernel = vr.Kernel(ram="1M", swap=[vr.Pmem("1M")], cpus=1)
     system, si = kernel.system, kernel.system.swap.info[0]
-    entry = SwpEntry(cluster_alloc_swap_entry(system, si, 0, SWAP_HAS_CACHE))
+    entry = SwpEntry(cluster_alloc_swap_slot(system, si, 0, SWAP_HAS_CACHE))
     assert swap_map.swap_duplicate(system, entry) == 0
     for rubbish in (0, 0xFF):
         for page in si.continuation.get(0, []):
@@ -293,14 +293,14 @@ def test_a_range_across_clusters_answers_for_both(cached: tuple[bool, bool]) -> 
     kernel = vr.Kernel(ram="1M", swap=[vr.Pmem("8M")], cpus=1)
     system, si = kernel.system, kernel.system.swap.info[0]
     for stays in cached:
-        offset = cluster_alloc_swap_entry(system, si, 9, SWAP_HAS_CACHE)
+        offset = cluster_alloc_swap_slot(system, si, 9, SWAP_HAS_CACHE)
         for times in range(2):
             assert duplicate(system, SwpEntry(offset), 1, 512) == 0, times
         if not stays:
             swap_map.swapcache_clear(system, si, SwpEntry(offset), 512)
         assert set(si.swap_map[offset : offset + 512]) == {0x42 if stays else 0x02}
-    assert not swap_map.swap_entries_put_map_nr(system, si, 512, 1024)
-    assert swap_map.swap_entries_put_map_nr(system, si, 512, 1024) == any(cached)
+    assert not swap_map.swap_slots_put_map_nr(system, si, 512, 1024)
+    assert swap_map.swap_slots_put_map_nr(system, si, 512, 1024) == any(cached)
     assert [si.swap_map[offset] for offset in (512, 1024)] == [0x40 if stays else 0 for stays in cached]
 
 
@@ -311,7 +311,7 @@ def test_room_is_made_once_and_only_when_needed(users: int, pages: int) -> None:
     """However often room is asked for, there is one page for each digit, also if an unused one is full of rubbish."""
     kernel = vr.Kernel(ram="1M", swap=[vr.Pmem("1M")], cpus=1)
     system, si = kernel.system, kernel.system.swap.info[0]
-    entry = SwpEntry(cluster_alloc_swap_entry(system, si, 0, SWAP_HAS_CACHE))
+    entry = SwpEntry(cluster_alloc_swap_slot(system, si, 0, SWAP_HAS_CACHE))
     for _ in range(users):
         assert swap_map.swap_duplicate(system, entry) == 0
     for _ in range(3):
@@ -328,7 +328,7 @@ def test_a_page_serves_4096_neighbours() -> None:
     """Two slots of one page of the map share a continuation page, slots of two pages do not."""
     kernel = vr.Kernel(ram="1M", swap=[vr.Pmem("32M")], cpus=1)
     system, si = kernel.system, kernel.system.swap.info[0]
-    offsets = [cluster_alloc_swap_entry(system, si, 9, SWAP_HAS_CACHE) for _ in range(8)]
+    offsets = [cluster_alloc_swap_slot(system, si, 9, SWAP_HAS_CACHE) for _ in range(8)]
     assert offsets == [512 * n for n in range(1, 9)]
     for offset, pages in ((512, 1), (4095, 1), (4096, 2)):
         for _ in range(63):

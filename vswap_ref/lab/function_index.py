@@ -147,11 +147,11 @@ def find_functions(words: str, entries: list[Entry]) -> list[Entry]:
 
 
 def settle_rows() -> list[str]:
-    """Take out of the list what the latest stage has overtaken; returns the names of such functions.
+    """Take out of the list what stage 0 has overtaken; returns the names of such functions.
 
     A function with a home needs no reason, and one whose kernel name exists needs no other name.
     """
-    homes = stage_definitions(latest())
+    homes = stage_definitions("0")
     rows = [asdict(row) for row in kernel_functions()]
     settled = set()
     for row in rows:

@@ -36,31 +36,38 @@ class XArray(Generic[T]):
         """The object at an index, or None."""
         return self._values.get(index)
 
-    def store(self, index: int, value: T) -> T | None:
+    def store(self, index: int, value: T | None) -> T | None:
         """Put an object at an index; returns the one it replaces.  Storing None erases."""
         if value is None:
             return self.erase(index)
         old = self._values.get(index)
         if old is None:
+            self._get_nodes(index)
             self._insert(index)
         self._values[index] = value
         return old
 
-    def store_range(self, first: int, nr: int, value: T) -> None:
-        """Put one object at ``nr`` neighbouring indices, all empty: as ``nr`` stores, but a leaf at a time.
+    def store_range(self, first: int, nr: int, value: T | None) -> None:
+        """Put one object (None: erase) at ``nr`` neighbouring indices: as ``nr`` stores, but a leaf at a time.
 
-        The kernel's xa_store_range would make one multi-index entry of them; this is for filling large trees with what
-        single stores make.  ValueError if an index is occupied, then nothing has changed.  MemoryError as in
-        ``store``: the leaves before the failing one are filled.
+        The kernel's xa_store_range would make one multi-index entry of them; this is what single stores make.
+        MemoryError if a node cannot be had, then nothing has changed.
         """
-        indices = range(first, first + nr)
-        if not self._values.keys().isdisjoint(indices):
-            raise ValueError(f"an index from {first} to {first + nr - 1} is occupied")
-        while first < indices.stop:
-            stop = min(indices.stop, (first >> XA_CHUNK_SHIFT) + 1 << XA_CHUNK_SHIFT)
-            self._insert(stop - 1, stop - first)
-            self._values.update(dict.fromkeys(range(first, stop), value))
-            first = stop
+        stop = first + nr
+        if value is not None:
+            self._get_nodes(first, nr)
+        while first < stop:
+            leaf = range(first, min(stop, (first >> XA_CHUNK_SHIFT) + 1 << XA_CHUNK_SHIFT))
+            present = self._values.keys() & leaf
+            first = leaf.stop
+            if value is not None:
+                if len(present) < len(leaf):
+                    self._insert(leaf.stop - 1, len(leaf) - len(present))
+                self._values.update(dict.fromkeys(leaf, value))
+            elif present:
+                for index in present:
+                    del self._values[index]
+                self._remove(leaf.start, len(present))
 
     def erase(self, index: int) -> T | None:
         """Remove and return the object at an index, or None."""
@@ -104,6 +111,11 @@ class XArray(Generic[T]):
         return not self._values
 
     @property
+    def height(self) -> int:
+        """Levels of nodes: what a look-up passes."""
+        return self._height
+
+    @property
     def nodes(self) -> int:
         """64-way nodes that the tree has."""
         return len(self._children)
@@ -113,32 +125,47 @@ class XArray(Generic[T]):
         """Bytes of these nodes, 576 each."""
         return XA_NODE_BYTES * len(self._children)
 
+    def missing_nodes(self, first: int, nr: int = 1) -> int:
+        """How many nodes the tree lacks for objects at ``nr`` neighbouring indices (xas_create_range makes them)."""
+        last = first + nr - 1
+        height = max(self._height, levels_for(last))
+        if nr == 1 and height == self._height and (1, first >> XA_CHUNK_SHIFT) in self._children:
+            return 0
+        spine = {(level, 0) for level in range(self._height + 1, height + 1)} if self._values else set()
+        rows = ((level, XA_CHUNK_SHIFT * level) for level in range(1, height + 1))
+        paths = {(level, index) for level, shift in rows for index in range(first >> shift, (last >> shift) + 1)}
+        return len((spine | paths) - self._children.keys())
+
+    def _get_nodes(self, first: int, nr: int = 1) -> None:
+        """Ask the fault site for each node that the range lacks; MemoryError if one cannot be had."""
+        if self._faults is None:
+            return
+        if any(self._faults.should_fail(self._site) for _ in range(self.missing_nodes(first, nr))):
+            raise MemoryError("no memory for an XArray node")
+
     def _insert(self, index: int, nr: int = 1) -> None:
         """Count the nodes on the way to ``nr`` new indices of a leaf up to ``index``; a tree too low grows upward."""
         height = max(self._height, levels_for(index))
-        spine = [(level, 0) for level in range(self._height + 1, height + 1)] if self._values else []
-        path = [(level, index >> XA_CHUNK_SHIFT * level) for level in range(1, height + 1)]
-        if self._faults is not None:
-            fresh = {node for node in (*spine, *path) if node not in self._children}
-            if any(self._faults.should_fail(self._site) for _ in fresh):
-                raise MemoryError("no memory for an XArray node")
+        if self._values:
+            self._children.update(((level, 0), 1) for level in range(self._height + 1, height + 1))
         self._height = height
-        self._children.update(dict.fromkeys(spine, 1))
-        for node in path:
+        for level in range(1, height + 1):
+            node = (level, index >> XA_CHUNK_SHIFT * level)
             count = self._children.get(node, 0)
             self._children[node] = count + nr
             if count:
                 break
             nr = 1
 
-    def _remove(self, index: int) -> None:
-        """Count off the nodes that lost their last child, then shrink the tree from the top."""
+    def _remove(self, index: int, nr: int = 1) -> None:
+        """Count ``nr`` indices of a leaf off, and the nodes that lost their last child; then shrink from the top."""
         for level in range(1, self._height + 1):
             node = (level, index >> XA_CHUNK_SHIFT * level)
-            self._children[node] -= 1
+            self._children[node] -= nr
             if self._children[node]:
                 break
             del self._children[node]
+            nr = 1
         self._shrink()
 
     def _shrink(self) -> None:

@@ -7,14 +7,15 @@ from errno import EIO
 
 from vswap_ref.machine import PAGE_SIZE
 
+from .bridge import swp_entry_to_swp_slot
 from .fault import handle_mm_fault
 from .memcg import memcg_event
 from .memcg_limits import mem_cgroup_handle_over_high
 from .pagetable import PTE_TABLE_MASK, PTE_TABLE_SHIFT, ptep_get
 from .reclaim import run_deferred_work
 from .state import Folio, Mm, ShmemInode, System
-from .swap_device import swp_swap_info
-from .swap_table import swap_table_get
+from .swap_cache import swap_cache_peek
+from .swap_device import __swap_slot_to_info
 from .types import (
     PTE_DIRTY,
     PTE_PRESENT,
@@ -29,10 +30,9 @@ from .types import (
     is_swap_pte,
     pte_to_swp_entry,
     radix_to_swp_entry,
-    swp_offset,
-    swp_tb_is_folio,
+    swp_slot_offset,
 )
-from .zswap_pool import swap_zswap_tree
+from .zswap_pool import is_zswapped
 
 MAX_FAULT_RETRIES = 8
 
@@ -96,13 +96,13 @@ def page_location(s: System, mm: Mm, addr: int) -> str:
 
 def swap_location(s: System, entry: SwpEntry) -> str:
     """Where the content of an entry is: swapcache, zero, zswap or swapfile."""
-    si = swp_swap_info(s, entry)
-    if swp_tb_is_folio(swap_table_get(si, swp_offset(entry))):
+    if isinstance(swap_cache_peek(s, entry), Folio):
         return "swapcache"
-    zeromap = si.zeromap
-    if zeromap is not None and zeromap.test(swp_offset(entry)):
+    slot = swp_entry_to_swp_slot(s, entry)
+    zeromap = __swap_slot_to_info(s, slot).zeromap
+    if zeromap is not None and zeromap.test(swp_slot_offset(slot)):
         return "zero"
-    if swap_zswap_tree(s, entry).load(swp_offset(entry)) is not None:
+    if is_zswapped(s, entry):
         return "zswap"
     return "swapfile"
 

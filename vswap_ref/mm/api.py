@@ -24,6 +24,7 @@ from .swap_io import swap_io_wait_one
 from .swapoff import swapoff
 from .swapon import swap_flags, swapon
 from .thp import set_thp
+from .userfaultfd import move_pages
 from .views import cluster_map, folio_orders, meminfo, mthp_stats, proc_swaps, refresh_vmstat, shmem_charges
 from .zswap_pool import zswap_enable
 from .zswap_pools import zswap_compressor_param_set
@@ -59,6 +60,7 @@ __all__ = [
     "memory_ledger",
     "mm_alloc",
     "mmap_region",
+    "move_pages",
     "mthp_stats",
     "page_location",
     "primitive_counts",

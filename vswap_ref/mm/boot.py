@@ -3,19 +3,7 @@
 
 from __future__ import annotations
 
-from vswap_ref.machine import (
-    MEMCG_STAT,
-    MTHP_STAT,
-    PAGE_SIZE,
-    VMSTAT,
-    ZSWAP_DEBUGFS,
-    Clock,
-    Counters,
-    Faults,
-    Locks,
-    PerCpu,
-    Rcu,
-)
+from vswap_ref.machine import MEMCG_STAT, MTHP_STAT, PAGE_SIZE, VMSTAT, Clock, Counters, Faults, Locks, PerCpu, Rcu
 
 from .cost import COST_OF_PATH
 from .folio import setup_per_zone_wmarks
@@ -30,12 +18,14 @@ from .state import (
     Memory,
     PercpuSwapCluster,
     ShmemState,
+    SwapCache,
     SwapState,
     System,
     ThpState,
-    ZswapState,
 )
+from .swap_init import swap_init
 from .thp import THP_ORDERS_ALL_ANON, orders_descending
+from .zswap_pool import zswap_boot
 
 FAULT_SITES = {
     "folio_alloc": "a page frame (alloc_pages)",
@@ -43,19 +33,16 @@ FAULT_SITES = {
     "vzalloc": "a per-slot array at swapon",
     "kvzalloc_zeromap": "the zero bitmap at swapon",
     "kvcalloc_cluster_info": "the cluster headers at swapon",
-    "kvzalloc_zswap_trees": "zswap's trees at swapon",
     "swap_table_alloc": "the swap table of a cluster",
+    "swap_cache_node": "a node of the swap cache's tree",
     "swap_continuation_alloc": "a count continuation page",
-    "xa_node": "a node of a zswap tree",
     "shmem_xa_node": "a node of a shared object's page cache",
-    "zs_malloc": "an object in the compressed pool",
-    "zswap_entry_cache_alloc": "a zswap entry",
     "signal": "no allocation: a signal interrupts swapoff",
 }
 
 
-def boot(config: Config, ram_bytes: int, locks: str, online_cpus: list[int]) -> System:
-    """A running kernel without swap devices; ``online_cpus`` stays the caller's, who keeps it up to date."""
+def start_kernel(config: Config, ram_bytes: int, locks: str, online_cpus: list[int]) -> System:
+    """The state of every subsystem, before any of them is initialised."""
     lock_kinds = Locks(locks)
     root = Memcg(1, "", None, Counters(MEMCG_STAT))
     faults = Faults()
@@ -74,17 +61,30 @@ def boot(config: Config, ram_bytes: int, locks: str, online_cpus: list[int]) -> 
         cost=dict.fromkeys(COST_OF_PATH, 0),
         memory=memory,
         memcg=MemcgState(root, {1: root}, config.memcg is not None, config.memcg == "v1"),
-        swap=SwapState(
-            lock_kinds.spinlock("swap_lock"),
-            lock_kinds.spinlock("swap_avail_lock"),
-            PerCpu(online_cpus, PercpuSwapCluster, lambda: lock_kinds.local_lock("percpu_swap_cluster")),
-        ),
-        zswap=ZswapState(Counters(ZSWAP_DEBUGFS)),
+        swap=swap_state(lock_kinds, online_cpus),
+        zswap=zswap_boot(faults),
         thp=ThpState({order: Counters(MTHP_STAT) for order in orders_descending(THP_ORDERS_ALL_ANON)}),
         io=IoState(),
         hooks=Hooks(try_to_free_mem_cgroup_pages, try_to_free_pages),
         shmem=ShmemState(lock_kinds.spinlock("shmem_swaplist_mutex")),
     )
+
+
+def swap_state(locks: Locks, online_cpus: list[int]) -> SwapState:
+    """The swap subsystem without a device."""
+    return SwapState(
+        locks.spinlock("swap_lock"),
+        locks.spinlock("swap_avail_lock"),
+        PerCpu(online_cpus, PercpuSwapCluster, lambda: locks.local_lock("percpu_swap_cluster")),
+        SwapCache(locks.spinlock("swap_cache")),
+    )
+
+
+def boot(config: Config, ram_bytes: int, locks: str, online_cpus: list[int]) -> System:
+    """A running kernel without swap devices; ``online_cpus`` stays the caller's, who keeps it up to date."""
+    s = start_kernel(config, ram_bytes, locks, online_cpus)
+    swap_init(s)
+    return s
 
 
 def zero_page() -> Folio:

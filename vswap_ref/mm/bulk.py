@@ -23,9 +23,9 @@ from .state import Folio, Memcg, Mm, System, Vma, ZswapEntry
 from .swap_alloc import folio_alloc_swap
 from .swap_io import swap_io_wait_one
 from .swap_map import __swap_duplicate
-from .types import PMD_ORDER, PTE_SWP_EXCLUSIVE, PTRS_PER_PTE, pte_move_swp_offset, swp_entry_to_pte, swp_offset
+from .types import PMD_ORDER, PTE_SWP_EXCLUSIVE, PTRS_PER_PTE, swp_entry_add, swp_entry_to_pte
 from .zswap import zswap_may_store
-from .zswap_pool import swap_zswap_tree, zs_object_size, zswap_compress
+from .zswap_pool import zs_object_size, zswap_compress, zswap_tree_index
 
 
 def swap_out_mapping(s: System, vma: Vma, page: bytes) -> int:
@@ -87,9 +87,9 @@ def enter_swap_ptes(s: System, mm: Mm, addr: int, folio: Folio) -> int:
     if table is None or __swap_duplicate(s, folio.swap, 1, nr):
         folio_free_swap(s, folio)
         return -ENOMEM
-    pte = swp_entry_to_pte(folio.swap, PTE_SWP_EXCLUSIVE)
+    entries = (swp_entry_add(folio.swap, i) for i in range(nr))
     index = addr & PTE_TABLE_MASK
-    table[index : index + nr] = [pte_move_swp_offset(pte, i) for i in range(nr)]
+    table[index : index + nr] = [swp_entry_to_pte(entry, PTE_SWP_EXCLUSIVE) for entry in entries]
     mm.swapents += nr
     s.swap.mmlist[mm] = None
     return 0
@@ -97,16 +97,21 @@ def enter_swap_ptes(s: System, mm: Mm, addr: int, folio: Folio) -> int:
 
 def zswap_store_alike(s: System, folio: Folio, page: bytes) -> bool:
     """Store a folio whose pages are all ``page``: one compressed object, entered for each slot.  False if refused."""
-    pool, offset, nr = s.zswap.pool, swp_offset(folio.swap), 1 << folio.order
+    pool, nr = s.zswap.pool, 1 << folio.order
     if pool is None or is_folio_zero_filled(folio) or not s.zswap.enabled or not zswap_may_store(s, folio):
         return False
     packed = zswap_compress(s, page, folio.memcg, pool)
     if packed is None:
         return False
     entry = ZswapEntry(folio.swap, len(packed), pool, packed, folio.memcg)
-    swap_zswap_tree(s, folio.swap).store_range(offset, nr, entry)
+    zswap_enter_range(s, entry, nr)
     account_alike(s, entry, nr)
     return True
+
+
+def zswap_enter_range(s: System, entry: ZswapEntry, nr: int) -> None:
+    """Enter one compressed object for ``nr`` slots from its own on, all without one."""
+    s.zswap.tree.store_range(zswap_tree_index(entry.swpentry), nr, entry)
 
 
 def account_alike(s: System, entry: ZswapEntry, nr: int) -> None:

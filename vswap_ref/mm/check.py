@@ -11,12 +11,13 @@ from collections import Counter
 
 from vswap_ref.machine import PAGE_SIZE
 
+from .bridge import swp_entry_to_swp_slot, swp_slot_to_swp_entry
 from .memcg import memcg_lineage, memcg_subtree
-from .pagetable import ptep_get
+from .pagetable import PTE_TABLE_MASK, ptep_get, table_ranges
 from .state import Folio, Memcg, ShmemInode, SwapInfo, System
+from .swap_cache import swap_cache_peek
 from .swap_continuation import swp_swapcount
-from .swap_device import swap_usage_in_pages
-from .swap_table import swap_table_get
+from .swap_device import _swap_info_get, swap_usage_in_pages
 from .types import (
     CLUSTER_FLAG_DISCARD,
     CLUSTER_FLAG_FRAG,
@@ -38,11 +39,11 @@ from .types import (
     is_swap_pte,
     radix_to_swp_entry,
     swap_count,
-    swp_entry,
-    swp_offset,
-    swp_tb_is_folio,
-    swp_tb_pfn,
+    swp_entry_add,
+    swp_slot,
+    swp_type,
 )
+from .zswap_pool import is_zswapped, zswap_items
 
 
 class InvariantError(AssertionError):
@@ -64,8 +65,10 @@ def check(s: System) -> None:
     check_totals(s)
     check_priority_lists(s)
     check_folios(s)
+    check_swap_cache(s)
     check_lists(s)
     check_mms(s)
+    check_anon_rmap(s)
     check_shmem(s)
     check_zswap(s)
     check_memcgs(s)
@@ -131,10 +134,10 @@ def check_clusters(si: SwapInfo) -> None:
 
 
 def check_slots(s: System, si: SwapInfo, references: Counter[int], shmem: Counter[int]) -> None:
-    """Byte, word, references and side tables of every slot."""
+    """Byte, word, references and side tables of every slot; what is kept by entry is looked up by its entry."""
     for offset in range(1, si.max):
         byte = si.swap_map[offset]
-        entry = swp_entry(si.type, offset)
+        entry = swp_slot_to_swp_entry(s, swp_slot(si.type, offset))
         owned = swap_count(byte) == SWAP_MAP_SHMEM
         expect(shmem[entry] == owned, "a shmem slot has one owner", entry=hex(entry), owners=shmem[entry], owned=owned)
         if not byte:
@@ -151,21 +154,19 @@ def check_free_slot(s: System, si: SwapInfo, entry: SwpEntry, offset: int) -> No
     """A free slot has no zero bit, no word, no cgroup and no compressed copy."""
     assert si.zeromap is not None
     ids = s.swap.cgroup.get(si.type)
-    clean = not si.zeromap.test(offset) and swap_table_get(si, offset) == 0 and (ids is None or not ids[offset])
-    expect(clean, "free slot is clean", entry=hex(entry), word=swap_table_get(si, offset))
-    tree = s.zswap.trees[si.type][offset >> 14]
-    expect(tree.load(offset) is None, "free slot has no zswap entry", entry=hex(entry))
+    cached = swap_cache_peek(s, entry)
+    clean = not si.zeromap.test(offset) and cached is None and (ids is None or not ids[offset])
+    expect(clean, "free slot is clean", entry=hex(entry), cached=cached)
+    expect(not is_zswapped(s, entry), "free slot has no zswap entry", entry=hex(entry))
 
 
 def check_used_slot(s: System, si: SwapInfo, entry: SwpEntry, offset: int) -> None:
-    """A folio word and the cache flag go together, and the folio knows its slot."""
-    word = swap_table_get(si, offset)
-    cached = bool(si.swap_map[offset] & SWAP_HAS_CACHE)
-    expect(cached == swp_tb_is_folio(word), "cache flag = folio word", entry=hex(entry), word=word, cached=cached)
-    if cached:
-        folio = s.memory.mem_map[swp_tb_pfn(word)]
-        expect(folio is not None and folio.swapcache, "cached folio is flagged", entry=hex(entry), folio=folio)
-        assert folio is not None
+    """A cached folio and the cache flag go together, and the folio knows its slot."""
+    folio = swap_cache_peek(s, entry)
+    flag = bool(si.swap_map[offset] & SWAP_HAS_CACHE)
+    expect(flag == isinstance(folio, Folio), "cache flag = folio in the cache", entry=hex(entry), flag=flag)
+    if isinstance(folio, Folio):
+        expect(folio.swapcache, "cached folio is flagged", entry=hex(entry), folio=folio)
         covers = folio.swap <= entry < folio.swap + (1 << folio.order)
         expect(covers, "cached folio covers the slot", entry=hex(entry), folio_swap=hex(folio.swap))
 
@@ -209,8 +210,6 @@ def check_folios(s: System) -> None:
     check_split_queues(s, folios)
     used = sum(1 << folio.order for folio in folios)
     expect(s.memory.used == used, "memory.used = folios", counter=s.memory.used, used=used)
-    cached = sum(1 << folio.order for folio in folios if folio.swapcache)
-    expect(s.vmstat["nr_swapcached"] == cached, "nr_swapcached", counter=s.vmstat["nr_swapcached"], cached=cached)
 
 
 def check_large_folio(s: System, folio: Folio, mapped: Counter[int]) -> None:
@@ -233,6 +232,21 @@ def check_split_queues(s: System, folios: set[Folio]) -> None:
     expect(queued == waiting, "split queues = partially mapped folios", queued=len(queued), waiting=len(waiting))
     for folio in waiting:
         expect(0 in (folio.mapcounts or ()), "a folio that waits for a split lacks a page", pfn=folio.pfn)
+
+
+def check_swap_cache(s: System) -> None:
+    """The tree holds cached folios, each at its entries, and shadows of slots in use; the tables hold nothing."""
+    cache = {SwpEntry(index): item for index, item in s.swap.cache.xa.items()}
+    cached = {entry: folio for entry, folio in cache.items() if isinstance(folio, Folio)}
+    flagged = [folio for folio in all_folios(s) if folio.swapcache]
+    covered = {swp_entry_add(folio.swap, page): folio for folio in flagged for page in range(1 << folio.order)}
+    expect(cached == covered, "each cached folio is at its entries", only=sorted(cached.keys() ^ covered.keys()))
+    expect(s.vmstat["nr_swapcached"] == len(cached), "nr_swapcached", counter=s.vmstat["nr_swapcached"])
+    free = [hex(entry) for entry in cache if _swap_info_get(s, swp_entry_to_swp_slot(s, entry)) is None]
+    expect(not free, "an entry of the swap cache has a slot", entries=free)
+    used = [ci.index for si in s.swap.info for ci in si.cluster_info if ci.table is not None and any(ci.table)]
+    expect(not used, "all words of the swap tables are 0", clusters=used)
+    expect(not s.swap.cache.xa_lock.locked(), "the swap cache's lock did not leak")
 
 
 def check_lists(s: System) -> None:
@@ -266,13 +280,27 @@ def check_mms(s: System) -> None:
         expect(mm.shmempages == shared, "MM_SHMEMPAGES = present PTEs, shared", counter=mm.shmempages, ptes=shared)
 
 
+def check_anon_rmap(s: System) -> None:
+    """A mapped anonymous folio knows the address and the family of mappings where its PTEs are found."""
+    for vma in (vma for mm in s.mms for vma in mm.vmas if vma.file is None):
+        for table, start, end in table_ranges(vma.mm, vma.start, vma.end):
+            first = start & PTE_TABLE_MASK
+            for addr, pte in enumerate(table[first : first + end - start], start):
+                folio = s.memory.mem_map[pte >> PTE_SHIFT] if pte & PTE_PRESENT and pte >> PTE_SHIFT else None
+                if folio is not None:
+                    right = folio.anon_vma is vma.anon_vma and folio.index + (pte >> PTE_SHIFT) - folio.pfn == addr
+                    expect(right, "a folio knows its address", pfn=folio.pfn, index=folio.index, address=addr)
+
+
 def check_zswap(s: System) -> None:
     """Trees, lists and counters name the same entries."""
-    stored = [(index, entry) for trees in s.zswap.trees.values() for tree in trees for index, entry in tree.items()]
+    stored = list(zswap_items(s))
     listed = [entry for memcg in memcg_subtree(s.memcg.root) for entry in memcg.zswap_lru]
     expect(len(stored) == s.zswap.stored_pages, "stored_pages = tree entries", counter=s.zswap.stored_pages)
     expect({id(entry) for _, entry in stored} == {id(entry) for entry in listed}, "zswap lists = trees")
-    expect(all(index == swp_offset(e.swpentry) for index, e in stored), "zswap entry is at its offset")
+    expect(all(entry == zentry.swpentry for entry, zentry in stored), "zswap entry is where its swap entry leads")
+    used = {si.type for si in s.swap.info if si.bdev is not None}
+    expect({swp_type(entry) for entry, _ in stored} <= used, "zswap has pages of devices in use only", used=used)
     pool = sum(-(-entry.length // 16) * 16 for _, entry in stored)
     expect(s.zswap.pool_bytes == pool, "pool bytes = objects", counter=s.zswap.pool_bytes, objects=pool)
     check_zswap_pools(s, {id(entry.pool) for _, entry in stored})
@@ -352,10 +380,12 @@ def check_memsw(memcg: Memcg, memory: int, swap: int) -> None:
 
 
 def check_no_lock_held(s: System) -> None:
-    """No function returned with a lock."""
+    """No function returned with a lock, or with a device pinned."""
     locked = [ci.index for si in s.swap.info for ci in si.cluster_info if ci.lock.locked()]
     expect(not locked, "no cluster lock leaked", clusters=locked)
     expect(not any(mm.ptl.locked() for mm in s.mms), "no page-table lock leaked")
+    pinned = {si.type: si.users.count for si in s.swap.info if not si.users.is_zero}
+    expect(not pinned, "no pin of a device leaked", pins=pinned)
 
 
 def check_extents(si: SwapInfo) -> None:
@@ -440,6 +470,7 @@ def hibernation_references(s: System) -> Counter[int]:
     type_, extents = s.power.root_swap, s.power.swsusp_extents
     bounds = [bound for extent in extents for bound in extent]
     expect(bounds == sorted(set(bounds)), "runs of image slots are apart and in order", extents=extents)
-    slots = [offset for first, end in extents for offset in range(first, end)]
+    slots = [swp_slot(type_, offset) for first, end in extents for offset in range(first, end)]
     expect(len(slots) == len(s.power.image_blocks), "each image page has a slot", slots=len(slots))
-    return Counter(swp_entry(type_, offset) for offset in slots)
+    entries: list[SwpEntry] = [swp_slot_to_swp_entry(s, slot) for slot in slots]
+    return Counter[int](entries)

@@ -14,9 +14,10 @@ from .state import System
 
 PRIMITIVES = {
     "ci_lock": "locks of physical clusters taken",
+    "cache_lock": "the lock of the swap cache taken",
     "local_lock": "locks of a CPU's own allocation hint taken",
     "rcu_lock": "RCU read sections entered, those in XArray look-ups included",
-    "xa_load": "look-ups in a zswap tree",
+    "xa_load": "look-ups in a tree: zswap's or the swap cache's",
     "xa_lock": "locks of a zswap tree taken, to store or to erase",
     "atomic": "atomic updates of the counts of used and of free slots",
     "memcg_ref": "changes of the reference count of a cgroup's id",
@@ -29,11 +30,12 @@ PRIMITIVES = {
 
 COST_OF_PATH: dict[str, dict[str, int]] = {
     "ci_lock": {"ci_lock": 1},
+    "swap_cache_lock": {"cache_lock": 1},
     "swap_range_alloc": {"local_lock": 1, "atomic": 2},
     "folio_alloc_swap_fails": {"local_lock": 1},
     "swap_range_free": {"atomic": 2, "phys_free_calls": 1, "phys_free_slots": 1},
     "further_slot_free": {"phys_free_slots": 1},
-    "swap_cache_get_folio": {"rcu_lock": 1},
+    "swap_cache_get_folio": {"rcu_lock": 1, "xa_load": 1},
     "mem_cgroup_id_get": {"memcg_ref": 1},
     "mem_cgroup_id_get_many": {"memcg_ref": 1},
     "mem_cgroup_try_charge_swap_fails": {"memcg_ref": 1},

@@ -14,14 +14,14 @@ from .large_fault import alloc_large_swap_folio, do_huge_zero_wp_pmd, do_large_a
 from .lru import folio_add_lru
 from .memcg import mem_cgroup_charge, mem_cgroup_swap_full, memcg1_swapin
 from .page_io import swap_read_folio
-from .pagetable import PTE_TABLE_MASK, find_vma, pte_alloc, swap_pte_batch
+from .pagetable import PTE_TABLE_MASK, find_vma, pte_alloc, pte_move_swp_offset, swap_pte_batch
 from .readahead import swap_update_readahead, swapin_readahead
 from .rmap import folio_add_anon_rmap, folio_add_file_rmap, folio_maybe_mapped_shared, folio_remove_rmap
 from .shmem_swap import shmem_get_folio
 from .slot_reclaim import folio_free_swap, free_swap_cache
 from .state import Folio, Mm, ShmemInode, SwapInfo, System, Vma
 from .swap_cache import folio_matches_swap_entry, swap_cache_get_folio, swap_cache_get_shadow
-from .swap_device import get_swap_device, put_swap_device
+from .swap_device import put_swap_entry, tryget_swap_entry
 from .swap_map import __swap_count, swap_free_nr, swapcache_clear, swapcache_prepare
 from .swap_read import mem_cgroup_swapin_charge_folio
 from .types import (
@@ -43,10 +43,11 @@ from .types import (
     SwpEntry,
     is_swap_pte,
     mk_pte,
-    pte_move_swp_offset,
     pte_pfn,
     pte_to_swp_entry,
     swp_entry_add,
+    swp_entry_align,
+    swp_entry_page,
 )
 from .workingset import workingset_refault
 
@@ -129,16 +130,17 @@ def map_new_anon_folio(s: System, vmf: VmFault, folio: Folio) -> None:
 def do_swap_page(s: System, vmf: VmFault) -> int:
     """The page is swapped out: bring it back and map it.  SIGBUS if its content was lost (a poison marker)."""
     entry = pte_to_swp_entry(vmf.pte)
-    si = get_swap_device(s, entry)
-    if si is None:
+    swapoff_locked, si = tryget_swap_entry(s, entry)
+    if not swapoff_locked:
         return 0 if is_swap_pte(vmf.pte) else VM_FAULT_SIGBUS
+    assert si is not None
     folio = swap_cache_get_folio(s, entry)
     if folio is not None:
         swap_update_readahead(s, folio, vmf.vma, vmf.addr)
         ret = map_swapped_in(s, vmf, si, entry, folio, bypass=False)
     else:
         ret = do_swap_page_major(s, vmf, si, entry)
-    put_swap_device(si)
+    put_swap_entry(s, entry, si)
     return ret
 
 
@@ -179,7 +181,7 @@ def swapin_bypass(s: System, vmf: VmFault, entry: SwpEntry) -> tuple[Folio | Non
     if folio is None:
         return None, -ENOMEM
     nr = 1 << folio.order
-    entry = SwpEntry(entry & -nr)
+    entry = swp_entry_align(entry, nr)
     folio_lock(folio)
     folio.swapbacked = True
     if swapcache_prepare(s, entry, nr):
@@ -213,7 +215,7 @@ def map_swapped_in(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry, folio
             folio.refcount += mapped
     folio_unlock(folio)
     if bypass:
-        swapcache_clear(s, si, SwpEntry(entry & -(1 << folio.order)), 1 << folio.order)
+        swapcache_clear(s, si, swp_entry_align(entry, 1 << folio.order), 1 << folio.order)
     folio_put(s, folio)
     if pending_write:
         vmf.pte = Pte(vmf.table[vmf.index])
@@ -243,10 +245,10 @@ def map_swap_folio(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry, folio
 def swapin_batch(s: System, vmf: VmFault, folio: Folio, entry: SwpEntry, bypass: bool) -> tuple[int, int]:
     """Which PTEs a large folio that came back maps: (page of the folio, number).  Number 0: give up."""
     nr = 1 << folio.order
-    page = entry & (nr - 1)
+    page = swp_entry_page(entry, nr)
     first, index = vmf.addr - page, vmf.index - page
     inside = vmf.vma.start <= first and first + nr <= vmf.vma.end and 0 <= index <= len(vmf.table) - nr
-    run = inside and vmf.table[index] == pte_move_swp_offset(vmf.pte, -page)
+    run = inside and vmf.table[index] == pte_move_swp_offset(s, vmf.pte, -page)
     if run and swap_pte_batch(s, vmf.table, index, nr) == nr:
         return 0, nr
     return page, 0 if bypass else 1
@@ -257,7 +259,7 @@ def map_large_swap_folio(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry,
     page, nr = swapin_batch(s, vmf, folio, entry, bypass)
     if not nr:
         return 0
-    back = (entry & ((1 << folio.order) - 1)) - page
+    back = swp_entry_page(entry, 1 << folio.order) - page
     exclusive = bypass or bool(vmf.pte & PTE_SWP_EXCLUSIVE)
     if folio.writeback and si.flags & SWP_STABLE_WRITES:
         exclusive = False

@@ -12,11 +12,11 @@ from errno import EBUSY, EINVAL, EIO, ENODEV, ENOSPC
 from vswap_ref.machine import PAGE_SIZE, BlockDevice
 
 from .state import System
-from .swap_alloc import cluster_alloc_swap_entry
+from .swap_alloc import cluster_alloc_swap_slot
 from .swap_device import swap_type_to_info, swap_usage_in_pages
 from .swap_extent import swap_slot_block
-from .swap_map import swap_free, swap_free_nr
-from .types import SWAP_ENTRY_INVALID, SWP_WRITEOK, SwpEntry, swp_entry, swp_offset
+from .swap_map import swap_slot_free_nr
+from .types import NO_SLOT, SWAP_SLOT_INVALID, SWP_WRITEOK, SwpSlot, swp_slot, swp_slot_offset
 
 
 def swap_type_of(s: System, bdev: BlockDevice, offset: int) -> int:
@@ -46,17 +46,17 @@ def count_swap_pages(s: System, type_: int, free: bool) -> int:
     return si.pages - swap_usage_in_pages(si) if free else si.pages
 
 
-def get_swap_page_of_type(s: System, type_: int) -> SwpEntry:
-    """Take one slot of a device for the image; entry 0 if there is none."""
+def swap_slot_alloc_of_type(s: System, type_: int) -> SwpSlot:
+    """Take one slot of a device for the image; slot 0 if there is none."""
     si = swap_type_to_info(s, type_)
     if si is None or not si.users.tryget():
-        return SwpEntry(0)
-    offset = SWAP_ENTRY_INVALID
+        return NO_SLOT
+    offset = SWAP_SLOT_INVALID
     if si.flags & SWP_WRITEOK:
         with s.swap.percpu.local_lock[s.cpu]:
-            offset = cluster_alloc_swap_entry(s, si, 0, usage=1)
+            offset = cluster_alloc_swap_slot(s, si, 0, usage=1)
     si.users.put()
-    return swp_entry(type_, offset) if offset else SwpEntry(0)
+    return swp_slot(type_, offset) if offset else NO_SLOT
 
 
 def swsusp_extents_insert(s: System, offset: int) -> int:
@@ -79,20 +79,21 @@ def swsusp_extents_insert(s: System, offset: int) -> int:
 
 def alloc_swapdev_block(s: System, type_: int) -> int:
     """Take and remember a slot for the image.  Returns its page on the block device, or 0."""
-    entry = get_swap_page_of_type(s, type_)
-    if not entry:
+    slot = swap_slot_alloc_of_type(s, type_)
+    if not slot:
         return 0
-    if swsusp_extents_insert(s, swp_offset(entry)):
-        swap_free(s, entry)
+    offset = swp_slot_offset(slot)
+    if swsusp_extents_insert(s, offset):
+        swap_slot_free_nr(s, swp_slot(type_, offset), 1)
         return 0
-    return swapdev_block(s, type_, swp_offset(entry))
+    return swapdev_block(s, type_, offset)
 
 
 def free_all_swap_pages(s: System, type_: int) -> None:
     """Give all slots of the image back, run by run."""
     while s.power.swsusp_extents:
         first, end = s.power.swsusp_extents.pop()
-        swap_free_nr(s, swp_entry(type_, first), end - first)
+        swap_slot_free_nr(s, swp_slot(type_, first), end - first)
 
 
 def snapshot_pages(s: System) -> list[bytes]:

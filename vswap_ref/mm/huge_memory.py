@@ -17,9 +17,9 @@ from .slot_reclaim import free_folio_and_swap_cache
 from .split_queue import folio_unqueue_deferred_split
 from .state import Folio, Memcg, System
 from .swap_cache import __swap_cache_replace_folio
-from .swap_device import swap_cluster_lock, swap_cluster_unlock, swp_swap_info
+from .swap_cache_tree import swap_cache_lock, swap_cache_unlock
 from .thp import count_mthp_stat
-from .types import PMD_ORDER, PTE_YOUNG, SWP_OFFSET_MASK, ZERO_PFN, mk_pte, swp_entry_add
+from .types import PMD_ORDER, PTE_YOUNG, ZERO_PFN, mk_pte, swp_entry_add
 
 
 def split_folio_to_list(s: System, folio: Folio, folio_list: list[Folio] | None = None) -> int:
@@ -75,15 +75,13 @@ def __folio_freeze_and_split_unmapped(s: System, folio: Folio) -> list[Folio] | 
     if folio.lru:
         lruvec_del_folio(s, folio)
     folio_unqueue_deferred_split(s, folio)
-    if not folio.swapcache:
-        tails = [split_off_page(s, folio, page) for page in range(1, nr)]
-    else:
-        si = swp_swap_info(s, folio.swap)
-        ci = swap_cluster_lock(s, si, folio.swap & SWP_OFFSET_MASK)
-        tails = [split_off_page(s, folio, page) for page in range(1, nr)]
+    if folio.swapcache:
+        swap_cache_lock(s)
+    tails = [split_off_page(s, folio, page) for page in range(1, nr)]
+    if folio.swapcache:
         for tail in tails:
-            __swap_cache_replace_folio(si, folio, tail)
-        swap_cluster_unlock(ci)
+            __swap_cache_replace_folio(s, folio, tail)
+        swap_cache_unlock(s)
     assert folio.mapcounts is not None
     folio.mapcount, folio.mapcounts = folio.mapcounts[0], None
     folio.exclusive &= 1

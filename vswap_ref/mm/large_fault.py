@@ -30,12 +30,12 @@ from .types import (
     PTE_SHIFT,
     PTE_WRITE,
     PTE_YOUNG,
-    SWP_OFFSET_MASK,
     Pte,
     SwpEntry,
     is_swap_pte,
     mk_pte,
     pte_to_swp_entry,
+    swp_offset,
 )
 from .zswap_pool import zswap_never_enabled
 
@@ -183,7 +183,7 @@ def alloc_large_swap_folio(s: System, vma: Vma, addr: int, table: list[int]) -> 
         return None
     orders = thp_vma_allowable_orders(s, vma, THP_ORDERS_ALL_ANON & ~(1 << PMD_ORDER))
     entry = pte_to_swp_entry(Pte(table[addr & PTE_TABLE_MASK]))
-    orders = thp_swap_suitable_orders(entry & SWP_OFFSET_MASK, addr, thp_vma_suitable_orders(vma, addr, orders))
+    orders = thp_swap_suitable_orders(swp_offset(entry), addr, thp_vma_suitable_orders(vma, addr, orders))
     for order in orders_descending(orders):
         if can_swapin_thp(s, addr, table, order):
             folio = alloc_swap_folio_order(s, vma, order, entry)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from vswap_ref.machine import PAGE_SIZE, XArray
+from vswap_ref.machine import PAGE_SIZE
 
-from .state import SwapInfo, System, ZswapEntry
-from .types import SWAP_MAP_BAD, SWAPFILE_CLUSTER
+from .state import SwapInfo, System
+from .types import SWAPFILE_CLUSTER
 
 SIZEOF_SWAP_CLUSTER_INFO = 32
 SIZEOF_ZSWAP_ENTRY = 56
@@ -35,8 +35,7 @@ class LedgerRow(NamedTuple):
 def memory_ledger(s: System) -> list[LedgerRow]:
     """Every kind of swap metadata with its bytes."""
     devices = [si for si in s.swap.info if si.bdev is not None]
-    trees = [tree for type_trees in s.zswap.trees.values() for tree in type_trees]
-    return [*slot_array_rows(s, devices), *cluster_rows(devices), *zswap_rows(s, trees)]
+    return [*slot_array_rows(s, devices), *cluster_rows(devices), swap_cache_row(s), *zswap_rows(s)]
 
 
 def vmalloc_bytes(size: int) -> int:
@@ -60,26 +59,30 @@ def slot_array_rows(s: System, devices: list[SwapInfo]) -> list[LedgerRow]:
     ]
 
 
-def used_slots(si: SwapInfo) -> int:
-    """Slots in use, bad ones not counted: entries whose swap-table word is payload."""
-    return len(si.swap_map) - si.swap_map.count(0) - si.swap_map.count(SWAP_MAP_BAD)
-
-
 def cluster_rows(devices: list[SwapInfo]) -> list[LedgerRow]:
-    """Cluster headers, and the swap tables of the clusters in use."""
+    """Cluster headers, and the swap tables of the clusters in use, which hold nothing."""
     clusters = [ci for si in devices for ci in si.cluster_info]
-    words = sum(map(used_slots, devices))
     tables = sum(ci.table is not None for ci in clusters)
     return [
         LedgerRow("cluster headers", AT_SWAPON, 0, SIZEOF_SWAP_CLUSTER_INFO * len(clusters)),
-        LedgerRow("swap table", WITH_USE, SIZEOF_WORD * words, SIZEOF_WORD * SWAPFILE_CLUSTER * tables),
+        LedgerRow("swap table", WITH_USE, 0, SIZEOF_WORD * SWAPFILE_CLUSTER * tables),
     ]
 
 
-def zswap_rows(s: System, trees: list[XArray[ZswapEntry]]) -> list[LedgerRow]:
-    """What finds a compressed page: tree heads, their nodes, and the entries; not the compressed bytes themselves."""
+def zswap_rows(s: System) -> list[LedgerRow]:
+    """What finds a compressed page: the tree's head and nodes, and the entries; not the compressed bytes."""
+    tree = s.zswap.tree
     return [
-        LedgerRow("zswap tree heads", AT_SWAPON, 0, SIZEOF_XARRAY * len(trees)),
-        LedgerRow("zswap trees", WITH_USE, SIZEOF_WORD * sum(map(len, trees)), sum(tree.nbytes for tree in trees)),
+        LedgerRow("zswap tree heads", AT_BOOT, 0, SIZEOF_XARRAY),
+        LedgerRow("zswap trees", WITH_USE, SIZEOF_WORD * len(tree), tree.nbytes),
         LedgerRow("zswap entries", WITH_USE, 0, SIZEOF_ZSWAP_ENTRY * s.zswap.stored_pages),
     ]
+
+
+def swap_cache_row(s: System) -> LedgerRow:
+    """The tree's entries, folios and shadows; its nodes."""
+    xa = s.swap.cache.xa
+    return LedgerRow("swap cache", WITH_USE, SIZEOF_WORD * len(xa), xa.nbytes)
+
+
+AT_BOOT = "at boot"

@@ -23,7 +23,7 @@ from .shmem_swap import shmem_swapin_range
 from .slot_reclaim import folio_free_swap
 from .state import Folio, Mm, ShmemInode, System, Vma
 from .swap_cache import swap_cache_get_folio
-from .swap_device import get_swap_device, put_swap_device
+from .swap_device import put_swap_entry, tryget_swap_entry
 from .types import PTE_DIRTY, PTE_PRESENT, PTE_YOUNG, Pte, SwpEntry, is_swap_pte, pte_to_swp_entry, radix_to_swp_entry
 
 
@@ -57,18 +57,18 @@ def madvise_willneed(s: System, mm: Mm, start: int, end: int) -> int:
 def mincore_swap(s: System, entry: SwpEntry, shmem: bool) -> bool:
     """A swapped-out page counts as resident if an uptodate folio is in the swap cache.
 
-    An entry of a page table cannot vanish under its lock; one of a shared object is looked up without a lock, so its
-    device is pinned.
+    An entry of a page table cannot vanish under its lock; one of a shared object is looked up without a lock, so
+    swapoff is locked out.
     """
-    si = get_swap_device(s, entry) if shmem else None
-    if shmem and si is None:
+    swapoff_locked, si = tryget_swap_entry(s, entry) if shmem else (False, None)
+    if shmem and not swapoff_locked:
         return False
     folio = swap_cache_get_folio(s, entry)
     uptodate = folio is not None and folio.uptodate
     if folio is not None:
         folio_put(s, folio)
-    if si is not None:
-        put_swap_device(si)
+    if swapoff_locked:
+        put_swap_entry(s, entry, si)
     return uptodate
 
 

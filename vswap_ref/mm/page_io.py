@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from errno import ENOENT
 
+from .bridge import swp_entry_to_swp_slot
 from .folio import folio_mark_dirty, folio_unlock
 from .memcg import mem_cgroup_zswap_writeback_enabled
 from .slot_reclaim import folio_free_swap
 from .state import Folio, System
-from .swap_device import swp_swap_info
+from .swap_device import __swap_slot_to_info
 from .swap_io import __swap_writepage, swap_read_folio_bdev
 from .thp import count_mthp_stat
-from .types import AOP_WRITEPAGE_ACTIVATE, SWP_OFFSET_MASK, SWP_TYPE_SHIFT
+from .types import AOP_WRITEPAGE_ACTIVATE, swp_slot_offset
 from .zswap import zswap_load, zswap_store
 from .zswap_writeback import zswap_folio_swapin
 
@@ -30,10 +31,11 @@ def is_folio_zero_filled(folio: Folio) -> bool:
 
 def swap_zeromap_folio_set(s: System, folio: Folio) -> None:
     """Mark all slots of the folio as zero-filled."""
-    si = swp_swap_info(s, folio.swap)
-    assert si.zeromap is not None
+    slot = swp_entry_to_swp_slot(s, folio.swap)
+    zeromap = __swap_slot_to_info(s, slot).zeromap
+    assert zeromap is not None
     nr = 1 << folio.order
-    si.zeromap.set_range(folio.swap & SWP_OFFSET_MASK, nr)
+    zeromap.set_range(swp_slot_offset(slot), nr)
     s.vmstat["swpout_zero"] += nr
     if folio.memcg is not None:
         folio.memcg.stat["swpout_zero"] += nr
@@ -41,9 +43,10 @@ def swap_zeromap_folio_set(s: System, folio: Folio) -> None:
 
 def swap_zeromap_folio_clear(s: System, folio: Folio) -> None:
     """An older zero version of the slots must not win over what is written now."""
-    zeromap = s.swap.info[folio.swap >> SWP_TYPE_SHIFT].zeromap
+    slot = swp_entry_to_swp_slot(s, folio.swap)
+    zeromap = __swap_slot_to_info(s, slot).zeromap
     assert zeromap is not None
-    zeromap.clear_range(folio.swap & SWP_OFFSET_MASK, 1 << folio.order)
+    zeromap.clear_range(swp_slot_offset(slot), 1 << folio.order)
 
 
 def swap_writeout(s: System, folio: Folio) -> int:
@@ -77,9 +80,10 @@ def swap_read_folio_zeromap(s: System, folio: Folio) -> bool:
 
     A large folio whose slots differ is left not up to date: the fault gets SIGBUS.
     """
-    zeromap = s.swap.info[folio.swap >> SWP_TYPE_SHIFT].zeromap
+    slot = swp_entry_to_swp_slot(s, folio.swap)
+    zeromap = __swap_slot_to_info(s, slot).zeromap
     assert zeromap is not None
-    offset, nr = folio.swap & SWP_OFFSET_MASK, 1 << folio.order
+    offset, nr = swp_slot_offset(slot), 1 << folio.order
     if nr > 1 and not zeromap.all_equal(offset, nr):
         folio_unlock(folio)
         return True

@@ -9,9 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from .bridge import swp_entry_to_swp_slot, swp_slot_to_swp_entry
 from .state import AnonVma, Folio, Mm, System, Vma
 from .swap_cgroup import lookup_swap_cgroup_id
-from .types import PTE_PRESENT, PTE_SHIFT, PTRS_PER_PTE, Pte, SwpEntry, pte_move_swp_offset
+from .types import (
+    PTE_PRESENT,
+    PTE_SHIFT,
+    PTE_SOFT_DIRTY,
+    PTE_SWP_EXCLUSIVE,
+    PTE_UFFD_WP,
+    PTRS_PER_PTE,
+    Pte,
+    pte_to_swp_entry,
+    swp_entry_to_pte,
+    swp_slot,
+    swp_slot_offset,
+    swp_slot_type,
+)
 
 PTE_TABLE_SHIFT = 9
 PTE_TABLE_MASK = PTRS_PER_PTE - 1
@@ -47,13 +61,13 @@ def table_ranges(mm: Mm, start: int, end: int) -> Iterator[tuple[list[int], int,
 def swap_pte_batch(s: System, table: list[int], index: int, max_nr: int) -> int:
     """How many PTEs from ``index`` on are one run of swap PTEs: next slot, same flags, same cgroup (1..max_nr)."""
     pte = Pte(table[index])
-    memcg_id = lookup_swap_cgroup_id(s, SwpEntry(pte >> PTE_SHIFT))
+    memcg_id = lookup_swap_cgroup_id(s, pte_to_swp_entry(pte))
     nr = 1
     while nr < max_nr:
-        expected = pte_move_swp_offset(pte, nr)
+        expected = pte_move_swp_offset(s, pte, nr)
         if table[index + nr] != expected:
             break
-        if lookup_swap_cgroup_id(s, SwpEntry(expected >> PTE_SHIFT)) != memcg_id:
+        if lookup_swap_cgroup_id(s, pte_to_swp_entry(expected)) != memcg_id:
             break
         nr += 1
     return nr
@@ -85,3 +99,11 @@ def folio_pte_batch(folio: Folio, table: list[int], index: int, max_nr: int) -> 
     while nr < limit and table[index + nr] & PTE_PRESENT and table[index + nr] >> PTE_SHIFT == pfn + nr:
         nr += 1
     return nr
+
+
+def pte_move_swp_offset(s: System, pte: Pte, delta: int) -> Pte:
+    """The swap PTE of the page whose slot lies ``delta`` slots further on the same device, with the same flags."""
+    slot = swp_entry_to_swp_slot(s, pte_to_swp_entry(pte))
+    moved = swp_slot(swp_slot_type(slot), swp_slot_offset(slot) + delta)
+    flags = pte & (PTE_SWP_EXCLUSIVE | PTE_SOFT_DIRTY | PTE_UFFD_WP)
+    return swp_entry_to_pte(swp_slot_to_swp_entry(s, moved), flags)

@@ -6,13 +6,14 @@ Kernel home: mm/swap_state.c.  The window grows with the hits on pages read ahea
 
 from __future__ import annotations
 
+from .bridge import swp_entry_to_swp_slot, swp_slot_to_swp_entry
 from .folio import folio_put
 from .page_io import swap_read_folio
 from .pagetable import PTE_TABLE_MASK, PTE_TABLE_SHIFT
-from .state import Folio, Memcg, SwapInfo, System, Vma
-from .swap_device import get_swap_device, put_swap_device, swp_swap_info
+from .state import Folio, Memcg, System, Vma
+from .swap_device import __swap_slot_to_info, put_swap_entry, tryget_swap_entry
 from .swap_read import __read_swap_cache_async
-from .types import SWP_OFFSET_MASK, Pte, SwpEntry, is_swap_pte, pte_to_swp_entry, swp_entry, swp_type
+from .types import Pte, SwpEntry, is_swap_pte, pte_to_swp_entry, swp_slot, swp_slot_offset
 
 SWAP_RA_ORDER_CEILING = 5
 SWAP_RA_HITS_MAX = 63
@@ -47,39 +48,39 @@ def swapin_nr_pages(s: System, offset: int) -> int:
 
 
 def read_ahead_one(s: System, entry: SwpEntry, memcg: Memcg, target: bool) -> None:
-    """Bring one slot of the window into the cache and start its read; mark it unless it is the target."""
+    """Bring one entry of the window, whose device is pinned, into the cache and start its read."""
     folio, allocated = __read_swap_cache_async(s, entry, memcg)
-    if folio is None:
-        return
-    if allocated:
-        if not target:
-            folio.readahead = True
-            s.vmstat["swap_ra"] += 1
+    start_read_ahead(s, folio, allocated, target)
+
+
+def read_target(s: System, entry: SwpEntry, memcg: Memcg) -> Folio | None:
+    """read_swap_cache_async for an entry whose device is pinned."""
+    folio, allocated = __read_swap_cache_async(s, entry, memcg)
+    if folio is not None and allocated:
         swap_read_folio(s, folio)
-    folio_put(s, folio)
+    return folio
 
 
 def read_swap_cache_async(s: System, entry: SwpEntry, memcg: Memcg) -> Folio | None:
     """A folio for the entry with its read started, with a reference; None if that is impossible."""
-    si = get_swap_device(s, entry)
-    if si is None:
+    swapoff_locked, si = tryget_swap_entry(s, entry)
+    if not swapoff_locked:
         return None
-    folio, allocated = __read_swap_cache_async(s, entry, memcg)
-    if folio is not None and allocated:
-        swap_read_folio(s, folio)
-    put_swap_device(si)
+    folio = read_target(s, entry, memcg)
+    put_swap_entry(s, entry, si)
     return folio
 
 
 def swap_cluster_readahead(s: System, entry: SwpEntry, memcg: Memcg) -> Folio | None:
-    """Read the aligned block of slots around the entry: neighbours on the device, whoever they belong to."""
-    si = swp_swap_info(s, entry)
-    offset = entry & SWP_OFFSET_MASK
+    """Read the aligned block of slots around the entry's: neighbours on the device, whoever they belong to."""
+    slot = swp_entry_to_swp_slot(s, entry)
+    si, offset = __swap_slot_to_info(s, slot), swp_slot_offset(slot)
     mask = swapin_nr_pages(s, offset) - 1
     if mask:
         for i in range(max(1, offset & ~mask), min(offset | mask, si.max - 1) + 1):
-            read_ahead_one(s, swp_entry(si.type, i), memcg, target=i == offset)
-    return read_swap_cache_async(s, entry, memcg)
+            neighbour = swp_slot_to_swp_entry(s, swp_slot(si.type, i))
+            read_ahead_one(s, neighbour, memcg, target=i == offset)
+    return read_target(s, entry, memcg)
 
 
 def swap_vma_ra_win(s: System, vma: Vma, addr: int) -> tuple[int, int]:
@@ -109,19 +110,17 @@ def swap_vma_readahead(s: System, entry: SwpEntry, vma: Vma, addr: int) -> Folio
             pte = Pte(table[i & PTE_TABLE_MASK])
             if is_swap_pte(pte):
                 vma_read_ahead_one(s, pte_to_swp_entry(pte), entry, vma)
-    return read_swap_cache_async(s, entry, vma.mm.memcg)
+    return read_target(s, entry, vma.mm.memcg)
 
 
 def vma_read_ahead_one(s: System, entry: SwpEntry, target: SwpEntry, vma: Vma) -> None:
-    """One PTE of the window.  The caller's pin covers only the target's device; another one is pinned here."""
-    other: SwapInfo | None = None
-    if swp_type(entry) != swp_type(target):
-        other = get_swap_device(s, entry)
-        if other is None:
-            return
-    read_ahead_one(s, entry, vma.mm.memcg, target=entry == target)
-    if other is not None:
-        put_swap_device(other)
+    """One PTE of the window: pinned until it is in the cache, wherever its page lies; left out if that fails."""
+    swapoff_locked, si = tryget_swap_entry(s, entry)
+    if not swapoff_locked:
+        return
+    folio, allocated = __read_swap_cache_async(s, entry, vma.mm.memcg)
+    put_swap_entry(s, entry, si)
+    start_read_ahead(s, folio, allocated, target=entry == target)
 
 
 def swapin_readahead(s: System, entry: SwpEntry, vma: Vma, addr: int) -> Folio | None:
@@ -147,3 +146,15 @@ def swap_update_readahead(s: System, folio: Folio, vma: Vma | None, addr: int) -
     else:
         vma.ra_addr = addr
         vma.ra_hits = min(vma.ra_hits + hit, SWAP_RA_HITS_MAX)
+
+
+def start_read_ahead(s: System, folio: Folio | None, allocated: bool, target: bool) -> None:
+    """Read a folio that is new in the cache, marked unless it is the target; drop the reference."""
+    if folio is None:
+        return
+    if allocated:
+        if not target:
+            folio.readahead = True
+            s.vmstat["swap_ra"] += 1
+        swap_read_folio(s, folio)
+    folio_put(s, folio)

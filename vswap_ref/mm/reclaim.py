@@ -45,11 +45,11 @@ from .slot_reclaim import folio_free_swap
 from .state import Folio, LruvecStats, Memcg, System
 from .swap_alloc import folio_alloc_swap, swap_reclaim_work
 from .swap_cache import __swap_cache_del_folio
-from .swap_device import swap_cluster_lock, swap_cluster_unlock, swp_swap_info
+from .swap_cache_tree import swap_cache_lock_irq, swap_cache_unlock_irq
 from .swap_io import folio_wait_writeback, swap_io_poll, swap_io_wait_one
 from .swap_map import put_swap_folio
 from .thp import count_mthp_stat
-from .types import AOP_WRITEPAGE_ACTIVATE, PMD_ORDER, SWP_OFFSET_MASK
+from .types import AOP_WRITEPAGE_ACTIVATE, PMD_ORDER
 from .workingset import workingset_eviction
 from .zswap_writeback import shrink_worker, zswap_shrinker_count, zswap_shrinker_scan
 
@@ -237,20 +237,19 @@ def __remove_mapping(s: System, folio: Folio) -> bool:
     if folio.mapping is not None:
         return shmem_remove_mapping(s, folio)
     entry = folio.swap
-    si = swp_swap_info(s, entry)
     expected = 1 + (1 << folio.order)
-    ci = swap_cluster_lock(s, si, entry & SWP_OFFSET_MASK)
+    swap_cache_lock_irq(s)
     if not folio_ref_freeze(folio, expected):
-        swap_cluster_unlock(ci)
+        swap_cache_unlock_irq(s)
         return False
     if folio.dirty:
         folio_ref_unfreeze(folio, expected)
-        swap_cluster_unlock(ci)
+        swap_cache_unlock_irq(s)
         return False
     shadow = workingset_eviction(s, folio)
-    __swap_cache_del_folio(s, si, folio, entry, shadow)
+    __swap_cache_del_folio(s, folio, entry, shadow)
     memcg1_swapout(s, folio, entry)
-    swap_cluster_unlock(ci)
+    swap_cache_unlock_irq(s)
     put_swap_folio(s, folio, entry)
     folio_unlock(folio)
     folio_free(s, folio)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from errno import EEXIST, EINVAL, EIO, ENOMEM
 
+from .bridge import swp_entry_to_swp_slot
 from .folio import folio_alloc, folio_lock, folio_mark_dirty, folio_put, folio_unlock, folio_zero_user
 from .lru import folio_add_lru
 from .memcg import mem_cgroup_charge, memcg1_swapin
@@ -17,7 +18,7 @@ from .shmem import shmem_add_to_page_cache, shmem_delete_from_page_cache, shmem_
 from .state import Folio, Memcg, ShmemInode, SwapInfo, System
 from .swap_alloc import folio_alloc_swap
 from .swap_cache import swap_cache_del_folio, swap_cache_get_folio, swap_cache_get_shadow
-from .swap_device import get_swap_device, put_swap_device
+from .swap_device import put_swap_entry, tryget_swap_entry
 from .swap_io import folio_wait_writeback
 from .swap_map import swap_free, swap_shmem_alloc, swapcache_clear, swapcache_prepare
 from .swap_read import mem_cgroup_swapin_charge_folio
@@ -29,8 +30,8 @@ from .types import (
     is_poisoned_swp_entry,
     make_poisoned_swp_entry,
     radix_to_swp_entry,
+    swp_slot_type,
     swp_to_radix_entry,
-    swp_type,
 )
 from .workingset import workingset_refault
 
@@ -96,12 +97,13 @@ def shmem_swapin_folio(s: System, inode: ShmemInode, index: int, memcg: Memcg, f
     swap = radix_to_swp_entry(radswap)
     if is_poisoned_swp_entry(swap):
         return None, -EIO
-    si = get_swap_device(s, swap)
+    swapoff_locked, si = tryget_swap_entry(s, swap)
     order = shmem_confirm_swap(inode, index, swap)
-    if si is None:
+    if not swapoff_locked:
         return None, -EEXIST if order < 0 else -EINVAL
+    assert si is not None
     folio, err = swapin_pinned(s, inode, index, si, swap, memcg, fault) if order >= 0 else (None, -EEXIST)
-    put_swap_device(si)
+    put_swap_entry(s, swap, si)
     return folio, err
 
 
@@ -241,15 +243,16 @@ def shmem_swapin_range(s: System, inode: ShmemInode, start: int, end: int, memcg
     return present
 
 
-def shmem_find_swap_entries(inode: ShmemInode, type_: int) -> list[int]:
-    """The page numbers whose entries are on a device."""
+def shmem_find_swap_entries(s: System, inode: ShmemInode, type_: int) -> list[int]:
+    """The page numbers whose slots are on a device."""
     swapped = ((index, entry) for index, entry in inode.i_pages.items() if not isinstance(entry, Folio))
-    return [index for index, entry in swapped if swp_type(radix_to_swp_entry(entry)) == type_]
+    slots = ((index, swp_entry_to_swp_slot(s, radix_to_swp_entry(entry))) for index, entry in swapped)
+    return [index for index, slot in slots if swp_slot_type(slot) == type_]
 
 
 def shmem_unuse_inode(s: System, inode: ShmemInode, type_: int) -> int:
     """Bring an object's pages back from a device.  Returns 0 or -ENOMEM; a lost page does not stop it."""
-    for index in shmem_find_swap_entries(inode, type_):
+    for index in shmem_find_swap_entries(s, inode, type_):
         folio, err = shmem_swapin_folio(s, inode, index, s.memcg.root, fault=False)
         if folio is not None:
             folio_unlock(folio)

@@ -6,13 +6,14 @@ Kernel home: mm/swapfile.c (__try_to_reclaim_swap, folio_free_swap, free_swap_an
 
 from __future__ import annotations
 
+from .bridge import swp_entry_to_swp_slot, swp_slot_to_swp_entry
 from .folio import folio_mark_dirty, folio_put, folio_trylock, folio_unlock
 from .memcg import mem_cgroup_swap_full
 from .state import Folio, SwapInfo, System
 from .swap_cache import folio_matches_swap_entry, swap_cache_del_folio, swap_cache_get_folio
-from .swap_device import get_swap_device, put_swap_device, swap_cluster_lock, swap_cluster_unlock
-from .swap_map import folio_swapped, swap_entries_put_map_nr
-from .types import SWAP_HAS_CACHE, TTRS_ANYWAY, TTRS_FULL, TTRS_UNMAPPED, SwpEntry, swp_entry, swp_offset
+from .swap_device import swap_cluster_lock, swap_cluster_unlock, swap_slot_put_swap_info, swap_slot_tryget_swap_info
+from .swap_map import folio_swapped, swap_slots_put_map_nr
+from .types import SWAP_HAS_CACHE, TTRS_ANYWAY, TTRS_FULL, TTRS_UNMAPPED, SwpEntry, swp_slot, swp_slot_offset
 
 
 def folio_swapcache_freeable(s: System, folio: Folio) -> bool:
@@ -51,7 +52,7 @@ def may_drop_from_cache(s: System, si: SwapInfo, folio: Folio, flags: int) -> bo
     """The caller wants this locked folio out of the cache, it can leave, and nobody refers to its slots."""
     if not ttrs_wanted(s, folio, flags) or not folio_swapcache_freeable(s, folio):
         return False
-    return slots_cache_only(s, si, swp_offset(folio.swap), 1 << folio.order)
+    return slots_cache_only(s, si, swp_slot_offset(swp_entry_to_swp_slot(s, folio.swap)), 1 << folio.order)
 
 
 def __try_to_reclaim_swap(s: System, si: SwapInfo, offset: int, flags: int) -> int:
@@ -59,7 +60,7 @@ def __try_to_reclaim_swap(s: System, si: SwapInfo, offset: int, flags: int) -> i
 
     Returns n > 0: a folio of n pages left the cache; -n: it is there but stayed; 0: no folio.
     """
-    entry = swp_entry(si.type, offset)
+    entry = swp_slot_to_swp_entry(s, swp_slot(si.type, offset))
     folio = swap_cache_get_folio(s, entry)
     if folio is None:
         return 0
@@ -89,23 +90,30 @@ def reclaim_cache_only(s: System, si: SwapInfo, offset: int, nr: int, flags: int
 
 def free_swap_and_cache_nr(s: System, entry: SwpEntry, nr: int) -> None:
     """``nr`` swap PTEs go away: drop their references, and cached folios that nobody needs."""
-    si = get_swap_device(s, entry)
+    slot = swp_entry_to_swp_slot(s, entry)
+    si = swap_slot_tryget_swap_info(s, slot)
     if si is None:
         return
-    offset = swp_offset(entry)
-    if offset + nr <= si.max and swap_entries_put_map_nr(s, si, offset, nr):
+    offset = swp_slot_offset(slot)
+    if offset + nr <= si.max and swap_slots_put_map_nr(s, si, offset, nr):
         reclaim_cache_only(s, si, offset, nr, TTRS_UNMAPPED | TTRS_FULL)
-    put_swap_device(si)
+    swap_slot_put_swap_info(si)
 
 
 def free_swap_cache(s: System, folio: Folio) -> None:
-    """A process unmaps a page: free its slot if nothing else maps it and it can be locked."""
+    """A process unmaps a page: free its slot if nothing else maps it and it can be locked.
+
+    Kernel home: mm/swap_state.c.
+    """
     if folio.swapcache and not folio.mapcount and folio_trylock(folio):
         folio_free_swap(s, folio)
         folio_unlock(folio)
 
 
 def free_folio_and_swap_cache(s: System, folio: Folio) -> None:
-    """free_swap_cache, then drop a reference."""
+    """free_swap_cache, then drop a reference.
+
+    Kernel home: mm/swap_state.c.
+    """
     free_swap_cache(s, folio)
     folio_put(s, folio)

@@ -28,7 +28,7 @@ from vswap_ref.machine import (
     XArray,
 )
 
-from .types import NO_ENTRY, PMD_ORDER, RadixEntry, SwpEntry
+from .types import NO_ENTRY, PMD_ORDER, RadixEntry, Shadow, SwpEntry
 
 
 @dataclass(slots=True, eq=False)
@@ -296,12 +296,24 @@ class PercpuSwapCluster:
 
 
 @dataclass(slots=True, eq=False)
+class SwapCache:
+    """The swap cache of all devices (the static XArray swap_cache): entry -> folio or shadow.
+
+    ``xa_lock`` is the tree's own lock: all stores need it, look-ups need only RCU.
+    """
+
+    xa_lock: Any
+    xa: XArray[Folio | Shadow] = field(default_factory=XArray)
+
+
+@dataclass(slots=True, eq=False)
 class SwapState:
     """The swap subsystem's globals: devices, the two priority lists, the totals (slots), readahead hits."""
 
     swap_lock: Any
     avail_lock: Any
     percpu: PerCpu[PercpuSwapCluster]
+    cache: SwapCache
     info: list[SwapInfo] = field(default_factory=list)
     active_head: list[SwapInfo] = field(default_factory=list)
     avail_head: list[SwapInfo] = field(default_factory=list)
@@ -351,9 +363,10 @@ class ZswapEntry:
 
 @dataclass(slots=True, eq=False)
 class ZswapState:
-    """zswap's parameters, pools, one array of trees per device (2**14 slots a tree) and debugfs counters."""
+    """zswap's parameters, pools, the tree of all compressed pages (index: the swap entry) and debugfs counters."""
 
     debugfs: Counters
+    tree: XArray[ZswapEntry]
     enabled: bool = False
     ever_enabled: bool = False
     max_pool_percent: int = 20
@@ -364,7 +377,6 @@ class ZswapState:
     """All pools: the current one, to which new pages go, first; the others only hold old entries."""
     next_shrink: Memcg | None = None
     """Where the shrink worker goes on (zswap_next_shrink)."""
-    trees: dict[int, list[XArray[ZswapEntry]]] = field(default_factory=dict)
     reached_full: bool = False
     shrink_queued: bool = False
     stored_pages: int = 0
@@ -396,6 +408,17 @@ class IoState:
     inflight: list[tuple[int, int, Folio, bool]] = field(default_factory=list)
     sequence: int = 0
     queues: dict[int, RequestQueue] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class KernelDirs:
+    """Directories that subsystems make for users, name -> names of the files in it.
+
+    ``sysfs_mm`` are those in /sys/kernel/mm, ``debugfs`` those at the root of debugfs; None: it is switched off.
+    """
+
+    sysfs_mm: dict[str, list[str]] = field(default_factory=dict)
+    debugfs: dict[str, list[str]] | None = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -443,6 +466,9 @@ class System:
     power: PowerState = field(default_factory=PowerState)
     mms: dict[Mm, None] = field(default_factory=dict)
     cpu: int = 0
+    dirs: KernelDirs = field(default_factory=KernelDirs)
+    log: list[str] = field(default_factory=list)
+    """What printk has written."""
 
 
 @dataclass(slots=True, eq=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from errno import EINVAL, ENOMEM
 
+from .bridge import swp_slot_to_swp_entry
 from .cluster import (
     cluster_is_usable,
     cluster_offset,
@@ -30,18 +31,19 @@ from .swap_device import (
 )
 from .swap_map import put_swap_folio, swap_map_fill
 from .types import (
+    NO_SLOT,
     PMD_ORDER,
-    SWAP_ENTRY_INVALID,
     SWAP_HAS_CACHE,
     SWAP_NR_ORDERS,
+    SWAP_SLOT_INVALID,
     SWAPFILE_CLUSTER,
     SWP_BLKDEV,
     SWP_PAGE_DISCARD,
     SWP_SOLIDSTATE,
     SWP_WRITEOK,
     TTRS_ANYWAY,
-    SwpEntry,
-    swp_entry,
+    SwpSlot,
+    swp_slot,
 )
 
 
@@ -89,7 +91,7 @@ def alloc_swap_scan_cluster(s: System, si: SwapInfo, ci: SwapClusterInfo, offset
     """
     nr = 1 << order
     end = min(cluster_offset(ci) + SWAPFILE_CLUSTER, si.max)
-    found = SWAP_ENTRY_INVALID
+    found = SWAP_SLOT_INVALID
     if ci.count + nr <= SWAPFILE_CLUSTER:
         found = scan_cluster_slots(s, si, ci, (offset, end), order, usage)
     following = found + nr if found and ci.count < SWAPFILE_CLUSTER and found + nr < end else 0
@@ -108,20 +110,20 @@ def scan_cluster_slots(
     if order == 0 and not vm_swap_full(s):
         offset = si.swap_map.find(0, offset, end)
         taken = offset > 0 and cluster_alloc_range(s, si, ci, offset, usage, order)
-        return offset if taken else SWAP_ENTRY_INVALID
+        return offset if taken else SWAP_SLOT_INVALID
     while offset + nr <= end:
         usable, needs_reclaim = cluster_scan_range(s, si, offset, nr)
         if usable and needs_reclaim:
             usable = cluster_reclaim_range(s, si, ci, offset, nr)
             if not cluster_is_usable(ci, order):
-                return SWAP_ENTRY_INVALID
+                return SWAP_SLOT_INVALID
             if ci.count == 0:
                 offset, usable = cluster_offset(ci), True
         if usable:
             taken = cluster_alloc_range(s, si, ci, offset, usage, order)
-            return offset if taken else SWAP_ENTRY_INVALID
+            return offset if taken else SWAP_SLOT_INVALID
         offset += nr
-    return SWAP_ENTRY_INVALID
+    return SWAP_SLOT_INVALID
 
 
 def remember_next_slot(s: System, si: SwapInfo, order: int, offset: int) -> None:
@@ -139,7 +141,7 @@ def alloc_swap_scan_list(s: System, si: SwapInfo, clusters: ClusterList, order: 
     while True:
         ci = isolate_lock_cluster(s, si, clusters)
         if ci is None:
-            return SWAP_ENTRY_INVALID
+            return SWAP_SLOT_INVALID
         found = alloc_swap_scan_cluster(s, si, ci, cluster_offset(ci), order, usage)
         if found or not scan_all:
             return found
@@ -177,22 +179,22 @@ def alloc_from_global_cluster(s: System, si: SwapInfo, order: int, usage: int) -
     """A rotating device goes on where its last allocation of this order ended, so that writes stay sequential."""
     offset = si.global_next[order] if si.global_next is not None else 0
     if not offset:
-        return SWAP_ENTRY_INVALID
+        return SWAP_SLOT_INVALID
     ci = swap_cluster_lock(s, si, offset)
     if not cluster_is_usable(ci, order):
         swap_cluster_unlock(ci)
-        return SWAP_ENTRY_INVALID
+        return SWAP_SLOT_INVALID
     start = cluster_offset(ci) if ci.count == 0 else offset
     return alloc_swap_scan_cluster(s, si, ci, start, order, usage)
 
 
-def cluster_alloc_swap_entry(s: System, si: SwapInfo, order: int, usage: int) -> int:
+def cluster_alloc_swap_slot(s: System, si: SwapInfo, order: int, usage: int) -> int:
     """Take ``2**order`` aligned slots of a device and set their bytes to ``usage``.  Returns the first slot or 0.
 
     ``usage`` is SWAP_HAS_CACHE for a folio, 1 for hibernation.
     """
     if order > 0 and not si.flags & SWP_BLKDEV:
-        return SWAP_ENTRY_INVALID
+        return SWAP_SLOT_INVALID
     if si.flags & SWP_SOLIDSTATE:
         return alloc_from_lists(s, si, order, usage)
     with si.global_cluster_lock:
@@ -202,7 +204,7 @@ def cluster_alloc_swap_entry(s: System, si: SwapInfo, order: int, usage: int) ->
 def alloc_from_lists(s: System, si: SwapInfo, order: int, usage: int) -> int:
     """Walk the device's cluster lists, tidy ones first, until one yields."""
     discards = bool(si.flags & SWP_PAGE_DISCARD)
-    found = SWAP_ENTRY_INVALID
+    found = SWAP_SLOT_INVALID
     if discards:
         found = alloc_swap_scan_list(s, si, si.free_clusters, order, usage, False)
     if not found and order < PMD_ORDER:
@@ -227,14 +229,14 @@ def steal_from_higher_orders(s: System, si: SwapInfo, usage: int) -> int:
             found = alloc_swap_scan_list(s, si, clusters, 0, usage, True)
             if found:
                 return found
-    return SWAP_ENTRY_INVALID
+    return SWAP_SLOT_INVALID
 
 
-def swap_alloc_fast(s: System, hint: PercpuSwapCluster, order: int) -> SwpEntry:
-    """Allocate from this CPU's current cluster; entry 0 if that does not work out."""
+def swap_alloc_fast(s: System, hint: PercpuSwapCluster, order: int) -> SwpSlot:
+    """Allocate from this CPU's current cluster; slot 0 if that does not work out."""
     si, offset = hint.si[order], hint.offset[order]
     if si is None or not offset or not si.users.tryget():
-        return SwpEntry(0)
+        return NO_SLOT
     ci = swap_cluster_lock(s, si, offset)
     if cluster_is_usable(ci, order):
         if ci.count == 0:
@@ -242,12 +244,12 @@ def swap_alloc_fast(s: System, hint: PercpuSwapCluster, order: int) -> SwpEntry:
         found = alloc_swap_scan_cluster(s, si, ci, offset, order, SWAP_HAS_CACHE)
     else:
         swap_cluster_unlock(ci)
-        found = SWAP_ENTRY_INVALID
+        found = SWAP_SLOT_INVALID
     si.users.put()
-    return swp_entry(si.type, found) if found else SwpEntry(0)
+    return swp_slot(si.type, found) if found else NO_SLOT
 
 
-def swap_alloc_slow(s: System, order: int) -> SwpEntry:
+def swap_alloc_slow(s: System, order: int) -> SwpSlot:
     """Try the available devices by priority, equals in turn.  A large folio gets one try only: it can be split."""
     for si in list(s.swap.avail_head):
         with s.swap.avail_lock:
@@ -256,13 +258,13 @@ def swap_alloc_slow(s: System, order: int) -> SwpEntry:
             plist_requeue(s.swap.avail_head, si)
         if not si.users.tryget():
             continue
-        found = cluster_alloc_swap_entry(s, si, order, SWAP_HAS_CACHE)
+        found = cluster_alloc_swap_slot(s, si, order, SWAP_HAS_CACHE)
         si.users.put()
         if found:
-            return swp_entry(si.type, found)
+            return swp_slot(si.type, found)
         if order > 0:
             break
-    return SwpEntry(0)
+    return NO_SLOT
 
 
 def swap_sync_discard(s: System) -> bool:
@@ -270,30 +272,44 @@ def swap_sync_discard(s: System) -> bool:
     return any(swap_do_scheduled_discard(s, si) for si in list(s.swap.active_head) if si.flags & SWP_PAGE_DISCARD)
 
 
+def swap_slot_alloc(s: System, order: int) -> tuple[SwpSlot, int]:
+    """Take ``2**order`` slots of some device for the swap cache: (first slot, 0).
+
+    Charges nobody and touches no cache.  Returns (0, -EINVAL) for more slots than a cluster has.  If no device has
+    room that is no error: (0, 0), and the caller has to look at the slot.
+    """
+    if order > PMD_ORDER:
+        return NO_SLOT, -EINVAL
+    while True:
+        with s.swap.percpu.local_lock[s.cpu]:
+            hint = s.swap.percpu[s.cpu]
+            slot = swap_alloc_fast(s, hint, order) or swap_alloc_slow(s, order)
+        if slot:
+            return slot, 0
+        s.cost["folio_alloc_swap_fails"] += 1
+        if order or not swap_sync_discard(s):
+            return NO_SLOT, 0
+
+
 def folio_alloc_swap(s: System, folio: Folio) -> int:
-    """Give a locked, uptodate folio slots on a device and put it in the swap cache.
+    """Give a locked, uptodate folio an entry with slots behind it, and put it in the swap cache.
 
     Returns 0; -EINVAL for a folio larger than a cluster; -ENOMEM if no device has room (a large folio should be
-    split and tried again) or the cgroup is at swap.max.
+    split and tried again), the cgroup is at swap.max, or a node of the swap cache cannot be had.
     """
     assert folio.locked
     assert folio.uptodate
     assert not folio.swapcache
-    if folio.order > PMD_ORDER:
-        return -EINVAL
-    while True:
-        with s.swap.percpu.local_lock[s.cpu]:
-            hint = s.swap.percpu[s.cpu]
-            entry = swap_alloc_fast(s, hint, folio.order) or swap_alloc_slow(s, folio.order)
-        if entry:
-            break
-        s.cost["folio_alloc_swap_fails"] += 1
-        if folio.order or not swap_sync_discard(s):
-            break
+    slot, err = swap_slot_alloc(s, folio.order)
+    if err:
+        return err
+    entry = swp_slot_to_swp_entry(s, slot)
     if mem_cgroup_try_charge_swap(s, folio, entry):
         put_swap_folio(s, folio, entry)
         return -ENOMEM
-    if not entry:
+    if not slot:
         return -ENOMEM
-    swap_cache_add_folio(s, folio, entry)
-    return 0
+    err, _ = swap_cache_add_folio(s, folio, entry)
+    if err:
+        put_swap_folio(s, folio, entry)
+    return err

@@ -9,8 +9,9 @@ from __future__ import annotations
 from array import array
 from errno import ENOMEM
 
+from .bridge import swp_entry_to_swp_slot
 from .state import System
-from .types import SWP_OFFSET_MASK, SWP_TYPE_SHIFT, SwpEntry
+from .types import SwpEntry, swp_slot_offset, swp_slot_type
 
 
 def swap_cgroup_swapon(s: System, type_: int, max_pages: int) -> int:
@@ -30,8 +31,8 @@ def swap_cgroup_swapoff(s: System, type_: int) -> None:
 
 def swap_cgroup_record(s: System, memcg_id: int, entry: SwpEntry, nr: int) -> None:
     """Record the id for ``nr`` slots that had none."""
-    ids = s.swap.cgroup[entry >> SWP_TYPE_SHIFT]
-    first = entry & SWP_OFFSET_MASK
+    slot = swp_entry_to_swp_slot(s, entry)
+    ids, first = s.swap.cgroup[swp_slot_type(slot)], swp_slot_offset(slot)
     if nr == 1:
         assert ids[first] == 0
         ids[first] = memcg_id
@@ -42,10 +43,11 @@ def swap_cgroup_record(s: System, memcg_id: int, entry: SwpEntry, nr: int) -> No
 
 def swap_cgroup_clear(s: System, entry: SwpEntry, nr: int) -> int:
     """Clear the record of ``nr`` slots, all of one cgroup, and return its id (0 if there was none)."""
-    ids = s.swap.cgroup.get(entry >> SWP_TYPE_SHIFT)
+    slot = swp_entry_to_swp_slot(s, entry)
+    ids = s.swap.cgroup.get(swp_slot_type(slot))
     if ids is None:
         return 0
-    first = entry & SWP_OFFSET_MASK
+    first = swp_slot_offset(slot)
     memcg_id = ids[first]
     if nr == 1:
         ids[first] = 0
@@ -56,6 +58,7 @@ def swap_cgroup_clear(s: System, entry: SwpEntry, nr: int) -> int:
 
 
 def lookup_swap_cgroup_id(s: System, entry: SwpEntry) -> int:
-    """The id recorded for a slot, or 0."""
-    ids = s.swap.cgroup.get(entry >> SWP_TYPE_SHIFT)
-    return ids[entry & SWP_OFFSET_MASK] if ids is not None else 0
+    """The id recorded for an entry's slot, or 0."""
+    slot = swp_entry_to_swp_slot(s, entry)
+    ids = s.swap.cgroup.get(swp_slot_type(slot))
+    return ids[swp_slot_offset(slot)] if ids is not None else 0

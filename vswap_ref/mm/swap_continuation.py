@@ -12,9 +12,10 @@ from errno import ENOMEM
 
 from vswap_ref.machine import PAGE_SIZE
 
+from .bridge import swp_entry_to_swp_slot
 from .state import SwapInfo, System
-from .swap_device import get_swap_device, put_swap_device, swap_cluster_lock, swap_cluster_unlock
-from .types import COUNT_CONTINUED, SWAP_CONT_MAX, SWAP_MAP_MAX, SWP_CONTINUED, SwpEntry, swap_count, swp_offset
+from .swap_device import swap_cluster_lock, swap_cluster_unlock, swap_slot_put_swap_info, swap_slot_tryget_swap_info
+from .types import COUNT_CONTINUED, SWAP_CONT_MAX, SWAP_MAP_MAX, SWP_CONTINUED, SwpEntry, swap_count, swp_slot_offset
 
 
 def add_swap_count_continuation(s: System, entry: SwpEntry) -> int:
@@ -23,16 +24,17 @@ def add_swap_count_continuation(s: System, entry: SwpEntry) -> int:
     Returns 0 (also if somebody else changed the count, or swapoff won) or -ENOMEM.
     """
     page_failed = s.faults.should_fail("swap_continuation_alloc")
-    si = get_swap_device(s, entry)
+    slot = swp_entry_to_swp_slot(s, entry)
+    si = swap_slot_tryget_swap_info(s, slot)
     if si is None:
         return 0
-    offset = swp_offset(entry)
+    offset = swp_slot_offset(slot)
     ci = swap_cluster_lock(s, si, offset)
     err = 0
     if swap_count(si.swap_map[offset]) & ~COUNT_CONTINUED == SWAP_MAP_MAX:
         err = -ENOMEM if page_failed else add_continuation_level(si, offset)
     swap_cluster_unlock(ci)
-    put_swap_device(si)
+    swap_slot_put_swap_info(si)
     return err
 
 
@@ -101,11 +103,12 @@ def continuation_borrow(levels: list[bytearray], place: int) -> bool:
 
 
 def swp_swapcount(s: System, entry: SwpEntry) -> int:
-    """The exact number of users of a slot, continuation included."""
-    si = get_swap_device(s, entry)
+    """The exact number of users of an entry, continuation included."""
+    slot = swp_entry_to_swp_slot(s, entry)
+    si = swap_slot_tryget_swap_info(s, slot)
     if si is None:
         return 0
-    offset = swp_offset(entry)
+    offset = swp_slot_offset(slot)
     ci = swap_cluster_lock(s, si, offset)
     byte = swap_count(si.swap_map[offset])
     total, weight = byte & ~COUNT_CONTINUED, SWAP_MAP_MAX + 1
@@ -116,7 +119,7 @@ def swp_swapcount(s: System, entry: SwpEntry) -> int:
         total += (byte & ~COUNT_CONTINUED) * weight
         weight *= SWAP_CONT_MAX + 1
     swap_cluster_unlock(ci)
-    put_swap_device(si)
+    swap_slot_put_swap_info(si)
     return total
 
 

@@ -7,15 +7,17 @@ counter says so.
 
 from __future__ import annotations
 
+from .bridge import swp_entry_to_swp_slot
 from .state import SwapClusterInfo, SwapInfo, System
 from .types import (
     CLUSTER_SHIFT,
     SWAP_USAGE_COUNTER_MASK,
     SWAP_USAGE_OFFLIST_BIT,
-    SWP_OFFSET_MASK,
-    SWP_TYPE_SHIFT,
     SWP_WRITEOK,
     SwpEntry,
+    SwpSlot,
+    swp_slot_offset,
+    swp_slot_type,
 )
 
 
@@ -29,39 +31,36 @@ def swap_type_to_info(s: System, type_: int) -> SwapInfo | None:
     return s.swap.info[type_] if 0 <= type_ < len(s.swap.info) else None
 
 
-def swp_swap_info(s: System, entry: SwpEntry) -> SwapInfo:
-    """The device of a valid entry."""
-    return s.swap.info[entry >> SWP_TYPE_SHIFT]
+def __swap_slot_to_info(s: System, slot: SwpSlot) -> SwapInfo:
+    """The device of a valid slot."""
+    return s.swap.info[swp_slot_type(slot)]
 
 
-def _swap_info_get(s: System, entry: SwpEntry) -> SwapInfo | None:
-    """The device of an entry that is in use, or None for a bad entry (the kernel logs it)."""
-    type_, offset = entry >> SWP_TYPE_SHIFT, entry & SWP_OFFSET_MASK
-    if not entry or type_ >= len(s.swap.info):
+def _swap_info_get(s: System, slot: SwpSlot) -> SwapInfo | None:
+    """The device of a slot that is in use, or None for a bad slot (the kernel logs it)."""
+    si = swap_slot_to_info(s, slot)
+    if not slot or si is None:
         return None
-    si = s.swap.info[type_]
+    offset = swp_slot_offset(slot)
     return si if offset < si.max and si.swap_map[offset] else None
 
 
-def get_swap_device(s: System, entry: SwpEntry) -> SwapInfo | None:
-    """Pin the device of an entry against swapoff.
+def swap_slot_tryget_swap_info(s: System, slot: SwpSlot) -> SwapInfo | None:
+    """Pin the device of a slot against swapoff.
 
-    Returns None for entry 0, an unknown device, an offset beyond its end, or while swapoff runs.
+    Returns None for slot 0, an unknown device, an offset beyond its end, or while swapoff runs.
     """
-    type_ = entry >> SWP_TYPE_SHIFT
-    if not entry or type_ >= len(s.swap.info):
+    si = swap_slot_to_info(s, slot)
+    if not slot or si is None or not si.users.tryget():
         return None
-    si = s.swap.info[type_]
-    if not si.users.tryget():
-        return None
-    if entry & SWP_OFFSET_MASK >= si.max:
+    if swp_slot_offset(slot) >= si.max:
         si.users.put()
         return None
     return si
 
 
-def put_swap_device(si: SwapInfo) -> None:
-    """Undo get_swap_device."""
+def swap_slot_put_swap_info(si: SwapInfo) -> None:
+    """Undo swap_slot_tryget_swap_info."""
     si.users.put()
 
 
@@ -152,3 +151,24 @@ def swap_range_alloc(s: System, si: SwapInfo, nr: int) -> bool:
     wanted = swap_usage_add(s, si, nr) and vm_swap_full(s)
     s.swap.nr_swap_pages -= nr
     return wanted
+
+
+def tryget_swap_entry(s: System, entry: SwpEntry) -> tuple[bool, SwapInfo | None]:
+    """Lock swapoff out of an entry: (success, device); after success, put_swap_entry exactly once.
+
+    Fails for entry 0, an unknown device, an offset beyond its end, or while swapoff runs.  Nothing of the entry is
+    freed meanwhile, but the slot itself may be freed and used again.  May be held across sleeping, by many at once.
+    """
+    si = swap_slot_tryget_swap_info(s, swp_entry_to_swp_slot(s, entry))
+    return si is not None, si
+
+
+def put_swap_entry(s: System, entry: SwpEntry, si: SwapInfo | None) -> None:
+    """Undo a successful tryget_swap_entry.  The pin covers the whole device, so any entry of it will do."""
+    assert si is not None
+    swap_slot_put_swap_info(si)
+
+
+def swap_slot_to_info(s: System, slot: SwpSlot) -> SwapInfo | None:
+    """The device of a slot; None if no device has its number."""
+    return swap_type_to_info(s, swp_slot_type(slot))

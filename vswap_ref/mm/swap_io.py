@@ -11,19 +11,21 @@ import heapq
 
 from vswap_ref.machine import PAGE_SIZE, BlockDevice
 
+from .bridge import swp_entry_to_swp_slot
 from .folio import folio_mark_dirty, folio_put, folio_unlock
 from .lru import folio_rotate_reclaimable
 from .state import Folio, SwapInfo, System
+from .swap_device import __swap_slot_to_info
 from .swap_extent import swap_slot_block
 from .thp import count_mthp_stat
-from .types import PMD_ORDER, SWP_BLKDEV, SWP_OFFSET_MASK, SWP_SYNCHRONOUS_IO, SWP_TYPE_SHIFT
+from .types import PMD_ORDER, SWP_BLKDEV, SWP_SYNCHRONOUS_IO, swp_slot_offset
 
 SECTORS_PER_PAGE = PAGE_SIZE // 512
 
 
-def swap_folio_sector(si: SwapInfo, folio: Folio) -> int:
+def swap_folio_sector(s: System, si: SwapInfo, folio: Folio) -> int:
     """First 512-byte sector of the folio's place on its device."""
-    offset = folio.swap & SWP_OFFSET_MASK
+    offset = swp_slot_offset(swp_entry_to_swp_slot(s, folio.swap))
     if not si.flags & SWP_BLKDEV:
         offset = swap_slot_block(si, offset)
     return offset * SECTORS_PER_PAGE
@@ -71,12 +73,12 @@ def __swap_writepage(s: System, folio: Folio) -> None:
 
     The folio is under writeback until the write ends; an error marks it dirty again.
     """
-    si = s.swap.info[folio.swap >> SWP_TYPE_SHIFT]
+    si = __swap_slot_to_info(s, swp_entry_to_swp_slot(s, folio.swap))
     bdev = si.bdev
     assert bdev is not None
     count_swpout_vm_event(s, folio)
     nr = 1 << folio.order
-    block = swap_folio_sector(si, folio) // SECTORS_PER_PAGE
+    block = swap_folio_sector(s, si, folio) // SECTORS_PER_PAGE
     duration = bdev.write_ns(block, nr)
     failed = not bdev_write_folio(bdev, block, folio)
     folio.writeback = True
@@ -140,10 +142,10 @@ def bdev_read_folio(bdev: BlockDevice, block: int, folio: Folio) -> None:
 
 def swap_read_folio_bdev(s: System, folio: Folio) -> None:
     """Read a locked folio from its slot and unlock it; it is up to date unless the device failed."""
-    si = s.swap.info[folio.swap >> SWP_TYPE_SHIFT]
+    si = __swap_slot_to_info(s, swp_entry_to_swp_slot(s, folio.swap))
     bdev = si.bdev
     assert bdev is not None
-    block = swap_folio_sector(si, folio) // SECTORS_PER_PAGE
+    block = swap_folio_sector(s, si, folio) // SECTORS_PER_PAGE
     nr = 1 << folio.order
     duration = bdev.read_ns(block, nr)
     if folio.order:

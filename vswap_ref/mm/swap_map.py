@@ -9,12 +9,20 @@ from __future__ import annotations
 
 from errno import EEXIST, EINVAL, ENOENT, ENOMEM
 
+from .bridge import swp_entry_to_swp_slot, swp_slot_to_swp_entry
 from .cluster import free_cluster, partial_free_cluster
 from .memcg import mem_cgroup_uncharge_swap
 from .state import Folio, SwapClusterInfo, SwapInfo, System
+from .swap_cache_tree import swap_cache_clear_shadow
 from .swap_continuation import add_swap_count_continuation, swap_count_continued
-from .swap_device import _swap_info_get, swap_cluster_lock, swap_cluster_unlock, swap_usage_sub
-from .swap_table import __swap_cache_clear_shadow
+from .swap_device import (
+    __swap_slot_to_info,
+    _swap_info_get,
+    swap_cluster_lock,
+    swap_cluster_unlock,
+    swap_slot_to_info,
+    swap_usage_sub,
+)
 from .types import (
     CLUSTER_MASK,
     COUNT_CONTINUED,
@@ -24,12 +32,12 @@ from .types import (
     SWAP_MAP_SHMEM,
     SWAPFILE_CLUSTER,
     SWP_BLKDEV,
-    SWP_OFFSET_MASK,
-    SWP_TYPE_SHIFT,
     SwpEntry,
+    SwpSlot,
     swap_count,
     swp_entry,
-    swp_offset,
+    swp_slot,
+    swp_slot_offset,
 )
 from .zswap_pool import zswap_invalidate
 
@@ -75,10 +83,11 @@ def __swap_duplicate(s: System, entry: SwpEntry, usage: int, nr: int) -> int:
     Returns 0, -EINVAL (bad device; shmem slot), -ENOENT (free or bad slot), -EEXIST (already cached) or -ENOMEM
     (continuation needed).  On an error nothing has changed.
     """
-    type_, offset = entry >> SWP_TYPE_SHIFT, entry & SWP_OFFSET_MASK
-    if type_ >= len(s.swap.info):
+    slot = swp_entry_to_swp_slot(s, entry)
+    si = swap_slot_to_info(s, slot)
+    if si is None:
         return -EINVAL
-    si = s.swap.info[type_]
+    offset = swp_slot_offset(slot)
     ci = swap_cluster_lock(s, si, offset)
     if nr == 1:
         err = swap_duplicate_error(si.swap_map[offset], usage) or swap_duplicate_one(si, offset, usage)
@@ -114,7 +123,7 @@ def swapcache_prepare(s: System, entry: SwpEntry, nr: int) -> int:
 
 def swapcache_clear(s: System, si: SwapInfo, entry: SwpEntry, nr: int) -> None:
     """Undo swapcache_prepare."""
-    swap_entries_put_cache(s, si, entry, nr)
+    swap_slots_put_cache(s, si, swp_entry_to_swp_slot(s, entry), nr)
 
 
 def swap_range_free(s: System, si: SwapInfo, offset: int, nr: int) -> None:
@@ -129,11 +138,11 @@ def swap_range_free(s: System, si: SwapInfo, offset: int, nr: int) -> None:
     zeromap.clear_range(offset, nr)
     if s.zswap.stored_pages:
         for i in range(offset, offset + nr):
-            zswap_invalidate(s, swp_entry(si.type, i))
+            zswap_invalidate(s, swp_slot_to_swp_entry(s, swp_slot(si.type, i)))
     if bdev.wants_free_notify and si.flags & SWP_BLKDEV:
         for i in range(offset, offset + nr):
             bdev.slot_free_notify(i)
-    __swap_cache_clear_shadow(si, offset, nr)
+    swap_cache_clear_shadow(s, swp_entry(si.type, offset), nr)
     s.cost["swap_range_free"] += 1
     if nr > 1:
         s.cost["further_slot_free"] += nr - 1
@@ -141,11 +150,11 @@ def swap_range_free(s: System, si: SwapInfo, offset: int, nr: int) -> None:
     swap_usage_sub(s, si, nr)
 
 
-def swap_entries_free(s: System, si: SwapInfo, ci: SwapClusterInfo, offset: int, nr: int) -> None:
+def swap_slots_free(s: System, si: SwapInfo, ci: SwapClusterInfo, offset: int, nr: int) -> None:
     """Free slots of one cluster and one cgroup that have lost their last user (cluster locked)."""
     ci.count -= nr
     swap_map_fill(si, offset, nr, 0)
-    mem_cgroup_uncharge_swap(s, swp_entry(si.type, offset), nr)
+    mem_cgroup_uncharge_swap(s, swp_slot_to_swp_entry(s, swp_slot(si.type, offset)), nr)
     swap_range_free(s, si, offset, nr)
     if ci.count == 0:
         free_cluster(s, si, ci)
@@ -153,7 +162,7 @@ def swap_entries_free(s: System, si: SwapInfo, ci: SwapClusterInfo, offset: int,
         partial_free_cluster(si, ci)
 
 
-def swap_entry_put_locked(s: System, si: SwapInfo, ci: SwapClusterInfo, offset: int, usage: int) -> int:
+def swap_slot_put_locked(s: System, si: SwapInfo, ci: SwapClusterInfo, offset: int, usage: int) -> int:
     """Take one user (1 or SWAP_HAS_CACHE) off a slot and return the new byte; frees the slot at 0."""
     byte = si.swap_map[offset]
     has_cache = byte & SWAP_HAS_CACHE
@@ -173,25 +182,25 @@ def swap_entry_put_locked(s: System, si: SwapInfo, ci: SwapClusterInfo, offset: 
     if byte:
         si.swap_map[offset] = byte
     else:
-        swap_entries_free(s, si, ci, offset, 1)
+        swap_slots_free(s, si, ci, offset, 1)
     return byte
 
 
-def swap_entries_put_cache(s: System, si: SwapInfo, entry: SwpEntry, nr: int) -> None:
+def swap_slots_put_cache(s: System, si: SwapInfo, slot: SwpSlot, nr: int) -> None:
     """Clear the cache flag of ``nr`` slots; slots without other users are freed, all at once if they can be."""
-    offset = entry & SWP_OFFSET_MASK
+    offset = swp_slot_offset(slot)
     ci = swap_cluster_lock(s, si, offset)
     byte = si.swap_map[offset]
     alike = nr > 1 and si.swap_map.count(byte, offset, offset + nr) == nr
     if nr == 1:
-        swap_entry_put_locked(s, si, ci, offset, SWAP_HAS_CACHE)
+        swap_slot_put_locked(s, si, ci, offset, SWAP_HAS_CACHE)
     elif alike and byte == SWAP_HAS_CACHE:
-        swap_entries_free(s, si, ci, offset, nr)
+        swap_slots_free(s, si, ci, offset, nr)
     elif alike and byte & SWAP_HAS_CACHE:
         swap_map_fill(si, offset, nr, byte & ~SWAP_HAS_CACHE)
     else:
         for i in range(offset, offset + nr):
-            swap_entry_put_locked(s, si, ci, i, SWAP_HAS_CACHE)
+            swap_slot_put_locked(s, si, ci, i, SWAP_HAS_CACHE)
     swap_cluster_unlock(ci)
 
 
@@ -203,41 +212,39 @@ def swap_is_last_map(si: SwapInfo, offset: int, nr: int) -> bool:
     return si.swap_map.count(byte, offset, offset + nr) == nr
 
 
-def swap_entries_put_map(s: System, si: SwapInfo, offset: int, nr: int) -> bool:
+def swap_slots_put_map(s: System, si: SwapInfo, offset: int, nr: int) -> bool:
     """Take one PTE off ``nr`` slots of one cluster.  True if some slot is now used by the swap cache only."""
     ci = swap_cluster_lock(s, si, offset)
     cache_only = False
     if nr == 1:
-        cache_only = swap_entry_put_locked(s, si, ci, offset, 1) == SWAP_HAS_CACHE
+        cache_only = swap_slot_put_locked(s, si, ci, offset, 1) == SWAP_HAS_CACHE
     elif swap_is_last_map(si, offset, nr):
         cache_only = bool(si.swap_map[offset] & SWAP_HAS_CACHE)
         if cache_only:
             swap_map_fill(si, offset, nr, SWAP_HAS_CACHE)
         else:
-            swap_entries_free(s, si, ci, offset, nr)
+            swap_slots_free(s, si, ci, offset, nr)
     else:
         for i in range(offset, offset + nr):
-            if swap_entry_put_locked(s, si, ci, i, 1) == SWAP_HAS_CACHE:
+            if swap_slot_put_locked(s, si, ci, i, 1) == SWAP_HAS_CACHE:
                 cache_only = True
     swap_cluster_unlock(ci)
     return cache_only
 
 
-def swap_entries_put_map_nr(s: System, si: SwapInfo, offset: int, nr: int) -> bool:
-    """swap_entries_put_map for a range that may span clusters."""
+def swap_slots_put_map_nr(s: System, si: SwapInfo, offset: int, nr: int) -> bool:
+    """swap_slots_put_map for a range that may span clusters."""
     cache_only = False
     while (here := SWAPFILE_CLUSTER - (offset & CLUSTER_MASK)) < nr:
-        cache_only |= swap_entries_put_map(s, si, offset, here)
+        cache_only |= swap_slots_put_map(s, si, offset, here)
         offset += here
         nr -= here
-    return swap_entries_put_map(s, si, offset, nr) or cache_only
+    return swap_slots_put_map(s, si, offset, nr) or cache_only
 
 
 def swap_free_nr(s: System, entry: SwpEntry, nr: int) -> None:
-    """Take one PTE off each of ``nr`` slots; a bad entry is ignored (the kernel logs it)."""
-    si = _swap_info_get(s, entry)
-    if si is not None:
-        swap_entries_put_map_nr(s, si, entry & SWP_OFFSET_MASK, nr)
+    """Take one PTE off each of ``nr`` entries."""
+    swap_slot_free_nr(s, swp_entry_to_swp_slot(s, entry), nr)
 
 
 def swap_free(s: System, entry: SwpEntry) -> None:
@@ -247,19 +254,21 @@ def swap_free(s: System, entry: SwpEntry) -> None:
 
 def put_swap_folio(s: System, folio: Folio, entry: SwpEntry) -> None:
     """The folio leaves the swap cache, or never got there: clear the cache flags, free what nobody uses."""
-    si = _swap_info_get(s, entry)
+    slot = swp_entry_to_swp_slot(s, entry)
+    si = _swap_info_get(s, slot)
     if si is not None:
-        swap_entries_put_cache(s, si, entry, 1 << folio.order)
+        swap_slots_put_cache(s, si, slot, 1 << folio.order)
 
 
 def __swap_count(s: System, entry: SwpEntry) -> int:
     """The count in the slot's byte without the cache flag, read without lock; inexact if continued."""
-    return s.swap.info[entry >> SWP_TYPE_SHIFT].swap_map[entry & SWP_OFFSET_MASK] & ~SWAP_HAS_CACHE
+    slot = swp_entry_to_swp_slot(s, entry)
+    return __swap_slot_to_info(s, slot).swap_map[swp_slot_offset(slot)] & ~SWAP_HAS_CACHE
 
 
 def swap_entry_swapped(s: System, si: SwapInfo, entry: SwpEntry) -> bool:
-    """Some PTE refers to the slot (true for a bad slot as well)."""
-    offset = swp_offset(entry)
+    """Some PTE refers to the entry (true for a bad slot as well)."""
+    offset = swp_slot_offset(swp_entry_to_swp_slot(s, entry))
     ci = swap_cluster_lock(s, si, offset)
     count = swap_count(si.swap_map[offset])
     swap_cluster_unlock(ci)
@@ -267,9 +276,9 @@ def swap_entry_swapped(s: System, si: SwapInfo, entry: SwpEntry) -> bool:
 
 
 def folio_swapped(s: System, folio: Folio) -> bool:
-    """Some PTE refers to one of the cached folio's slots."""
-    si = s.swap.info[folio.swap >> SWP_TYPE_SHIFT]
-    offset = folio.swap & SWP_OFFSET_MASK
+    """Some PTE refers to one of the cached folio's entries."""
+    slot = swp_entry_to_swp_slot(s, folio.swap)
+    si, offset = __swap_slot_to_info(s, slot), swp_slot_offset(slot)
     ci = swap_cluster_lock(s, si, offset)
     if folio.order:
         swapped = any(map(swap_count, si.swap_map[offset : offset + (1 << folio.order)]))
@@ -277,3 +286,21 @@ def folio_swapped(s: System, folio: Folio) -> bool:
         swapped = si.swap_map[offset] & ~SWAP_HAS_CACHE != 0
     swap_cluster_unlock(ci)
     return swapped
+
+
+def is_swap_cached(s: System, entry: SwpEntry) -> bool:
+    """The slot is held by the swap cache, or by a swap-in that is under way.  Reads one byte, without a lock.
+
+    The entry must be valid and its device pinned: nothing is checked.  No reference is taken, nothing looked up.
+    """
+    slot = swp_entry_to_swp_slot(s, entry)
+    si = swap_slot_to_info(s, slot)
+    assert si is not None
+    return bool(si.swap_map[swp_slot_offset(slot)] & SWAP_HAS_CACHE)
+
+
+def swap_slot_free_nr(s: System, slot: SwpSlot, nr: int) -> None:
+    """Take one user off each of ``nr`` slots; a bad slot is ignored (the kernel logs it)."""
+    si = _swap_info_get(s, slot)
+    if si is not None:
+        swap_slots_put_map_nr(s, si, swp_slot_offset(slot), nr)

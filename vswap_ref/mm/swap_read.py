@@ -6,13 +6,14 @@ Kernel home: mm/swap_state.c (__read_swap_cache_async).
 
 from __future__ import annotations
 
+from .bridge import swp_entry_to_swp_slot
 from .folio import folio_alloc, folio_lock, folio_put, folio_unlock
 from .lru import folio_add_lru
 from .memcg import mem_cgroup_charge, memcg1_swapin
 from .state import Folio, Memcg, System
 from .swap_cache import swap_cache_add_folio, swap_cache_get_folio
 from .swap_cgroup import lookup_swap_cgroup_id
-from .swap_device import swp_swap_info
+from .swap_device import __swap_slot_to_info
 from .swap_map import put_swap_folio, swap_entry_swapped, swapcache_prepare
 from .types import SwpEntry
 from .workingset import workingset_refault
@@ -32,6 +33,20 @@ def mem_cgroup_of_entry(s: System, memcg: Memcg, entry: SwpEntry) -> Memcg:
     return owner if owner is not None and owner.online else memcg
 
 
+def charge_and_add_folio(s: System, folio: Folio, memcg: Memcg, entry: SwpEntry) -> int:
+    """Charge a new locked folio and put it in the swap cache.  Returns 0 or an errno; the cache flag is not touched."""
+    err = mem_cgroup_swapin_charge_folio(s, folio, memcg, entry)
+    if err:
+        return err
+    err, shadow = swap_cache_add_folio(s, folio, entry)
+    if err:
+        return err
+    memcg1_swapin(s, entry, 1)
+    if shadow is not None:
+        workingset_refault(s, folio, shadow)
+    return 0
+
+
 def __read_swap_cache_async(
     s: System, entry: SwpEntry, memcg: Memcg, reclaim: bool = True
 ) -> tuple[Folio | None, bool]:
@@ -43,7 +58,8 @@ def __read_swap_cache_async(
     folio = swap_cache_get_folio(s, entry)
     if folio is not None:
         return folio, False
-    if not swap_entry_swapped(s, swp_swap_info(s, entry), entry):
+    si = __swap_slot_to_info(s, swp_entry_to_swp_slot(s, entry))
+    if not swap_entry_swapped(s, si, entry):
         return None, False
     folio = folio_alloc(s, 0, reclaim)
     if folio is None:
@@ -53,14 +69,10 @@ def __read_swap_cache_async(
         return swap_cache_get_folio(s, entry), False
     folio_lock(folio)
     folio.swapbacked = True
-    if mem_cgroup_swapin_charge_folio(s, folio, memcg, entry):
+    if charge_and_add_folio(s, folio, memcg, entry):
         put_swap_folio(s, folio, entry)
         folio_unlock(folio)
         folio_put(s, folio)
         return None, False
-    shadow = swap_cache_add_folio(s, folio, entry)
-    memcg1_swapin(s, entry, 1)
-    if shadow is not None:
-        workingset_refault(s, folio, shadow)
     folio_add_lru(s, folio)
     return folio, True

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from errno import EINTR, EINVAL, ENOMEM
 
+from .bridge import swp_entry_to_swp_slot, swp_slot_to_swp_entry
 from .cluster import swap_do_scheduled_discard
 from .folio import folio_lock, folio_put, folio_unlock
 from .pagetable import PTE_TABLE_MASK, table_ranges
@@ -28,8 +29,8 @@ from .types import (
     PTE_SOFT_DIRTY,
     PTE_SWP_EXCLUSIVE,
     PTE_UFFD_WP,
-    SWAP_ENTRY_INVALID,
     SWAP_MAP_BAD,
+    SWAP_SLOT_INVALID,
     SWP_WRITEOK,
     Pte,
     SwpEntry,
@@ -38,9 +39,10 @@ from .types import (
     mk_pte,
     pte_same_as_swp,
     pte_to_swp_entry,
-    swp_entry,
-    swp_offset,
-    swp_type,
+    swp_entry_page,
+    swp_slot,
+    swp_slot_offset,
+    swp_slot_type,
 )
 
 
@@ -104,7 +106,7 @@ def flush_percpu_swap_cluster(s: System, si: SwapInfo) -> None:
     for hint in s.swap.percpu:
         for order, other in enumerate(hint.si):
             if other is si:
-                hint.si[order], hint.offset[order] = None, SWAP_ENTRY_INVALID
+                hint.si[order], hint.offset[order] = None, SWAP_SLOT_INVALID
 
 
 def try_to_unuse(s: System, si: SwapInfo) -> int:
@@ -146,18 +148,18 @@ def unuse_mm(s: System, mm: Mm, si: SwapInfo) -> int:
     for vma in (vma for vma in mm.vmas if vma.file is None):
         for table, start, end in table_ranges(mm, vma.start, vma.end):
             s.swap.ptes_visited += end - start
-            for addr in swap_ptes_of_type(table, start, end, si.type):
+            for addr in swap_ptes_of_type(s, table, start, end, si.type):
                 err = unuse_pte_range_one(s, si, vma, addr, table)
                 if err:
                     return err
     return 0
 
 
-def swap_ptes_of_type(table: list[int], start: int, end: int, type_: int) -> Iterator[int]:
-    """The addresses in [start, end), all in one page table, that are swapped out to a device."""
+def swap_ptes_of_type(s: System, table: list[int], start: int, end: int, type_: int) -> Iterator[int]:
+    """The addresses in [start, end), all in one page table, whose pages lie on a device."""
     for addr in range(start, end):
         pte = Pte(table[addr & PTE_TABLE_MASK])
-        if is_swap_pte(pte) and swp_type(pte_to_swp_entry(pte)) == type_:
+        if is_swap_pte(pte) and swp_slot_type(swp_entry_to_swp_slot(s, pte_to_swp_entry(pte))) == type_:
             yield addr
 
 
@@ -167,7 +169,8 @@ def unuse_pte_range_one(s: System, si: SwapInfo, vma: Vma, addr: int, table: lis
     entry = pte_to_swp_entry(pte)
     folio = swap_cache_get_folio(s, entry) or swapin_readahead(s, entry, vma, addr)
     if folio is None:
-        return 0 if si.swap_map[swp_offset(entry)] in (0, SWAP_MAP_BAD) else -ENOMEM
+        offset = swp_slot_offset(swp_entry_to_swp_slot(s, entry))
+        return 0 if si.swap_map[offset] in (0, SWAP_MAP_BAD) else -ENOMEM
     folio_lock(folio)
     folio_wait_writeback(s, folio)
     unuse_pte(s, vma, addr, table, pte, folio)
@@ -191,7 +194,7 @@ def unuse_pte(s: System, vma: Vma, addr: int, table: list[int], old: Pte, folio:
             folio_add_anon_rmap(s, folio, vma, addr, exclusive=bool(old & PTE_SWP_EXCLUSIVE))
             folio.refcount += 1
             vma.mm.anonpages += 1
-            page = entry & (1 << folio.order) - 1
+            page = swp_entry_page(entry, 1 << folio.order)
             table[index] = mk_pte(folio.pfn + page, old & (PTE_SOFT_DIRTY | PTE_UFFD_WP))
         else:
             table[index] = make_pte_marker(PTE_MARKER_POISONED)
@@ -202,7 +205,7 @@ def unuse_swap_cache(s: System, si: SwapInfo) -> None:
     """Free the slots that only the swap cache still holds."""
     offset = 0
     while swap_usage_in_pages(si) and not signal_pending(s) and (offset := find_next_to_unuse(si, offset)):
-        folio = swap_cache_get_folio(s, swp_entry(si.type, offset))
+        folio = swap_cache_get_folio(s, swp_slot_to_swp_entry(s, swp_slot(si.type, offset)))
         if folio is not None:
             folio_lock(folio)
             folio_wait_writeback(s, folio)

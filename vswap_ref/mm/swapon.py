@@ -35,7 +35,6 @@ from .types import (
     SWP_SYNCHRONOUS_IO,
     SWP_USED,
 )
-from .zswap_pool import zswap_swapoff, zswap_swapon
 
 SWAP_FLAG_PRIO_MASK = 0x7FFF
 SWAP_FLAG_PREFER = 0x8000
@@ -178,14 +177,14 @@ def setup_swap_area(s: System, si: SwapInfo, flags: int) -> int:
 
 
 def setup_device(s: System, si: SwapInfo, header: SwapHeader, flags: int) -> int:
-    """Device properties, clusters, discard, zswap's trees.  Returns 0 or -ENOMEM."""
+    """Device properties, clusters, discard.  Returns 0 or -ENOMEM."""
     assert si.bdev is not None
     set_device_flags(s, si, si.bdev)
     err = setup_clusters(s, si, header.badpages)
     if err:
         return err
     setup_discard(si, flags)
-    return zswap_swapon(s, si.type, si.max)
+    return 0
 
 
 def enable_swap_info(s: System, si: SwapInfo, prio: int) -> None:
@@ -200,10 +199,14 @@ def enable_swap_info(s: System, si: SwapInfo, prio: int) -> None:
         add_to_avail_list(s, si, swapon=True)
 
 
+def release_side_tables(s: System, type_: int) -> None:
+    """Free what others keep for a device."""
+    swap_cgroup_swapoff(s, type_)
+
+
 def release_swap_info(s: System, si: SwapInfo) -> None:
     """Free everything that hangs on a device that nobody uses; its number can be taken again."""
-    swap_cgroup_swapoff(s, si.type)
-    zswap_swapoff(s, si.type)
+    release_side_tables(s, si.type)
     si.swap_map = bytearray()
     si.zeromap = None
     for ci in si.cluster_info:

@@ -23,7 +23,9 @@ Shadow = NewType("Shadow", int)
 MAX_SWAPFILES = 24
 SWP_TYPE_SHIFT = 58
 SWP_OFFSET_MASK = (1 << SWP_TYPE_SHIFT) - 1
-SWAP_ENTRY_INVALID = 0
+
+SWAP_SLOT_INVALID = 0
+
 PMD_ORDER = 9
 SWAPFILE_CLUSTER = 1 << PMD_ORDER
 SWAP_NR_ORDERS = PMD_ORDER + 1
@@ -49,6 +51,37 @@ def swp_offset(entry: SwpEntry) -> int:
 def swp_entry_add(entry: SwpEntry, delta: int) -> SwpEntry:
     """The entry ``delta`` slots further on the same device."""
     return SwpEntry(entry + delta)
+
+
+def swp_entry_align(entry: SwpEntry, nr: int) -> SwpEntry:
+    """The first entry of the aligned run of ``nr`` (a power of two) that contains this one: a folio's first."""
+    return SwpEntry(entry & -nr)
+
+
+def swp_entry_page(entry: SwpEntry, nr: int) -> int:
+    """Which of the aligned run of ``nr`` entries this is, from 0: the page of a folio."""
+    return entry & nr - 1
+
+
+SwpSlot = NewType("SwpSlot", int)
+"""A physical slot: device number from bit 58 on, number of the slot on that device below.  0 = no slot."""
+
+NO_SLOT = SwpSlot(0)
+
+
+def swp_slot(type_: int, offset: int) -> SwpSlot:
+    """Slot ``offset`` of device ``type_``; bits of the offset above bit 57 are cut off."""
+    return SwpSlot(type_ << SWP_TYPE_SHIFT | offset & SWP_OFFSET_MASK)
+
+
+def swp_slot_type(slot: SwpSlot) -> int:
+    """Number of the device on which the slot lies."""
+    return slot >> SWP_TYPE_SHIFT
+
+
+def swp_slot_offset(slot: SwpSlot) -> int:
+    """Number of the slot on its device: its position in units of a page."""
+    return slot & SWP_OFFSET_MASK
 
 
 SWAP_MAP_MAX = 0x3E
@@ -100,22 +133,6 @@ VM_FAULT_SIGBUS = 0x2
 
 VM_FAULT_MAJOR = 0x4
 
-
-def swp_tb_folio(pfn: int) -> int:
-    """Swap-table word of a cached folio: even and not 0."""
-    return pfn << 1
-
-
-def swp_tb_is_folio(word: int) -> bool:
-    """True if the word names a folio."""
-    return word != 0 and not word & 1
-
-
-def swp_tb_pfn(word: int) -> int:
-    """Page frame number in a folio word."""
-    return word >> 1
-
-
 # Page-table entries.
 PTE_PRESENT = 1 << 0
 PTE_WRITE = 1 << 1
@@ -160,11 +177,6 @@ SWAP_PTE_END = MAX_SWAPFILES << SWP_TYPE_SHIFT << PTE_SHIFT
 def is_swap_pte(pte: Pte) -> bool:
     """True for a non-empty, non-present entry that names a device: the page is swapped out (softleaf_is_swap)."""
     return 0 < pte < SWAP_PTE_END and not pte & PTE_PRESENT
-
-
-def pte_move_swp_offset(pte: Pte, delta: int) -> Pte:
-    """The swap PTE ``delta`` slots further with the same flags."""
-    return Pte(pte + (delta << PTE_SHIFT))
 
 
 def pte_same_as_swp(pte: Pte, swp_pte: Pte) -> bool:

@@ -10,6 +10,7 @@ from collections import Counter
 
 from vswap_ref.machine import PAGE_SIZE
 
+from .bridge import swp_slot_to_swp_entry
 from .cluster import cluster_is_usable
 from .folio import folio_put, nr_free_pages
 from .memcg import memcg_subtree
@@ -30,8 +31,9 @@ from .types import (
     RadixEntry,
     is_poisoned_swp_entry,
     radix_to_swp_entry,
+    swp_slot,
 )
-from .zswap_pool import zswap_total_pages
+from .zswap_pool import is_zswapped, zswap_total_pages
 
 
 def refresh_vmstat(s: System) -> None:
@@ -117,10 +119,10 @@ def cluster_row(s: System, si: SwapInfo, index: int) -> dict[str, object]:
     kinds: list[str] = []
     image = s.power.swsusp_extents if s.power.root_swap == si.type else []
     for offset in slots:
-        tree = s.zswap.trees[si.type][offset >> 14]
         zero = si.zeromap is not None and si.zeromap.test(offset)
         saved = any(start <= offset < end for start, end in image)
-        kinds.append("image" if saved else slot_kind(si.swap_map[offset], zero, tree.load(offset) is not None))
+        zswapped = is_zswapped(s, swp_slot_to_swp_entry(s, swp_slot(si.type, offset)))
+        kinds.append("image" if saved else slot_kind(si.swap_map[offset], zero, zswapped))
     names = ("none", "free", "nonfull", "frag", "full", "discard")
     row = {"cluster": index, "list": names[ci.flags], "order": ci.order, "count": ci.count, "slots": kinds}
     return row | cluster_room(si, ci)

@@ -12,17 +12,18 @@ from vswap_ref.machine import PAGE_SIZE
 
 from .folio import folio_mark_dirty, folio_unlock
 from .memcg import obj_cgroup_charge_zswap, obj_cgroup_may_zswap
-from .state import Folio, Memcg, System, ZswapPool
-from .types import SwpEntry, swp_entry_add, swp_offset
+from .state import Folio, Memcg, System, ZswapEntry, ZswapPool
+from .types import SwpEntry, swp_entry_add
 from .zswap_pool import (
-    swap_zswap_tree,
     zs_free,
     zswap_check_limits,
     zswap_compress,
     zswap_decompress,
     zswap_entry_alloc,
+    zswap_entry_erase,
     zswap_entry_free,
-    zswap_invalidate,
+    zswap_entry_load,
+    zswap_entry_store,
     zswap_lru_add,
     zswap_never_enabled,
 )
@@ -42,10 +43,16 @@ def zswap_store(s: System, folio: Folio) -> bool:
         return True
     if s.zswap.enabled and s.zswap.reached_full:
         s.zswap.shrink_queued = True
-    if s.zswap.stored_pages:
-        for i in range(nr):
-            zswap_invalidate(s, swp_entry_add(folio.swap, i))
+    zswap_erase_folio(s, folio.swap, nr)
     return False
+
+
+def zswap_erase_folio(s: System, swpentry: SwpEntry, nr: int) -> None:
+    """Free what zswap has of ``nr`` slots; their tree is locked for each, whether there is anything or not."""
+    for i in range(nr):
+        old = zswap_entry_erase(s, swp_entry_add(swpentry, i))
+        if old is not None:
+            zswap_entry_free(s, old)
 
 
 def zswap_may_store(s: System, folio: Folio) -> bool:
@@ -68,30 +75,44 @@ def zswap_store_pages(s: System, folio: Folio, nr: int) -> bool:
 
 
 def zswap_store_page(s: System, swpentry: SwpEntry, data: bytes, memcg: Memcg | None, pool: ZswapPool) -> bool:
-    """Compress a page and enter it in the tree in place of an older copy.
-
-    Putting it on the LRU comes last: only then can writeback find it.
-    """
+    """Compress a page and enter it in place of an older copy."""
     packed = zswap_compress(s, data, memcg, pool)
     if packed is None:
         return False
     entry = zswap_entry_alloc(s, swpentry, packed, memcg)
     if entry is None:
         return False
-    s.cost["zswap_tree_store"] += 1
     try:
-        old = swap_zswap_tree(s, swpentry).store(swp_offset(swpentry), entry)
+        old = zswap_entry_store(s, swpentry, entry)
     except MemoryError:
         s.zswap.debugfs["reject_alloc_fail"] += 1
         zs_free(s, entry)
         return False
     if old is not None:
         zswap_entry_free(s, old)
+    zswap_publish(s, entry)
+    return True
+
+
+def zswap_publish(s: System, entry: ZswapEntry) -> None:
+    """Charge and count a stored entry; putting it on the LRU comes last: only then can writeback find it."""
     obj_cgroup_charge_zswap(s, entry)
     s.zswap.stored_pages += 1
     if entry.length == PAGE_SIZE:
         s.zswap.stored_incompressible += 1
     zswap_lru_add(s, entry)
+
+
+def zswap_fill(s: System, folio: Folio, entry: ZswapEntry) -> bool:
+    """Decompress an entry into a folio, and count it; False if it does not decompress."""
+    data = zswap_decompress(s, entry)
+    if data is None:
+        return False
+    folio.data[:] = data
+    folio.uptodate = True
+    s.vmstat["zswpin"] += 1
+    if entry.memcg is not None:
+        entry.memcg.stat["zswpin"] += 1
     return True
 
 
@@ -105,25 +126,15 @@ def zswap_load(s: System, folio: Folio) -> int:
     if folio.order:
         folio_unlock(folio)
         return -EINVAL
-    offset = swp_offset(folio.swap)
-    tree = swap_zswap_tree(s, folio.swap)
-    s.cost["zswap_tree_load"] += 1
-    entry = tree.load(offset)
+    entry = zswap_entry_load(s, folio.swap)
     if entry is None:
         return -ENOENT
-    data = zswap_decompress(s, entry)
-    if data is None:
+    if not zswap_fill(s, folio, entry):
         folio_unlock(folio)
         return -EIO
-    folio.data[:] = data
-    folio.uptodate = True
-    s.vmstat["zswpin"] += 1
-    if entry.memcg is not None:
-        entry.memcg.stat["zswpin"] += 1
     if folio.swapcache:
         folio_mark_dirty(folio)
-        s.cost["zswap_tree_erase"] += 1
-        tree.erase(offset)
+        zswap_entry_erase(s, folio.swap)
         zswap_entry_free(s, entry)
     folio_unlock(folio)
     return 0

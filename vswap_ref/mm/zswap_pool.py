@@ -1,5 +1,5 @@
 # Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
-"""Compressed pages: the pool, its limits, the trees that find an entry, the list that ages it.
+"""Compressed pages: the pool, its limits, the tree that finds an entry, the list that ages it.
 
 Kernel homes: mm/zswap.c, mm/zsmalloc.c.  Objects are kept at their compressed size; the pool counts each as rounded
 up to 16 bytes.
@@ -7,17 +7,15 @@ up to 16 bytes.
 
 from __future__ import annotations
 
-from errno import ENOMEM
+from collections.abc import Iterator
 
-from vswap_ref.machine import PAGE_SIZE, XArray
+from vswap_ref.machine import PAGE_SIZE, ZSWAP_DEBUGFS, Counters, Faults, XArray
 
 from .memcg import mem_cgroup_zswap_writeback_enabled, obj_cgroup_uncharge_zswap, online_ancestor
-from .state import Memcg, System, ZswapEntry, ZswapPool
-from .types import SwpEntry, swp_offset, swp_type
+from .state import Memcg, System, ZswapEntry, ZswapPool, ZswapState
+from .types import SwpEntry
 from .zswap_pools import zswap_compressor_param_set, zswap_pool_destroy
 
-SWAP_ADDRESS_SPACE_SHIFT = 14
-SWAP_ADDRESS_SPACE_PAGES = 1 << SWAP_ADDRESS_SPACE_SHIFT
 ZSMALLOC_GRANULE = 16
 
 
@@ -34,6 +32,25 @@ def zswap_max_pages(s: System) -> int:
 def zswap_accept_thr_pages(s: System) -> int:
     """After the limit was hit nothing is accepted until the pool is down to this (pages)."""
     return zswap_max_pages(s) * s.zswap.accept_threshold_percent // 100
+
+
+ZSWAP_FAULT_SITES = {
+    "xa_node": "a node of zswap's tree",
+    "zs_malloc": "an object in the compressed pool",
+    "zswap_entry_cache_alloc": "a zswap entry",
+}
+
+
+def zswap_boot(faults: Faults) -> ZswapState:
+    """zswap at boot, still off: its counters, its tree, and its allocations that can be made to fail."""
+    for site, doc in ZSWAP_FAULT_SITES.items():
+        faults.declare(site, doc)
+    return ZswapState(Counters(ZSWAP_DEBUGFS), XArray(faults, "xa_node"))
+
+
+def zswap_tree_index(entry: SwpEntry) -> int:
+    """Index of a swap entry in zswap's tree: its value."""
+    return entry
 
 
 def zswap_check_limits(s: System) -> bool:
@@ -60,24 +77,44 @@ def zswap_never_enabled(s: System) -> bool:
     return not s.zswap.ever_enabled
 
 
-def zswap_swapon(s: System, type_: int, max_pages: int) -> int:
-    """Make the trees of a device, one per 16,384 slots.  Returns 0 or -ENOMEM."""
-    if s.faults.should_fail("kvzalloc_zswap_trees"):
-        return -ENOMEM
-    nr_trees = -(-max_pages // SWAP_ADDRESS_SPACE_PAGES)
-    s.zswap.trees[type_] = [XArray(s.faults, "xa_node") for _ in range(nr_trees)]
-    return 0
+def zswap_entry_store(s: System, entry: SwpEntry, zentry: ZswapEntry) -> ZswapEntry | None:
+    """Store a compressed page under its swap entry; returns the one that was there.
+
+    Takes the tree's lock.  Raises MemoryError if the tree needs a node and gets none, then nothing is stored.
+    """
+    s.cost["zswap_tree_store"] += 1
+    return s.zswap.tree.store(zswap_tree_index(entry), zentry)
 
 
-def zswap_swapoff(s: System, type_: int) -> None:
-    """Free the trees of a device; they must be empty."""
-    trees = s.zswap.trees.pop(type_, [])
-    assert all(tree.empty for tree in trees)
+def zswap_entry_load(s: System, entry: SwpEntry) -> ZswapEntry | None:
+    """The compressed page of a swap entry, or None.
+
+    An RCU read section, no lock and no reference: who wants to keep it holds the lock of the entry's folio in the
+    swap cache.
+    """
+    s.cost["zswap_tree_load"] += 1
+    return s.zswap.tree.load(zswap_tree_index(entry))
 
 
-def swap_zswap_tree(s: System, entry: SwpEntry) -> XArray[ZswapEntry]:
-    """The tree of an entry; the index in it is the full slot offset."""
-    return s.zswap.trees[swp_type(entry)][swp_offset(entry) >> SWAP_ADDRESS_SPACE_SHIFT]
+def zswap_entry_erase(s: System, entry: SwpEntry) -> ZswapEntry | None:
+    """Take a swap entry's compressed page out, and return it; None if there is none.  Takes the tree's lock."""
+    s.cost["zswap_tree_erase"] += 1
+    return s.zswap.tree.erase(zswap_tree_index(entry))
+
+
+def zswap_empty(s: System, entry: SwpEntry) -> bool:
+    """True if no page at all is compressed, in the whole system; ``entry`` means nothing.  A hint: no lock is taken."""
+    return s.zswap.tree.empty
+
+
+def zswap_items(s: System) -> Iterator[tuple[SwpEntry, ZswapEntry]]:
+    """All compressed pages, each with the swap entry that finds it."""
+    return ((SwpEntry(index), entry) for index, entry in s.zswap.tree.items())
+
+
+def is_zswapped(s: System, entry: SwpEntry) -> bool:
+    """True if zswap has a page.  For displays and checks: looking from outside costs nothing."""
+    return s.zswap.tree.load(zswap_tree_index(entry)) is not None
 
 
 def zs_object_size(length: int) -> int:
@@ -164,10 +201,8 @@ def zswap_entry_free(s: System, entry: ZswapEntry) -> None:
 
 def zswap_invalidate(s: System, entry: SwpEntry) -> None:
     """The slot is free or its content obsolete: drop the compressed copy if there is one."""
-    tree = swap_zswap_tree(s, entry)
-    if tree.empty:
+    if zswap_empty(s, entry):
         return
-    s.cost["zswap_tree_erase"] += 1
-    old = tree.erase(swp_offset(entry))
+    old = zswap_entry_erase(s, entry)
     if old is not None:
         zswap_entry_free(s, old)

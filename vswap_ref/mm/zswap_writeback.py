@@ -15,11 +15,18 @@ from .folio import folio_put, folio_unlock
 from .memcg import MAX_RECLAIM_RETRIES, mem_cgroup_zswap_writeback_enabled, memcg_subtree
 from .state import Folio, Memcg, System, ZswapEntry
 from .swap_cache import swap_cache_del_folio
-from .swap_device import get_swap_device, put_swap_device
+from .swap_device import put_swap_entry, tryget_swap_entry
 from .swap_io import __swap_writepage
 from .swap_read import __read_swap_cache_async
-from .types import SwpEntry, swp_offset
-from .zswap_pool import swap_zswap_tree, zswap_accept_thr_pages, zswap_decompress, zswap_entry_free, zswap_total_pages
+from .types import SwpEntry
+from .zswap_pool import (
+    zswap_accept_thr_pages,
+    zswap_decompress,
+    zswap_entry_erase,
+    zswap_entry_free,
+    zswap_entry_load,
+    zswap_total_pages,
+)
 
 
 def zswap_writeback_entry(s: System, entry: ZswapEntry, swpentry: SwpEntry) -> int:
@@ -27,11 +34,11 @@ def zswap_writeback_entry(s: System, entry: ZswapEntry, swpentry: SwpEntry) -> i
 
     Returns 0, -EEXIST (a swap-in is under way or done, or swapoff), -ENOMEM (no memory, or the entry is gone) or -EIO.
     """
-    si = get_swap_device(s, swpentry)
-    if si is None:
+    swapoff_locked, si = tryget_swap_entry(s, swpentry)
+    if not swapoff_locked:
         return -EEXIST
     folio, allocated = __read_swap_cache_async(s, swpentry, s.memcg.root, reclaim=False)
-    put_swap_device(si)
+    put_swap_entry(s, swpentry, si)
     if folio is None:
         return -ENOMEM
     if not allocated:
@@ -47,16 +54,13 @@ def zswap_writeback_entry(s: System, entry: ZswapEntry, swpentry: SwpEntry) -> i
 
 def zswap_writeback_folio(s: System, entry: ZswapEntry, swpentry: SwpEntry, folio: Folio) -> int:
     """The part of zswap_writeback_entry that owns the locked, cached, empty folio."""
-    tree = swap_zswap_tree(s, swpentry)
-    s.cost["zswap_tree_load"] += 1
-    if tree.load(swp_offset(swpentry)) is not entry:
+    if zswap_entry_load(s, swpentry) is not entry:
         return -ENOMEM
     data = zswap_decompress(s, entry)
     if data is None:
         return -EIO
     folio.data[:] = data
-    s.cost["zswap_tree_erase"] += 1
-    tree.erase(swp_offset(swpentry))
+    zswap_entry_erase(s, swpentry)
     s.vmstat["zswpwb"] += 1
     if entry.memcg is not None:
         entry.memcg.stat["zswpwb"] += 1

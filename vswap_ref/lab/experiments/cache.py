@@ -7,6 +7,7 @@ from typing import Any
 
 from vswap_ref.display import table_html
 from vswap_ref.kernel import Kernel, Process
+from vswap_ref.lab.paging import kernel_class
 from vswap_ref.machine import PAGE_SIZE, Ssd
 
 
@@ -36,7 +37,7 @@ def slot_state(kernel: Kernel, step: str, slot: int = 1) -> dict[str, Any]:
 
 def life_of_a_slot(sharers: int = 2) -> SlotLife:
     """Follow slot 1: a page of ``sharers`` processes, swapped out, brought back by one after the other."""
-    kernel = Kernel(ram="4M", swap=[Ssd("4M")], page_cluster=0)
+    kernel = kernel_class(0)(ram="4M", swap=[Ssd("4M")], page_cluster=0)
     parent = kernel.spawn("parent")
     heap = parent.mmap(PAGE_SIZE)
     heap.write_page(0, b"once" * (PAGE_SIZE // 4))
@@ -90,7 +91,7 @@ def refaults(memory_percent: int = 80, hot_percent: int = 25, loops: int = 6, pa
 
     A turn takes three seconds, so that the statistics which decide about activation keep up.
     """
-    kernel = Kernel(ram="16M", swap=[Ssd("16M")], page_cluster=0)
+    kernel = kernel_class(0)(ram="16M", swap=[Ssd("16M")], page_cluster=0)
     group = kernel.cgroup("loop", memory_max=pages * memory_percent // 100 * PAGE_SIZE)
     heap = kernel.spawn("loop", cgroup=group).mmap(pages * PAGE_SIZE)
     for page in range(pages):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vswap_ref.display import Table
-from vswap_ref.kernel import Kernel
+from vswap_ref.lab.paging import kernel_class
 from vswap_ref.machine import PAGE_SIZE, Ssd
 
 CONTENT = {"device": b"data" * 1024, "zero": bytes(PAGE_SIZE), "zswap": b"data" * 1024}
@@ -35,9 +35,10 @@ class CostRecord:
         return self.table._repr_html_()
 
 
-def page_cost(store: str = "device", memcg: str | None = "v2") -> CostRecord:
+def page_cost(store: str = "device", memcg: str | None = "v2", stage: int | str = 0) -> CostRecord:
     """Swap one page out to a store ("device", "zero", "zswap"), fault it in by a read, and unmap it."""
-    kernel = Kernel(ram="4M", swap=[Ssd("8M")], zswap="lz4" if store == "zswap" else None, memcg=memcg, page_cluster=0)
+    zswap = "lz4" if store == "zswap" else None
+    kernel = kernel_class(stage)(ram="4M", swap=[Ssd("8M")], zswap=zswap, memcg=memcg, page_cluster=0)
     app = kernel.spawn("app")
     first, heap = app.mmap(PAGE_SIZE), app.mmap(PAGE_SIZE)
     for mapping, content in ((first, CONTENT["device"]), (heap, CONTENT[store])):

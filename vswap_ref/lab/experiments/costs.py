@@ -6,8 +6,8 @@ import random
 from dataclasses import dataclass
 
 from vswap_ref.display import Ledger
-from vswap_ref.kernel import Kernel
 from vswap_ref.lab.metadata import metadata_table
+from vswap_ref.lab.paging import kernel_class
 from vswap_ref.machine import PAGE_SIZE, Ssd
 
 SPREAD_SLOTS = 2048
@@ -35,7 +35,7 @@ class CostRecord:
 
 def device_cost(size: str = "256M", percent: int = 50, pages_in: str = "zswap") -> CostRecord:
     """Fill a device to a share of its slots and read the ledger."""
-    (point,) = metadata_table(size, percents=[percent], backends=[pages_in]).points
+    (point,) = metadata_table(size, stage=0, percents=[percent], backends=[pages_in]).points
     return CostRecord(size, percent, pages_in, point.entries, point.ledger)
 
 
@@ -71,7 +71,7 @@ class SpreadRecord:
 
 def spread(freed_percent: int = 90, order: str = "random", zswap: bool = True, seed: int = 0) -> SpreadRecord:
     """Fill a device of 4 clusters page by page, then free a share: the oldest slots first, or in random order."""
-    kernel = Kernel(ram="64M", swap=[Ssd(SPREAD_SLOTS * PAGE_SIZE)], zswap="lz4" if zswap else None, cpus=1)
+    kernel = kernel_class(0)(ram="64M", swap=[Ssd(SPREAD_SLOTS * PAGE_SIZE)], zswap="lz4" if zswap else None, cpus=1)
     app = kernel.spawn("app")
     pieces = [app.mmap_swapped(PAGE_SIZE) for _ in range(SPREAD_SLOTS - 1)]
     if order == "random":

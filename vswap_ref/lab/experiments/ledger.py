@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vswap_ref.display import Ledger
-from vswap_ref.kernel import Kernel
+from vswap_ref.lab.paging import kernel_class
 from vswap_ref.machine import PAGE_SIZE, Ssd
 
 DEVICE_PAGES = 2048
@@ -38,7 +38,7 @@ class MetadataRecord:
 
 def metadata(used_percent: int = 50, zswap: str = "lz4") -> MetadataRecord:
     """Fill a share of an 8 MiB device with swapped-out pages and read the byte ledger."""
-    kernel = Kernel(ram="32M", swap=[Ssd(DEVICE_PAGES * PAGE_SIZE)], zswap=zswap)
+    kernel = kernel_class(0)(ram="32M", swap=[Ssd(DEVICE_PAGES * PAGE_SIZE)], zswap=zswap)
     pages = (DEVICE_PAGES - 1) * used_percent // 100
     if pages:
         heap = kernel.spawn("app").mmap(pages * PAGE_SIZE)

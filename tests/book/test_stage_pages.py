@@ -1,0 +1,66 @@
+"""Pages that are made from the stages: what they say is what the code does."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+sys.path.insert(0, str(ROOT / "book"))
+
+import stage_pages  # noqa: E402
+
+from vswap_ref.series.stages import checkout_series, latest, stages  # noqa: E402
+
+CHECK = 'def check_zswap(s):\n    """Words."""\n    expect(s.a, "one")\n    expect(s.b, "two", b=s.b)\n'
+
+
+def test_states_of_an_invariant() -> None:
+    """Not yet before the first stage that asserts it, suspended where a later one does not."""
+    changed = CHECK.replace('    expect(s.a, "one")\n', "").replace('"two"', '"three"')
+    ledger = stage_pages.invariant_ledger({"0": CHECK, "1": changed, "2": CHECK})
+    assert ledger == {
+        "one": ["holds", "suspended", "holds"],
+        "two": ["holds", "suspended", "holds"],
+        "three": ["not yet", "holds", "suspended"],
+    }
+    assert stage_pages.invariants(CHECK) == {"one": "check_zswap", "two": "check_zswap"}
+
+
+def test_the_ledger_has_every_stage_and_every_call() -> None:
+    """As many invariants as texts are given to ``expect``; one column a stage."""
+    page = stage_pages.invariants_page("<!-- ledger -->")
+    rows = [line for line in page.split("\n") if line.startswith("| ")]
+    assert all(row.count(" | ") == 1 + len(stage_pages.main_line()) for row in rows)
+    text = checkout_series().weave(latest())["mm/check.py"]
+    assert text.count("expect(") - 1 >= len(stage_pages.invariants(text)) > 50
+    assert "| no folio lock leaked | `check_folios` | holds" in page
+
+
+def test_a_symbol_shows_what_each_stage_did() -> None:
+    """Verbs in the column of their stage."""
+    events = [{"stage": "0", "verb": "added"}, {"stage": "2", "verb": "moved"}, {"stage": "2", "verb": "replaced"}]
+    assert stage_pages.life(events, ["0", "1", "2"]) == ["new", "", "moved, changed"]
+    assert "| `zswap_store`<br>mm/zswap" in stage_pages.symbols_page("<!-- symbols -->")
+
+
+def test_the_page_on_the_engine_shows_real_output() -> None:
+    """Every command runs; what it prints stands below it."""
+    text = (ROOT / "book" / "how-this-book-is-built.md").read_text(encoding="utf-8")
+    page = stage_pages.engine_page(text)
+    assert "<!--" not in page
+    for name in ("stages", "blame", "diff", "symbols", "export", "stitch"):
+        assert f"$ vswap-ref {name}" in page
+    path, definition = checkout_series().find("folio_alloc_swap", latest())
+    assert f"{path}: folio_alloc_swap is written in {definition.where}" in page
+    assert "mm/zswap.py: zswap_load replaced in " in page
+    assert f"of stage {latest()} written to exported" in page
+    assert f"   0  {stages()['0']['title']}" in page
+
+
+def test_a_command_that_fails_is_no_output() -> None:
+    """The build stops instead of printing nothing."""
+    with pytest.raises(AssertionError, match="vswap-ref blame no_such_function"):
+        stage_pages.output("vswap-ref blame no_such_function")

@@ -1,0 +1,92 @@
+"""Every stage is sound as a package: typed, in layers, complete."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vswap_ref.cli import main
+from vswap_ref.series.series import Series
+from vswap_ref.series.stages import CHECKOUT, checkout_series, stages
+
+ROOT = Path(__file__).parent.parent.parent
+SERIES: Series = checkout_series()
+
+
+def export(stage: str, folder: Path) -> Path:
+    """The package of a stage, named ``subject``, as a reader gets it."""
+    assert main(["export", stage, str(folder / "subject")]) == 0
+    return folder / "subject"
+
+
+def type_check(folder: Path) -> subprocess.CompletedProcess[str]:
+    """mypy --strict over an exported package."""
+    cache = CHECKOUT / "_build" / "mypy-stages"
+    command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--cache-dir", str(cache)]
+    return subprocess.run(
+        [*command, "--config-file", str(ROOT / "pyproject.toml"), "-p", "subject"],
+        cwd=folder.parent,
+        capture_output=True,
+        text=True,
+        env={"MYPYPATH": str(ROOT), "PATH": ""},
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", sorted(stages()))
+def test_an_exported_stage_type_checks(stage: str, tmp_path: Path) -> None:
+    """Without an error, by the strict rules."""
+    result = type_check(export(stage, tmp_path))
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.slow
+def test_a_wrong_type_is_found(tmp_path: Path) -> None:
+    """An entry is not a number that may be added to: the check above can fail."""
+    package = export(SERIES.latest, tmp_path)
+    with (package / "mm" / "types.py").open("a", encoding="utf-8") as file:
+        file.write('\n\nWRONG: SwpEntry = "no entry"\n')
+    result = type_check(package)
+    assert result.returncode == 1
+    assert "Incompatible types in assignment" in result.stdout
+
+
+def imports_of(path: str, text: str) -> set[str]:
+    """Modules of mm that a module imports, by path."""
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = Path(path).parents[node.level - 1]
+            found |= {(base / (node.module or alias.name).replace(".", "/")).as_posix() + ".py" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("stage", sorted(stages()))
+def test_imports_go_down(stage: str) -> None:
+    """As the files say, not as the engine that wrote them believes: down the floors, and no circle on one floor."""
+    floors = SERIES.floors(stage)
+    level = {f"mm/{name}.py": number for number, names in enumerate(floors) for name in names}
+    texts = {path: text for path, text in SERIES.weave(stage).items() if not path.endswith("__init__.py")}
+    imports = {path: imports_of(path, text) for path, text in texts.items()}
+    for path, homes in imports.items():
+        assert homes <= texts.keys(), f"{path} imports what stage {stage} does not have"
+        assert all(level[home] <= level[path] for home in homes), f"stage {stage}: {path} imports from above: {homes}"
+    left = dict(imports)
+    while left:
+        free = [path for path, homes in left.items() if not homes & left.keys()]
+        assert free, f"stage {stage}: a circle among {sorted(left)}"
+        left = {path: homes for path, homes in left.items() if path not in free}
+
+
+@pytest.mark.parametrize("stage", sorted(stages()))
+def test_the_face_is_reached_through_one_module(stage: str) -> None:
+    """mm/api.py re-exports and defines nothing; whatever it names exists at the stage."""
+    tree = ast.parse(SERIES.weave(stage)["mm/api.py"])
+    assert not [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    homes = {name for module in SERIES.tree(stage).values() for name in module.definitions}
+    names = next(node.value for node in tree.body if isinstance(node, ast.Assign))
+    assert set(ast.literal_eval(names)) <= homes

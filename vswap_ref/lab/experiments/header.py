@@ -1,0 +1,191 @@
+"""Experiments of the patch that sorts the header: who implements what at which stage, and a replay."""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from vswap_ref import machine
+from vswap_ref.display import table_html
+from vswap_ref.lab.paging import kernel_class
+from vswap_ref.machine import PAGE_SIZE
+from vswap_ref.series import at
+
+GROUPS = {
+    "lifecycle": [
+        "folio_alloc_swap",
+        "folio_free_swap",
+        "put_swap_folio",
+        "swap_shmem_alloc",
+        "swap_duplicate",
+        "swapcache_prepare",
+        "swap_free_nr",
+        "free_swap_and_cache_nr",
+        "__swap_count",
+        "swap_entry_swapped",
+        "swp_swapcount",
+    ],
+    "swap cache": [
+        "total_swapcache_pages",
+        "free_folio_and_swap_cache",
+        "free_pages_and_swap_cache",
+        "free_swap_cache",
+    ],
+    "physical allocator and device": [
+        "add_swap_extent",
+        "generic_swapfile_activate",
+        "nr_swap_pages",
+        "total_swap_pages",
+        "nr_rotate_swap",
+        "vm_swap_full",
+        "get_nr_swap_pages",
+        "si_swapinfo",
+        "get_swap_page_of_type",
+        "add_swap_count_continuation",
+        "swap_type_of",
+        "find_first_swap",
+        "count_swap_pages",
+        "swapdev_block",
+        "get_swap_device",
+        "swap_folio_sector",
+        "put_swap_device",
+    ],
+}
+"""Group -> what the kernel's header declares in it after the patch, in its order."""
+COLOURS = {"mm/swapfile.c": "#2e9e5b", "mm/swap_state.c": "#e0912f", "mm/page_io.c": "#4a7fd0"}
+OTHER = "#9a6fc4"
+ABSENT = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class NameMap:
+    """Declared name -> for each stage the kernel file that implements it, and the module of the model."""
+
+    group: str
+    stages: tuple[str, ...]
+    homes: dict[str, list[tuple[str, str]]]
+
+    def files(self) -> dict[str, list[str]]:
+        """Declared name -> the file at each stage; "-" where the model has no such function."""
+        return {name: [file for file, _ in homes] for name, homes in self.homes.items()}
+
+    def __repr__(self) -> str:
+        width = max(map(len, self.homes))
+        head = f"{self.group:<{width}}  " + "".join(f"{stage:<17}" for stage in self.stages)
+        lines = [
+            f"{name:<{width}}  " + "".join(f"{file:<17}" for file in files) for name, files in self.files().items()
+        ]
+        return "\n".join(line.rstrip() for line in (head, *lines))
+
+    def _repr_html_(self) -> str:
+        rows, used = "", sorted({file for files in self.files().values() for file in files})
+        for y, (name, homes) in enumerate(self.homes.items()):
+            rows += svg_text(0, y, name)
+            rows += "".join(svg_cell(x, y, *home) for x, home in enumerate(homes))
+        height = 18 * len(self.homes) + 4
+        alt = f"{self.group}: {len(self.homes)} names at stages {', '.join(self.stages)}, in files {', '.join(used)}"
+        svg = f"<svg role='img' aria-label='{alt}' width='{260 + 24 * len(self.stages)}' height='{height}'>{rows}</svg>"
+        keys = ", ".join(f"<span style='color:{colour(file)}'>\u25a0</span> {file}" for file in used)
+        return f"<p>{self.group}, stages {self.stages[0]} to {self.stages[-1]}</p>{svg}<p>{keys}</p>"
+
+
+def colour(file: str) -> str:
+    """The colour of a file."""
+    return "#88888844" if file == ABSENT else COLOURS.get(file, OTHER)
+
+
+def svg_text(x: int, y: int, words: str) -> str:
+    """A name at the beginning of a row."""
+    return f"<text x='{x}' y='{18 * y + 13}' fill='currentColor' font-size='12'>{words}</text>"
+
+
+def svg_cell(x: int, y: int, file: str, module: str) -> str:
+    """A stage's cell; the module of the model shows when pointed at."""
+    place = f"x='{256 + 24 * x}' y='{18 * y + 1}' width='22' height='16'"
+    return f"<rect {place} fill='{colour(file)}'><title>{module}: {file}</title></rect>"
+
+
+def name_map(group: str = "lifecycle", last: int = 2) -> NameMap:
+    """Who implements the names of a group at the stages from 0 to ``last``: read from the stages' own sources."""
+    stages = tuple(str(stage) for stage in range(last + 1))
+    found = [homes_at(stage, GROUPS[group]) for stage in stages]
+    return NameMap(group, stages, {name: [homes[name] for homes in found] for name in GROUPS[group]})
+
+
+def homes_at(stage: str, names: list[str]) -> dict[str, tuple[str, str]]:
+    """Name -> (kernel file, module); a function's own "Kernel home" goes before its module's."""
+    homes = dict.fromkeys(names, (ABSENT, "not in the model"))
+    for path, text in at(stage).sources().items():
+        for name in names:
+            definition = re.search(rf"^def {name}\(.*?(?=^\S|\Z)", text, re.MULTILINE | re.DOTALL)
+            if definition is not None and path.startswith("mm/"):
+                homes[name] = (kernel_home(definition[0]) or kernel_home(text) or "model only", path)
+    return homes
+
+
+def kernel_home(text: str) -> str:
+    """The first file after "Kernel home:" in a docstring; empty if there is none."""
+    found = re.search(r"Kernel homes?: ([\w./]+\w)", text)
+    return found[1] if found is not None else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """One seeded workload on two stages: what was observed on the second, and in which respects the first differs."""
+
+    stages: tuple[str, str]
+    device: str
+    zswap: str
+    observed: dict[str, Any]
+    different: list[str]
+
+    def __repr__(self) -> str:
+        what = ", ".join(self.observed)
+        return (
+            f"stages {self.stages[0]} and {self.stages[1]}, {self.device}, zswap {self.zswap}: compared {what}; "
+            f"different: {', '.join(self.different) or 'nothing'}"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = [{"what": name, "same": name not in self.different} for name in self.observed]
+        return f"<p>{self!r}</p>{table_html(rows)}"
+
+
+def replay(first: int | str, second: int | str, device: str = "Ssd", zswap: str = "off") -> Replay:
+    """Run the workload on both stages and compare everything that a user of the kernel can see, cost aside."""
+    before, after = observe(first, device, zswap), observe(second, device, zswap)
+    different = [name for name in after if before[name] != after[name]]
+    return Replay((str(first), str(second)), device, zswap, after, different)
+
+
+def observe(stage: int | str, device: str, zswap: str) -> dict[str, Any]:
+    """A small process writes, reads, forks and is pushed out, with too little memory; what can be seen of it."""
+    backing = getattr(machine, device)("4M")
+    kernel = kernel_class(stage)(ram="1M", swap=[backing], zswap=zswap, seed=1)
+    rng, app = random.Random(7), kernel.spawn("app", cgroup=kernel.cgroup("group", memory_max="384K"))
+    heap, reads = app.mmap("1M"), []
+    for step in range(1500):
+        page = rng.randrange(heap.pages)
+        if step % 3:
+            reads.append(heap.read_page(page))
+        else:
+            heap.write_page(page, (bytes(PAGE_SIZE), rng.randbytes(64) * 64, rng.randbytes(PAGE_SIZE))[step // 3 % 3])
+        if step % 500 == 250:
+            child = app.fork()
+            reads.append(child.mappings[0].read_page(page))
+            app.madvise(heap, "pageout", 0, 64 * PAGE_SIZE)
+            child.exit()
+    kernel.check()
+    return {
+        "contents": reads,
+        "vmstat": dict(kernel.vmstat),
+        "meminfo": kernel.meminfo().rows,
+        "places of pages": list(heap.where()),
+        "clusters": kernel.clusters().rows,
+        "swaps": kernel.proc_swaps(),
+        "page table": [pte for table in app.mm.pgd.values() for pte in table],
+        "swap map": bytes(kernel.system.swap.info[0].swap_map),
+        "time": kernel.clock.ns,
+    }

@@ -1,0 +1,114 @@
+"""The code time slider: the text of any function at any stage, the patch that wrote it, what it changed.
+
+One small front-end (``time_slider.js``, ``time_slider.css``) with its data embedded.  ``time_slider()`` shows it in
+JupyterLab as a widget; ``page`` is the same as a piece of HTML that needs no kernel and nothing from outside.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+from typing import Any
+
+from vswap_ref.series import SeriesError
+from vswap_ref.series.stages import at, checkout_series, latest, stages
+
+JS = Path(__file__).with_suffix(".js")
+CSS = Path(__file__).with_suffix(".css")
+
+History = dict[str, Any]
+"""{"stages": [{"id", "title"}], "functions": {name: [{"at", "module", "text", "was"}]}}, ready for JSON.
+
+``at`` is the place in the list of stages from which on the version holds, until the next one.  A version without text
+says that the function is gone.  ``was``: its name before, if that stage renamed it.
+"""
+
+
+def history() -> History:
+    """The life of every function and class of ``mm`` on the main line."""
+    line = [stage for stage in stages() if stage.isdigit()]
+    names = renames()
+    lives: dict[str, list[dict[str, Any]]] = {}
+    for number, stage in enumerate(line):
+        present = definitions(at(stage).sources())
+        for name, (module, text) in present.items():
+            add_version(lives, name, number, module, text, names.get((stage, name), ""))
+        for name in lives.keys() - present.keys():
+            add_version(lives, name, number, "", "", "")
+    titles = [{"id": stage, "title": stages()[stage]["title"]} for stage in line]
+    return {"stages": titles, "functions": dict(sorted(lives.items()))}
+
+
+def add_version(
+    lives: dict[str, list[dict[str, Any]]], name: str, number: int, module: str, text: str, was: str
+) -> None:
+    """Note how a function is at a stage, unless that is how it was before."""
+    versions = lives.setdefault(name, [])
+    if not versions or (versions[-1]["module"], versions[-1]["text"]) != (module, text):
+        versions.append({"at": number, "module": module, "text": text, "was": was})
+
+
+def definitions(sources: dict[str, str]) -> dict[str, tuple[str, str]]:
+    """Function or class -> (module, text), of the modules of mm."""
+    found = {}
+    for path, text in sources.items():
+        lines = text.split("\n")
+        for node in ast.parse(text).body if path.startswith("mm/") else ():
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+                found[node.name] = (path, "\n".join(lines[first - 1 : node.end_lineno]))
+    return found
+
+
+def renames() -> dict[tuple[str, str], str]:
+    """(stage, new name) -> old name; empty in an installed wheel, which has no notebooks to tell."""
+    try:
+        table = checkout_series().symbol_map(latest())
+    except SeriesError:
+        return {}
+    events = [event for life in table["symbols"].values() for event in life]
+    return {(event["stage"], event["name"]): event["source"] for event in events if event["verb"] == "renamed"}
+
+
+def time_slider(function: str = "folio_alloc_swap", stage: int | str | None = None) -> Any:
+    """The slider as a widget, at a function and a stage (None: the latest).  Needs anywidget.
+
+    ValueError for a function or a stage that does not exist.
+    """
+    import anywidget
+    import traitlets
+
+    data = history()
+    ids = [row["id"] for row in data["stages"]]
+    wanted = ids[-1] if stage is None else str(stage)
+    if function not in data["functions"]:
+        raise ValueError(f"function={function!r}: no stage has it")
+    if wanted not in ids:
+        raise ValueError(f"stage={stage!r}: expected one of {', '.join(ids)}")
+
+    class TimeSlider(anywidget.AnyWidget):
+        """The front-end reads these; ``name`` and ``stage`` follow what the reader chooses."""
+
+        _esm = JS
+        _css = CSS
+        history = traitlets.Dict().tag(sync=True)
+        name = traitlets.Unicode().tag(sync=True)
+        stage = traitlets.Int().tag(sync=True)
+
+    return TimeSlider(history=data, name=function, stage=ids.index(wanted))
+
+
+def page(data: History, function: str) -> str:
+    """The slider as a piece of HTML, at a function and the latest stage."""
+    values = {"history": data, "name": function, "stage": len(data["stages"]) - 1}
+    text = json.dumps(values, separators=(",", ":")).replace("<", "\\u003c")
+    script = JS.read_text(encoding="utf-8").replace("export default", "const slider =")
+    start = (
+        f"const values = {text};\n"
+        "const model = { get: (key) => values[key], set: (key, value) => { values[key] = value; },\n"
+        "  save_changes() {}, on() {}, off() {} };\n"
+        'slider.render({ model, el: document.getElementById("time-slider") });\n'
+    )
+    style = CSS.read_text(encoding="utf-8")
+    return f'<style>\n{style}</style>\n<div id="time-slider"></div>\n<script type="module">\n{script}{start}</script>'
