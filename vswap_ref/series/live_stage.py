@@ -195,7 +195,7 @@ def with_dependents(changed: set[Key], gone: Set[Key], new: dict[Key, str]) -> s
 
 
 class Live:
-    """The live stage of this session, as notebooks see it: ``from vswap_ref.series import live``."""
+    """The live stage as a running notebook sees it: ``from vswap_ref.series import live``."""
 
     def __init__(self) -> None:
         self.current: LiveStage | None = None
