@@ -87,6 +87,10 @@ def boot(config: Config, ram_bytes: int, locks: str, online_cpus: list[int]) -> 
     return s
 
 
+def cpu_down(s: System, cpu: int) -> None:
+    """A CPU has gone offline: let go of what was kept for it, which is nothing here."""
+
+
 def zero_page() -> Folio:
     """The shared page of zeros, page frame 0."""
     return Folio(0, 0, bytearray(PAGE_SIZE), uptodate=True)

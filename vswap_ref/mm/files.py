@@ -85,6 +85,11 @@ def zswap_debugfs(s: System) -> dict[str, int]:
     }
 
 
+def debugfs(s: System) -> dict[str, dict[str, int]]:
+    """What swap shows in /sys/kernel/debug: a directory, and the values of its files."""
+    return {"zswap": zswap_debugfs(s)}
+
+
 def zswap_parameters(s: System) -> dict[str, str]:
     """zswap's module parameters as text; the compressor is that of new pages."""
     z = s.zswap
