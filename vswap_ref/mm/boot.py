@@ -25,6 +25,7 @@ from .state import (
 )
 from .swap_init import swap_init
 from .thp import THP_ORDERS_ALL_ANON, orders_descending
+from .vswap.init import vswap_boot
 from .zswap_pool import zswap_boot
 
 FAULT_SITES = {
@@ -62,6 +63,7 @@ def start_kernel(config: Config, ram_bytes: int, locks: str, online_cpus: list[i
         memory=memory,
         memcg=MemcgState(root, {1: root}, config.memcg is not None, config.memcg == "v1"),
         swap=swap_state(lock_kinds, online_cpus),
+        vswap=vswap_boot(lock_kinds, faults, online_cpus),
         zswap=zswap_boot(faults),
         thp=ThpState({order: Counters(MTHP_STAT) for order in orders_descending(THP_ORDERS_ALL_ANON)}),
         io=IoState(),

@@ -11,7 +11,6 @@ from collections import Counter
 
 from vswap_ref.machine import PAGE_SIZE
 
-from .bridge import swp_entry_to_swp_slot, swp_slot_to_swp_entry
 from .memcg import memcg_lineage, memcg_subtree
 from .pagetable import PTE_TABLE_MASK, ptep_get, table_ranges
 from .state import Folio, Memcg, ShmemInode, SwapInfo, System
@@ -43,6 +42,8 @@ from .types import (
     swp_slot,
     swp_type,
 )
+from .vswap.lookup import swp_entry_to_swp_slot
+from .vswap.rmap import swp_slot_to_swp_entry
 from .zswap_pool import is_zswapped, zswap_items
 
 

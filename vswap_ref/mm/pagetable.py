@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .bridge import swp_entry_to_swp_slot, swp_slot_to_swp_entry
 from .state import AnonVma, Folio, Mm, System, Vma
 from .swap_cgroup import lookup_swap_cgroup_id
 from .types import (
@@ -26,6 +25,8 @@ from .types import (
     swp_slot_offset,
     swp_slot_type,
 )
+from .vswap.lookup import swp_entry_to_swp_slot
+from .vswap.rmap import swp_slot_to_swp_entry
 
 PTE_TABLE_SHIFT = 9
 PTE_TABLE_MASK = PTRS_PER_PTE - 1

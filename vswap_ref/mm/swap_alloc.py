@@ -7,9 +7,8 @@ devices in order of priority, and on a device the cluster lists from the tidiest
 
 from __future__ import annotations
 
-from errno import EINVAL, ENOMEM
+from errno import EINVAL
 
-from .bridge import swp_slot_to_swp_entry
 from .cluster import (
     cluster_is_usable,
     cluster_offset,
@@ -17,10 +16,8 @@ from .cluster import (
     relocate_cluster,
     swap_do_scheduled_discard,
 )
-from .memcg import mem_cgroup_try_charge_swap
 from .slot_reclaim import __try_to_reclaim_swap
-from .state import ClusterList, Folio, PercpuSwapCluster, SwapClusterInfo, SwapInfo, System
-from .swap_cache import swap_cache_add_folio
+from .state import ClusterList, PercpuSwapCluster, SwapClusterInfo, SwapInfo, System
 from .swap_device import (
     plist_requeue,
     swap_cluster_lock,
@@ -29,7 +26,7 @@ from .swap_device import (
     swap_usage_in_pages,
     vm_swap_full,
 )
-from .swap_map import put_swap_folio, swap_map_fill
+from .swap_map import swap_map_fill
 from .types import (
     NO_SLOT,
     PMD_ORDER,
@@ -289,27 +286,3 @@ def swap_slot_alloc(s: System, order: int) -> tuple[SwpSlot, int]:
         s.cost["folio_alloc_swap_fails"] += 1
         if order or not swap_sync_discard(s):
             return NO_SLOT, 0
-
-
-def folio_alloc_swap(s: System, folio: Folio) -> int:
-    """Give a locked, uptodate folio an entry with slots behind it, and put it in the swap cache.
-
-    Returns 0; -EINVAL for a folio larger than a cluster; -ENOMEM if no device has room (a large folio should be
-    split and tried again), the cgroup is at swap.max, or a node of the swap cache cannot be had.
-    """
-    assert folio.locked
-    assert folio.uptodate
-    assert not folio.swapcache
-    slot, err = swap_slot_alloc(s, folio.order)
-    if err:
-        return err
-    entry = swp_slot_to_swp_entry(s, slot)
-    if mem_cgroup_try_charge_swap(s, folio, entry):
-        put_swap_folio(s, folio, entry)
-        return -ENOMEM
-    if not slot:
-        return -ENOMEM
-    err, _ = swap_cache_add_folio(s, folio, entry)
-    if err:
-        put_swap_folio(s, folio, entry)
-    return err

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from errno import EEXIST, EINVAL, ENOENT, ENOMEM
 
-from .bridge import swp_entry_to_swp_slot, swp_slot_to_swp_entry
 from .cluster import free_cluster, partial_free_cluster
 from .memcg import mem_cgroup_uncharge_swap
 from .state import Folio, SwapClusterInfo, SwapInfo, System
@@ -39,6 +38,8 @@ from .types import (
     swp_slot,
     swp_slot_offset,
 )
+from .vswap.lookup import swp_entry_to_swp_slot
+from .vswap.rmap import swp_slot_to_swp_entry
 from .zswap_pool import zswap_invalidate
 
 

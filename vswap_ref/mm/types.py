@@ -84,6 +84,24 @@ def swp_slot_offset(slot: SwpSlot) -> int:
     return slot & SWP_OFFSET_MASK
 
 
+VSWAP_CLUSTER_SHIFT = PMD_ORDER
+VSWAP_CLUSTER_SIZE = 1 << VSWAP_CLUSTER_SHIFT
+VSWAP_CLUSTER_MASK = VSWAP_CLUSTER_SIZE - 1
+VSWAP_CLUSTER_ID_MAX = (1 << 32) - 1
+MAX_VSWAP = SwpEntry(VSWAP_CLUSTER_ID_MAX << VSWAP_CLUSTER_SHIFT | VSWAP_CLUSTER_MASK)
+"""The largest virtual slot: 2**41 of them are 8 PiB of pages."""
+
+
+def vswap_entry(cluster_id: int, index: int) -> SwpEntry:
+    """The virtual slot at an index (0..511) of a cluster."""
+    return SwpEntry(cluster_id << VSWAP_CLUSTER_SHIFT | index)
+
+
+def swp_slot_add(slot: SwpSlot, delta: int) -> SwpSlot:
+    """The slot ``delta`` further on the same device."""
+    return SwpSlot(slot + delta)
+
+
 SWAP_MAP_MAX = 0x3E
 SWAP_MAP_BAD = 0x3F
 SWAP_HAS_CACHE = 0x40
