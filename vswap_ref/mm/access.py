@@ -7,7 +7,6 @@ from errno import EIO
 
 from vswap_ref.machine import PAGE_SIZE
 
-from .bridge import swp_entry_to_swp_slot
 from .fault import handle_mm_fault
 from .memcg import memcg_event
 from .memcg_limits import mem_cgroup_handle_over_high
@@ -32,6 +31,7 @@ from .types import (
     radix_to_swp_entry,
     swp_slot_offset,
 )
+from .vswap.lookup import swp_entry_to_swp_slot
 from .zswap_pool import is_zswapped
 
 MAX_FAULT_RETRIES = 8

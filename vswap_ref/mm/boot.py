@@ -25,6 +25,7 @@ from .state import (
 )
 from .swap_init import swap_init
 from .thp import THP_ORDERS_ALL_ANON, orders_descending
+from .vswap.init import vswap_boot
 from .zswap_pool import zswap_boot
 
 FAULT_SITES = {
@@ -62,6 +63,7 @@ def start_kernel(config: Config, ram_bytes: int, locks: str, online_cpus: list[i
         memory=memory,
         memcg=MemcgState(root, {1: root}, config.memcg is not None, config.memcg == "v1"),
         swap=swap_state(lock_kinds, online_cpus),
+        vswap=vswap_boot(lock_kinds, faults, online_cpus),
         zswap=zswap_boot(faults),
         thp=ThpState({order: Counters(MTHP_STAT) for order in orders_descending(THP_ORDERS_ALL_ANON)}),
         io=IoState(),
@@ -88,7 +90,9 @@ def boot(config: Config, ram_bytes: int, locks: str, online_cpus: list[int]) -> 
 
 
 def cpu_down(s: System, cpu: int) -> None:
-    """A CPU has gone offline: let go of what was kept for it, which is nothing here."""
+    """A CPU has gone offline: call back whoever keeps something for it."""
+    for callback in s.cpuhp_dead.values():
+        callback(s, cpu)
 
 
 def zero_page() -> Folio:

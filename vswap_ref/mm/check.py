@@ -11,7 +11,6 @@ from collections import Counter
 
 from vswap_ref.machine import PAGE_SIZE
 
-from .bridge import swp_entry_to_swp_slot, swp_slot_to_swp_entry
 from .memcg import memcg_lineage, memcg_subtree
 from .pagetable import PTE_TABLE_MASK, ptep_get, table_ranges
 from .state import Folio, Memcg, ShmemInode, SwapInfo, System
@@ -39,10 +38,12 @@ from .types import (
     is_swap_pte,
     radix_to_swp_entry,
     swap_count,
-    swp_entry_add,
+    swap_nth,
     swp_slot,
     swp_type,
 )
+from .vswap.lookup import swp_entry_to_swp_slot
+from .vswap.rmap import swp_slot_to_swp_entry
 from .zswap_pool import is_zswapped, zswap_items
 
 
@@ -239,7 +240,7 @@ def check_swap_cache(s: System) -> None:
     cache = {SwpEntry(index): item for index, item in s.swap.cache.xa.items()}
     cached = {entry: folio for entry, folio in cache.items() if isinstance(folio, Folio)}
     flagged = [folio for folio in all_folios(s) if folio.swapcache]
-    covered = {swp_entry_add(folio.swap, page): folio for folio in flagged for page in range(1 << folio.order)}
+    covered = {swap_nth(folio.swap, page): folio for folio in flagged for page in range(1 << folio.order)}
     expect(cached == covered, "each cached folio is at its entries", only=sorted(cached.keys() ^ covered.keys()))
     expect(s.vmstat["nr_swapcached"] == len(cached), "nr_swapcached", counter=s.vmstat["nr_swapcached"])
     free = [hex(entry) for entry in cache if _swap_info_get(s, swp_entry_to_swp_slot(s, entry)) is None]

@@ -11,14 +11,15 @@ from __future__ import annotations
 from vswap_ref.machine import Counters
 
 from .state import System
+from .vswap.cost import VSWAP_COST_OF_PATH, VSWAP_PRIMITIVES
 
 PRIMITIVES = {
     "ci_lock": "locks of physical clusters taken",
     "cache_lock": "the lock of the swap cache taken",
     "local_lock": "locks of a CPU's own allocation hint taken",
     "rcu_lock": "RCU read sections entered, those in XArray look-ups included",
-    "xa_load": "look-ups in a tree: zswap's or the swap cache's",
-    "xa_lock": "locks of a zswap tree taken, to store or to erase",
+    "xa_load": "look-ups in a tree: zswap's, the swap cache's, the map of virtual clusters",
+    "xa_lock": "locks of a tree taken, to store or to erase: zswap's, the map of virtual clusters",
     "atomic": "atomic updates of the counts of used and of free slots",
     "memcg_ref": "changes of the reference count of a cgroup's id",
     "memcg_lookup": "look-ups of a cgroup by its id",
@@ -26,6 +27,7 @@ PRIMITIVES = {
     "phys_free_calls": "calls that free physical slots",
     "phys_free_slots": "physical slots freed",
     "zswap_free": "compressed pages freed",
+    **VSWAP_PRIMITIVES,
 }
 
 COST_OF_PATH: dict[str, dict[str, int]] = {
@@ -46,6 +48,7 @@ COST_OF_PATH: dict[str, dict[str, int]] = {
     "zswap_tree_store": {"xa_lock": 1},
     "zswap_tree_erase": {"xa_lock": 1},
     "zswap_entry_free": {"zswap_free": 1},
+    **VSWAP_COST_OF_PATH,
 }
 
 

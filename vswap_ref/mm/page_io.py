@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from errno import ENOENT
 
-from .bridge import swp_entry_to_swp_slot
 from .folio import folio_mark_dirty, folio_unlock
 from .memcg import mem_cgroup_zswap_writeback_enabled
 from .slot_reclaim import folio_free_swap
@@ -17,6 +16,7 @@ from .swap_device import __swap_slot_to_info
 from .swap_io import __swap_writepage, swap_read_folio_bdev
 from .thp import count_mthp_stat
 from .types import AOP_WRITEPAGE_ACTIVATE, swp_slot_offset
+from .vswap.lookup import swp_entry_to_swp_slot
 from .zswap import zswap_load, zswap_store
 from .zswap_writeback import zswap_folio_swapin
 

@@ -6,14 +6,16 @@ Kernel home: mm/swap_state.c.  The window grows with the hits on pages read ahea
 
 from __future__ import annotations
 
-from .bridge import swp_entry_to_swp_slot, swp_slot_to_swp_entry
 from .folio import folio_put
 from .page_io import swap_read_folio
 from .pagetable import PTE_TABLE_MASK, PTE_TABLE_SHIFT
 from .state import Folio, Memcg, System, Vma
-from .swap_device import __swap_slot_to_info, put_swap_entry, tryget_swap_entry
+from .swap_device import __swap_slot_to_info
 from .swap_read import __read_swap_cache_async
 from .types import Pte, SwpEntry, is_swap_pte, pte_to_swp_entry, swp_slot, swp_slot_offset
+from .vswap.lookup import swp_entry_to_swp_slot
+from .vswap.pin import put_swap_entry, tryget_swap_entry
+from .vswap.rmap import swp_slot_to_swp_entry
 
 SWAP_RA_ORDER_CEILING = 5
 SWAP_RA_HITS_MAX = 63

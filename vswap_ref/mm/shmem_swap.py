@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from errno import EEXIST, EINVAL, EIO, ENOMEM
 
-from .bridge import swp_entry_to_swp_slot
 from .folio import folio_alloc, folio_lock, folio_mark_dirty, folio_put, folio_unlock, folio_zero_user
 from .lru import folio_add_lru
 from .memcg import mem_cgroup_charge, memcg1_swapin
@@ -16,9 +15,7 @@ from .page_io import swap_read_folio, swap_writeout
 from .readahead import read_swap_cache_async, swap_cluster_readahead, swap_update_readahead
 from .shmem import shmem_add_to_page_cache, shmem_delete_from_page_cache, shmem_recalc_inode
 from .state import Folio, Memcg, ShmemInode, SwapInfo, System
-from .swap_alloc import folio_alloc_swap
 from .swap_cache import swap_cache_del_folio, swap_cache_get_folio, swap_cache_get_shadow
-from .swap_device import put_swap_entry, tryget_swap_entry
 from .swap_io import folio_wait_writeback
 from .swap_map import swap_free, swap_shmem_alloc, swapcache_clear, swapcache_prepare
 from .swap_read import mem_cgroup_swapin_charge_folio
@@ -33,6 +30,9 @@ from .types import (
     swp_slot_type,
     swp_to_radix_entry,
 )
+from .vswap.lookup import swp_entry_to_swp_slot
+from .vswap.pin import put_swap_entry, tryget_swap_entry
+from .vswap.swap_out import folio_alloc_swap
 from .workingset import workingset_refault
 
 

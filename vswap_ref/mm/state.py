@@ -28,7 +28,8 @@ from vswap_ref.machine import (
     XArray,
 )
 
-from .types import NO_ENTRY, PMD_ORDER, RadixEntry, Shadow, SwpEntry
+from .types import NO_ENTRY, PMD_ORDER, SWAP_NR_ORDERS, RadixEntry, Shadow, SwpEntry
+from .vswap.descriptor import Descriptors
 
 
 @dataclass(slots=True, eq=False)
@@ -332,6 +333,51 @@ class SwapState:
 
 
 @dataclass(slots=True, eq=False)
+class VswapCluster:
+    """512 virtual slots (struct vswap_cluster, 112 bytes), all handed out in runs of ``1 << order``.
+
+    ``refcnt`` counts the allocated slots (``count``), the CPU that caches the cluster for allocation (``cached``), and
+    pins.  ``full``: allocation has given up here, so the next free slot brings it back to the partial list.
+    """
+
+    lock: Any
+    desc: Descriptors
+    bitmap: Bitmap
+    id: int = 0
+    order: int = 0
+    count: int = 0
+    refcnt: int = 0
+    cached: bool = False
+    full: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class PercpuVswapCluster:
+    """The cluster of each order from which a CPU allocates (struct percpu_vswap_cluster)."""
+
+    clusters: list[VswapCluster | None] = field(default_factory=lambda: [None] * SWAP_NR_ORDERS)
+
+
+@dataclass(slots=True, eq=False)
+class VswapState:
+    """The virtual swap space: clusters by id, clusters with room by order, what CPUs cache, two counters in slots.
+
+    ``map_lock`` protects the map and the lists; look-ups need only RCU.  ``id_zero_free``: until something has been
+    in the map, its id 0 does not count as free.
+    """
+
+    map_lock: Any
+    cluster_map: XArray[VswapCluster]
+    percpu: PerCpu[PercpuVswapCluster]
+    partial_lists: list[OrderedDict[VswapCluster, None]] = field(
+        default_factory=lambda: [OrderedDict() for _ in range(SWAP_NR_ORDERS)]
+    )
+    used: int = 0
+    alloc_reject: int = 0
+    id_zero_free: bool = False
+
+
+@dataclass(slots=True, eq=False)
 class PowerState:
     """Hibernation (kernel/power): the image's device, its slots as runs [first, end), its pages' blocks in order."""
 
@@ -458,6 +504,7 @@ class System:
     memory: Memory
     memcg: MemcgState
     swap: SwapState
+    vswap: VswapState
     zswap: ZswapState
     thp: ThpState
     io: IoState
@@ -467,6 +514,8 @@ class System:
     mms: dict[Mm, None] = field(default_factory=dict)
     cpu: int = 0
     dirs: KernelDirs = field(default_factory=KernelDirs)
+    cpuhp_dead: dict[str, Callable[[System, int], int]] = field(default_factory=dict)
+    """What is called after a CPU has died, by the name of its hotplug state."""
     log: list[str] = field(default_factory=list)
     """What printk has written."""
 

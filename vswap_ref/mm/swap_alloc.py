@@ -1,7 +1,7 @@
 # Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
 """Finding free slots on a device.
 
-Kernel home: mm/swapfile.c (folio_alloc_swap and everything under it).  First the CPU's current cluster, then the
+Kernel home: mm/swapfile.c (swap_slot_alloc and everything under it).  First the CPU's current cluster, then the
 devices in order of priority, and on a device the cluster lists from the tidiest to the most fragmented.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from errno import EINVAL, ENOMEM
 
-from .bridge import swp_slot_to_swp_entry
 from .cluster import (
     cluster_is_usable,
     cluster_offset,
@@ -17,10 +16,8 @@ from .cluster import (
     relocate_cluster,
     swap_do_scheduled_discard,
 )
-from .memcg import mem_cgroup_try_charge_swap
 from .slot_reclaim import __try_to_reclaim_swap
-from .state import ClusterList, Folio, PercpuSwapCluster, SwapClusterInfo, SwapInfo, System
-from .swap_cache import swap_cache_add_folio
+from .state import ClusterList, PercpuSwapCluster, SwapClusterInfo, SwapInfo, System
 from .swap_device import (
     plist_requeue,
     swap_cluster_lock,
@@ -29,7 +26,7 @@ from .swap_device import (
     swap_usage_in_pages,
     vm_swap_full,
 )
-from .swap_map import put_swap_folio, swap_map_fill
+from .swap_map import swap_map_fill
 from .types import (
     NO_SLOT,
     PMD_ORDER,
@@ -272,44 +269,20 @@ def swap_sync_discard(s: System) -> bool:
     return any(swap_do_scheduled_discard(s, si) for si in list(s.swap.active_head) if si.flags & SWP_PAGE_DISCARD)
 
 
-def swap_slot_alloc(s: System, order: int) -> tuple[SwpSlot, int]:
-    """Take ``2**order`` slots of some device for the swap cache: (first slot, 0).
+def swap_slot_alloc(s: System, order: int) -> tuple[int, SwpSlot]:
+    """Take ``2**order`` slots of some device for the swap cache: (0, first slot).
 
-    Charges nobody and touches no cache.  Returns (0, -EINVAL) for more slots than a cluster has.  If no device has
-    room that is no error: (0, 0), and the caller has to look at the slot.
+    Charges nobody and touches no cache.  Or (error, slot 0): -EINVAL for more slots than a cluster has, -ENOMEM if no
+    device has room.
     """
     if order > PMD_ORDER:
-        return NO_SLOT, -EINVAL
+        return -EINVAL, NO_SLOT
     while True:
         with s.swap.percpu.local_lock[s.cpu]:
             hint = s.swap.percpu[s.cpu]
             slot = swap_alloc_fast(s, hint, order) or swap_alloc_slow(s, order)
         if slot:
-            return slot, 0
+            return 0, slot
         s.cost["folio_alloc_swap_fails"] += 1
         if order or not swap_sync_discard(s):
-            return NO_SLOT, 0
-
-
-def folio_alloc_swap(s: System, folio: Folio) -> int:
-    """Give a locked, uptodate folio an entry with slots behind it, and put it in the swap cache.
-
-    Returns 0; -EINVAL for a folio larger than a cluster; -ENOMEM if no device has room (a large folio should be
-    split and tried again), the cgroup is at swap.max, or a node of the swap cache cannot be had.
-    """
-    assert folio.locked
-    assert folio.uptodate
-    assert not folio.swapcache
-    slot, err = swap_slot_alloc(s, folio.order)
-    if err:
-        return err
-    entry = swp_slot_to_swp_entry(s, slot)
-    if mem_cgroup_try_charge_swap(s, folio, entry):
-        put_swap_folio(s, folio, entry)
-        return -ENOMEM
-    if not slot:
-        return -ENOMEM
-    err, _ = swap_cache_add_folio(s, folio, entry)
-    if err:
-        put_swap_folio(s, folio, entry)
-    return err
+            return -ENOMEM, NO_SLOT

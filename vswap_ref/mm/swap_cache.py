@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from errno import EEXIST, ENOMEM
 
-from .bridge import swp_entry_to_swp_slot
 from .folio import folio_put, folio_try_get
 from .state import Folio, System
 from .swap_cache_tree import swap_cache_lock_irq, swap_cache_unlock_irq
 from .swap_device import __swap_slot_to_info
 from .swap_map import put_swap_folio
 from .types import SWAP_HAS_CACHE, Shadow, SwpEntry, swp_entry_align, swp_slot_offset
+from .vswap.lookup import swp_entry_to_swp_slot
 
 
 def swap_cache_peek(s: System, entry: SwpEntry) -> Folio | Shadow | None:

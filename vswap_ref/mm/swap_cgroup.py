@@ -9,9 +9,9 @@ from __future__ import annotations
 from array import array
 from errno import ENOMEM
 
-from .bridge import swp_entry_to_swp_slot
 from .state import System
 from .types import SwpEntry, swp_slot_offset, swp_slot_type
+from .vswap.lookup import swp_entry_to_swp_slot
 
 
 def swap_cgroup_swapon(s: System, type_: int, max_pages: int) -> int:

@@ -12,10 +12,10 @@ from errno import ENOMEM
 
 from vswap_ref.machine import PAGE_SIZE
 
-from .bridge import swp_entry_to_swp_slot
 from .state import SwapInfo, System
 from .swap_device import swap_cluster_lock, swap_cluster_unlock, swap_slot_put_swap_info, swap_slot_tryget_swap_info
 from .types import COUNT_CONTINUED, SWAP_CONT_MAX, SWAP_MAP_MAX, SWP_CONTINUED, SwpEntry, swap_count, swp_slot_offset
+from .vswap.lookup import swp_entry_to_swp_slot
 
 
 def add_swap_count_continuation(s: System, entry: SwpEntry) -> int:

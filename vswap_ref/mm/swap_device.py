@@ -7,14 +7,12 @@ counter says so.
 
 from __future__ import annotations
 
-from .bridge import swp_entry_to_swp_slot
 from .state import SwapClusterInfo, SwapInfo, System
 from .types import (
     CLUSTER_SHIFT,
     SWAP_USAGE_COUNTER_MASK,
     SWAP_USAGE_OFFLIST_BIT,
     SWP_WRITEOK,
-    SwpEntry,
     SwpSlot,
     swp_slot_offset,
     swp_slot_type,
@@ -151,22 +149,6 @@ def swap_range_alloc(s: System, si: SwapInfo, nr: int) -> bool:
     wanted = swap_usage_add(s, si, nr) and vm_swap_full(s)
     s.swap.nr_swap_pages -= nr
     return wanted
-
-
-def tryget_swap_entry(s: System, entry: SwpEntry) -> tuple[bool, SwapInfo | None]:
-    """Lock swapoff out of an entry: (success, device); after success, put_swap_entry exactly once.
-
-    Fails for entry 0, an unknown device, an offset beyond its end, or while swapoff runs.  Nothing of the entry is
-    freed meanwhile, but the slot itself may be freed and used again.  May be held across sleeping, by many at once.
-    """
-    si = swap_slot_tryget_swap_info(s, swp_entry_to_swp_slot(s, entry))
-    return si is not None, si
-
-
-def put_swap_entry(s: System, entry: SwpEntry, si: SwapInfo | None) -> None:
-    """Undo a successful tryget_swap_entry.  The pin covers the whole device, so any entry of it will do."""
-    assert si is not None
-    swap_slot_put_swap_info(si)
 
 
 def swap_slot_to_info(s: System, slot: SwpSlot) -> SwapInfo | None:

@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 from .hibernate import count_swap_pages, find_first_swap, swap_slot_alloc_of_type, swap_type_of, swapdev_block
 from .slot_reclaim import folio_free_swap, free_folio_and_swap_cache, free_swap_and_cache_nr, free_swap_cache
-from .swap_alloc import folio_alloc_swap
 from .swap_cache import total_swapcache_pages
 from .swap_continuation import add_swap_count_continuation, swp_swapcount
 from .swap_device import swap_slot_put_swap_info, swap_slot_tryget_swap_info, vm_swap_full
@@ -25,6 +24,7 @@ from .swap_map import (
     swap_shmem_alloc,
     swapcache_prepare,
 )
+from .vswap.swap_out import folio_alloc_swap
 
 LIFECYCLE: tuple[Callable[..., object], ...] = (
     folio_alloc_swap,

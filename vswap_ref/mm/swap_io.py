@@ -11,7 +11,6 @@ import heapq
 
 from vswap_ref.machine import PAGE_SIZE, BlockDevice
 
-from .bridge import swp_entry_to_swp_slot
 from .folio import folio_mark_dirty, folio_put, folio_unlock
 from .lru import folio_rotate_reclaimable
 from .state import Folio, SwapInfo, System
@@ -19,6 +18,7 @@ from .swap_device import __swap_slot_to_info
 from .swap_extent import swap_slot_block
 from .thp import count_mthp_stat
 from .types import PMD_ORDER, SWP_BLKDEV, SWP_SYNCHRONOUS_IO, swp_slot_offset
+from .vswap.lookup import swp_entry_to_swp_slot
 
 SECTORS_PER_PAGE = PAGE_SIZE // 512
 

@@ -6,7 +6,6 @@ Kernel home: mm/swap_state.c (__read_swap_cache_async).
 
 from __future__ import annotations
 
-from .bridge import swp_entry_to_swp_slot
 from .folio import folio_alloc, folio_lock, folio_put, folio_unlock
 from .lru import folio_add_lru
 from .memcg import mem_cgroup_charge, memcg1_swapin
@@ -16,6 +15,7 @@ from .swap_cgroup import lookup_swap_cgroup_id
 from .swap_device import __swap_slot_to_info
 from .swap_map import put_swap_folio, swap_entry_swapped, swapcache_prepare
 from .types import SwpEntry
+from .vswap.lookup import swp_entry_to_swp_slot
 from .workingset import workingset_refault
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from errno import EINTR, EINVAL, ENOMEM
 
-from .bridge import swp_entry_to_swp_slot, swp_slot_to_swp_entry
 from .cluster import swap_do_scheduled_discard
 from .folio import folio_lock, folio_put, folio_unlock
 from .pagetable import PTE_TABLE_MASK, table_ranges
@@ -44,6 +43,8 @@ from .types import (
     swp_slot_offset,
     swp_slot_type,
 )
+from .vswap.lookup import swp_entry_to_swp_slot
+from .vswap.rmap import swp_slot_to_swp_entry
 
 
 def swapoff(s: System, type_: int) -> int:

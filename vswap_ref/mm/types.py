@@ -48,7 +48,7 @@ def swp_offset(entry: SwpEntry) -> int:
     return entry & SWP_OFFSET_MASK
 
 
-def swp_entry_add(entry: SwpEntry, delta: int) -> SwpEntry:
+def swap_nth(entry: SwpEntry, delta: int) -> SwpEntry:
     """The entry ``delta`` slots further on the same device."""
     return SwpEntry(entry + delta)
 
@@ -82,6 +82,24 @@ def swp_slot_type(slot: SwpSlot) -> int:
 def swp_slot_offset(slot: SwpSlot) -> int:
     """Number of the slot on its device: its position in units of a page."""
     return slot & SWP_OFFSET_MASK
+
+
+VSWAP_CLUSTER_SHIFT = PMD_ORDER
+VSWAP_CLUSTER_SIZE = 1 << VSWAP_CLUSTER_SHIFT
+VSWAP_CLUSTER_MASK = VSWAP_CLUSTER_SIZE - 1
+VSWAP_CLUSTER_ID_MAX = (1 << 32) - 1
+MAX_VSWAP = SwpEntry(VSWAP_CLUSTER_ID_MAX << VSWAP_CLUSTER_SHIFT | VSWAP_CLUSTER_MASK)
+"""The largest virtual slot: 2**41 of them are 8 PiB of pages."""
+
+
+def vswap_entry(cluster_id: int, index: int) -> SwpEntry:
+    """The virtual slot at an index (0..511) of a cluster."""
+    return SwpEntry(cluster_id << VSWAP_CLUSTER_SHIFT | index)
+
+
+def swp_slot_add(slot: SwpSlot, delta: int) -> SwpSlot:
+    """The slot ``delta`` further on the same device."""
+    return SwpSlot(slot + delta)
 
 
 SWAP_MAP_MAX = 0x3E

@@ -10,7 +10,6 @@ from collections import Counter
 
 from vswap_ref.machine import PAGE_SIZE
 
-from .bridge import swp_slot_to_swp_entry
 from .cluster import cluster_is_usable
 from .folio import folio_put, nr_free_pages
 from .memcg import memcg_subtree
@@ -33,6 +32,7 @@ from .types import (
     radix_to_swp_entry,
     swp_slot,
 )
+from .vswap.rmap import swp_slot_to_swp_entry
 from .zswap_pool import is_zswapped, zswap_total_pages
 
 

@@ -1,0 +1,31 @@
+# Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
+"""What the kernel knows of each virtual slot.
+
+Kernel home: mm/vswap.c (struct swp_desc).  The descriptors of a cluster are one array; its cluster's lock protects it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..types import VSWAP_CLUSTER_SIZE
+
+swp_desc: np.dtype[np.void] = np.dtype({"names": ["slot"], "formats": ["u8"], "offsets": [0], "itemsize": 8})
+"""A descriptor (struct swp_desc): ``slot`` is the physical slot, or 0."""
+
+
+class Descriptors:
+    """The descriptors of a cluster: ``array`` for ranges, and a view of each column for single ones (``slot[index]``).
+
+    ``array`` goes to None when the memory is given back: who still reads it then makes an error.
+    """
+
+    __slots__ = ("array", "slot")
+
+    def __init__(self, array: np.ndarray | None = None) -> None:
+        self.array = np.zeros(VSWAP_CLUSTER_SIZE, swp_desc) if array is None else array
+        self.slot = memoryview(self.array["slot"])
+
+    def __reduce__(self) -> tuple[type[Descriptors], tuple[np.ndarray]]:
+        """Views cannot be copied; the array can, and they follow from it."""
+        return Descriptors, (self.array,)

@@ -1,0 +1,58 @@
+# Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
+"""From a virtual slot to its cluster, and to its place.
+
+Kernel home: mm/vswap.c.  Look-ups in the map need an RCU read section; the cluster's lock protects everything else.
+"""
+
+from __future__ import annotations
+
+from ..state import System, VswapCluster
+from ..types import NO_SLOT, VSWAP_CLUSTER_MASK, VSWAP_CLUSTER_SHIFT, SwpEntry, SwpSlot
+
+
+def vswap_cluster_lock(s: System, cluster: VswapCluster) -> None:
+    """Lock a cluster."""
+    cluster.lock.acquire()
+    s.cost["vswap_cluster_lock"] += 1
+
+
+def vswap_cluster_unlock(cluster: VswapCluster) -> None:
+    """Unlock a cluster."""
+    cluster.lock.release()
+
+
+def vswap_iter(s: System, held: VswapCluster | None, entry: SwpEntry) -> VswapCluster | None:
+    """The cursor over virtual slots: the locked cluster of ``entry`` if that is allocated, else None and no lock held.
+
+    ``held`` is the locked cluster of the step before, or None.  If the slot is in it, no lock is taken; if not, it is
+    unlocked first.  Who unlocks it himself must go on with None.  Takes no reference.  (RCU read section.)
+    """
+    cluster, cluster_id = held, entry >> VSWAP_CLUSTER_SHIFT
+    if cluster is None or cluster.id != cluster_id:
+        if held is not None:
+            vswap_cluster_unlock(held)
+        s.cost["vswap_map_load"] += 1
+        cluster = s.vswap.cluster_map.load(cluster_id)
+        if cluster is None:
+            return None
+        vswap_cluster_lock(s, cluster)
+    if cluster.bitmap.bits[entry & VSWAP_CLUSTER_MASK]:
+        return cluster
+    vswap_cluster_unlock(cluster)
+    return None
+
+
+def swp_entry_to_swp_slot(s: System, entry: SwpEntry) -> SwpSlot:
+    """The physical slot of a virtual one; 0 for entry 0, for a slot that is not allocated, or not linked yet.
+
+    A snapshot: it stays true only while the caller keeps the slot from being freed.
+    """
+    if not entry:
+        return NO_SLOT
+    with s.rcu.read:
+        cluster = vswap_iter(s, None, entry)
+        if cluster is None:
+            return NO_SLOT
+        slot = SwpSlot(cluster.desc.slot[entry & VSWAP_CLUSTER_MASK])
+        vswap_cluster_unlock(cluster)
+    return slot

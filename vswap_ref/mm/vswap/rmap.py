@@ -1,0 +1,36 @@
+# Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
+"""From a physical slot back to the virtual one: the reverse map, in the words of the swap table.
+
+Kernel homes: mm/vswap.c, mm/swap_table.h.  0: nothing is mapped; the slot is free, or an image's, or not linked yet.
+"""
+
+from __future__ import annotations
+
+from array import array
+
+from ..state import SwapClusterInfo, System
+from ..types import CLUSTER_MASK, CLUSTER_SHIFT, NO_ENTRY, SwpEntry, SwpSlot, swp_slot_offset, swp_slot_type
+
+
+def swp_slot_to_swp_entry(s: System, slot: SwpSlot) -> SwpEntry:
+    """The virtual slot of a physical one, or 0.  No lock: it may be out of date when it is returned."""
+    if not slot:
+        return NO_ENTRY
+    offset = swp_slot_offset(slot)
+    table = s.swap.info[swp_slot_type(slot)].cluster_info[offset >> CLUSTER_SHIFT].table
+    return SwpEntry(table[offset & CLUSTER_MASK]) if table is not None else NO_ENTRY
+
+
+def vswap_rmap_set(s: System, ci: SwapClusterInfo, slot: SwpSlot, entry: SwpEntry, nr: int) -> None:
+    """Let ``nr`` physical slots of one cluster point to ``entry`` and those behind it; to nothing if it is 0.
+
+    The physical cluster is locked and has its table.
+    """
+    assert ci.table is not None
+    s.cost["vswap_rmap_set"] += 1
+    first = swp_slot_offset(slot) & CLUSTER_MASK
+    if nr == 1:
+        ci.table[first] = entry
+        return
+    s.cost["further_vswap_rmap_set"] += nr - 1
+    ci.table[first : first + nr] = array("Q", range(entry, entry + nr) if entry else bytes(8 * nr))
