@@ -20,17 +20,19 @@ class XArray(Generic[T]):
     """Index (>= 0) -> object.  Without nodes for a lone entry at index 0, like the kernel's.
 
     ``faults`` and ``site`` name the fault-injection site that a new node asks; if it fails, ``store`` raises
-    MemoryError and nothing has changed.
+    MemoryError and nothing has changed.  ``zero_free`` false: to ``alloc`` index 0 is not free before something has
+    been stored: an array with XA_FLAGS_TRACK_FREE whose first mark nobody has set.
     """
 
-    __slots__ = ("_children", "_faults", "_height", "_site", "_values")
+    __slots__ = ("_children", "_faults", "_height", "_site", "_values", "_zero_free")
 
-    def __init__(self, faults: Faults | None = None, site: str = "xa_node") -> None:
+    def __init__(self, faults: Faults | None = None, site: str = "xa_node", zero_free: bool = True) -> None:
         self._values: dict[int, T] = {}
         self._children: dict[tuple[int, int], int] = {}
         self._height = 0
         self._faults = faults
         self._site = site
+        self._zero_free = zero_free
 
     def load(self, index: int) -> T | None:
         """The object at an index, or None."""
@@ -44,6 +46,7 @@ class XArray(Generic[T]):
         if old is None:
             self._get_nodes(index)
             self._insert(index)
+            self._zero_free = True
         self._values[index] = value
         return old
 
@@ -88,7 +91,7 @@ class XArray(Generic[T]):
 
     def alloc(self, value: T, low: int, high: int) -> int:
         """Store at the lowest free index in [low, high]; OverflowError (-EBUSY) if there is none."""
-        for index in range(low, high + 1):
+        for index in range(low if self._zero_free else max(low, 1), high + 1):
             if index not in self._values:
                 self.store(index, value)
                 return index

@@ -362,8 +362,7 @@ class PercpuVswapCluster:
 class VswapState:
     """The virtual swap space: clusters by id, clusters with room by order, what CPUs cache, two counters in slots.
 
-    ``map_lock`` protects the map and the lists; look-ups need only RCU.  ``id_zero_free``: until something has been
-    in the map, its id 0 does not count as free.
+    ``map_lock`` protects the map and the lists; look-ups need only RCU.
     """
 
     map_lock: Any
@@ -374,7 +373,6 @@ class VswapState:
     )
     used: int = 0
     alloc_reject: int = 0
-    id_zero_free: bool = False
 
 
 @dataclass(slots=True, eq=False)

@@ -103,26 +103,18 @@ def vswap_cluster_alloc(s: System) -> VswapCluster | None:
 def vswap_cluster_map_insert(s: System, cluster: VswapCluster, order: int) -> int:
     """Put a cluster in the map under the lowest free id; -1 if there is none, or no memory (xa_alloc).
 
-    Id 0 is not for the highest order, which would have no slot there; nor for the first cluster ever: the map does
-    not count it as free before something has been stored.  Without memory under the lock it tries once more.
+    Id 0 is not for the highest order, which would have no slot there.
     """
-    v = s.vswap
-    low = 1 if order == SWAP_NR_ORDERS - 1 or not v.id_zero_free else 0
     if s.faults.should_fail("vswap_cluster_id"):
         return -1
-    for _ in range(2):
-        vswap_map_lock(s)
-        try:
-            cluster_id = v.cluster_map.alloc(cluster, low, VSWAP_CLUSTER_ID_MAX)
-            v.id_zero_free = True
-            return cluster_id
-        except MemoryError:
-            continue
-        except OverflowError:
-            return -1
-        finally:
-            vswap_map_unlock(s)
-    return -1
+    low = 1 if order == SWAP_NR_ORDERS - 1 else 0
+    vswap_map_lock(s)
+    try:
+        return s.vswap.cluster_map.alloc(cluster, low, VSWAP_CLUSTER_ID_MAX)
+    except (MemoryError, OverflowError):
+        return -1
+    finally:
+        vswap_map_unlock(s)
 
 
 def vswap_alloc_new(s: System, order: int) -> tuple[SwpEntry, VswapCluster | None]:

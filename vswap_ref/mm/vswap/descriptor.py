@@ -24,7 +24,7 @@ class Descriptors:
 
     def __init__(self, array: np.ndarray | None = None) -> None:
         self.array = np.zeros(VSWAP_CLUSTER_SIZE, swp_desc) if array is None else array
-        self.slot = memoryview(self.array["slot"])
+        self.slot = self.array["slot"].data
 
     def __reduce__(self) -> tuple[type[Descriptors], tuple[np.ndarray]]:
         """Views cannot be copied; the array can, and they follow from it."""

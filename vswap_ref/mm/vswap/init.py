@@ -39,12 +39,15 @@ VSWAP_FAULT_SITES = {
 
 
 def vswap_boot(locks: Locks, faults: Faults, online_cpus: list[int]) -> VswapState:
-    """The virtual swap space at boot, empty; its allocations that can be made to fail."""
+    """The virtual swap space at boot, empty; its allocations that can be made to fail.
+
+    The map of clusters was never told that its id 0 is free: the first cluster since boot gets id 1.
+    """
     for site, doc in VSWAP_FAULT_SITES.items():
         faults.declare(site, doc)
     return VswapState(
         locks.spinlock("vswap_cluster_map"),
-        XArray(faults, "vswap_map_node"),
+        XArray(faults, "vswap_map_node", zero_free=False),
         PerCpu(online_cpus, PercpuVswapCluster, lambda: locks.local_lock("percpu_vswap_cluster")),
     )
 
