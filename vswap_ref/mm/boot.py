@@ -89,6 +89,12 @@ def boot(config: Config, ram_bytes: int, locks: str, online_cpus: list[int]) -> 
     return s
 
 
+def cpu_down(s: System, cpu: int) -> None:
+    """A CPU has gone offline: call back whoever keeps something for it."""
+    for callback in s.cpuhp_dead.values():
+        callback(s, cpu)
+
+
 def zero_page() -> Folio:
     """The shared page of zeros, page frame 0."""
     return Folio(0, 0, bytearray(PAGE_SIZE), uptodate=True)

@@ -44,7 +44,7 @@ from .types import (
     mk_pte,
     pte_pfn,
     pte_to_swp_entry,
-    swp_entry_add,
+    swap_nth,
     swp_entry_align,
     swp_entry_page,
 )
@@ -263,7 +263,7 @@ def map_large_swap_folio(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry,
     exclusive = bypass or bool(vmf.pte & PTE_SWP_EXCLUSIVE)
     if folio.writeback and si.flags & SWP_STABLE_WRITES:
         exclusive = False
-    swap_free_nr(s, swp_entry_add(entry, -back), nr)
+    swap_free_nr(s, swap_nth(entry, -back), nr)
     if should_try_to_free_swap(s, folio, vmf):
         folio_free_swap(s, folio)
     exclusive = exclusive or folio.refcount == 1

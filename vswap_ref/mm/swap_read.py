@@ -59,7 +59,7 @@ def __read_swap_cache_async(
     if folio is not None:
         return folio, False
     si = __swap_slot_to_info(s, swp_entry_to_swp_slot(s, entry))
-    if not swap_entry_swapped(s, si, entry):
+    if si.bdev is None or not swap_entry_swapped(s, si, entry):
         return None, False
     folio = folio_alloc(s, 0, reclaim)
     if folio is None:

@@ -48,7 +48,7 @@ def swp_offset(entry: SwpEntry) -> int:
     return entry & SWP_OFFSET_MASK
 
 
-def swp_entry_add(entry: SwpEntry, delta: int) -> SwpEntry:
+def swap_nth(entry: SwpEntry, delta: int) -> SwpEntry:
     """The entry ``delta`` slots further on the same device."""
     return SwpEntry(entry + delta)
 

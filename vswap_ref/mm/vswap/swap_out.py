@@ -16,7 +16,7 @@ from ..swap_alloc import swap_slot_alloc
 from ..swap_cache import swap_cache_add_folio
 from ..swap_device import __swap_slot_to_info, swap_cluster_lock, swap_cluster_unlock
 from ..swap_map import put_swap_folio
-from ..types import NO_ENTRY, VSWAP_CLUSTER_MASK, SwpEntry, SwpSlot, swp_entry_add, swp_slot_offset
+from ..types import NO_ENTRY, VSWAP_CLUSTER_MASK, SwpEntry, SwpSlot, swap_nth, swp_slot_offset
 from .allocation import vswap_alloc
 from .free import vswap_free
 from .lookup import vswap_cluster_unlock, vswap_iter
@@ -52,12 +52,12 @@ def folio_alloc_swap(s: System, folio: Folio) -> int:
     entry = vswap_alloc(s, folio.order)
     if not entry:
         return -ENOMEM
-    slot, err = swap_slot_alloc(s, folio.order)
-    if err or not slot:
+    err, slot = swap_slot_alloc(s, folio.order)
+    if err:
         mem_cgroup_try_charge_swap(s, folio, NO_ENTRY)
         for i in range(nr):
-            vswap_free(s, swp_entry_add(entry, i), None)
-        return err or -ENOMEM
+            vswap_free(s, swap_nth(entry, i), None)
+        return err
     vswap_link(s, entry, slot, nr)
     if mem_cgroup_try_charge_swap(s, folio, entry) or swap_cache_add_folio(s, folio, entry)[0]:
         put_swap_folio(s, folio, entry)
