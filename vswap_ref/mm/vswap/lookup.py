@@ -27,6 +27,12 @@ def vswap_cluster_load(s: System, entry: SwpEntry) -> VswapCluster | None:
     return s.vswap.cluster_map.load(entry >> VSWAP_CLUSTER_SHIFT)
 
 
+def __vswap_iter(cluster: VswapCluster, entry: SwpEntry) -> bool:
+    """In a cluster that the caller has locked: is this slot, which must be one of the cluster's, allocated?"""
+    assert cluster.id == entry >> VSWAP_CLUSTER_SHIFT
+    return cluster.bitmap.test(entry & VSWAP_CLUSTER_MASK)
+
+
 def vswap_iter(s: System, held: VswapCluster | None, entry: SwpEntry) -> VswapCluster | None:
     """The cursor over virtual slots: the locked cluster of ``entry`` if that is allocated, else None and no lock held.
 
