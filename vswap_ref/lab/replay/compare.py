@@ -31,36 +31,35 @@ class Difference:
 def slot_of(world: World, cluster: Any, index: int) -> Slot:
     """A slot of the model in the trace's terms; what the level's descriptor lacks comes from its owner's stand-in."""
     desc, entry = cluster.desc, cluster.id * CLUSTER + index
-    columns = dict.fromkeys(desc.array.dtype.names)
-    if "flags" in columns:
-        kind, backing, in_swapcache = typed_backing(world, desc, index)
+    has = desc.array.dtype.names
+    kind, backing = typed_backing(world, desc, index) if "flags" in has else plain_backing(desc, index)
+    if "flags" in has:
+        count, held = desc.swap_count[index], desc.flags[index] & 1
+    elif "swap_count" in has:
+        count, held = desc.swap_count[index], int(desc.in_swapcache[index])
     else:
-        kind, backing = ("S", "{}.{}".format(*place(desc.slot[index]))) if desc.slot[index] else ("F", "-")
-        in_swapcache = desc.in_swapcache[index] if "in_swapcache" in columns else None
-    count, held = world.swap_map.get(desc.slot[index], (0, 0)) if "swap_count" not in columns else (None, None)
-    return Slot(
-        kind,
-        backing,
-        cache_text(desc.swap_cache[index] if "swap_cache" in columns else world.swap_cache.get(entry)),
-        desc.swap_count[index] if count is None else count,
-        int(in_swapcache if held is None else held),
-        desc.memcgid[index] if "memcgid" in columns else world.swap_cgroup.get(entry, 0),
-    )
+        count, held = world.swap_map.get(desc.slot[index], (0, 0))
+    cache = desc.swap_cache[index] if "swap_cache" in has else world.swap_cache.get(entry)
+    memcgid = desc.memcgid[index] if "memcgid" in has else world.swap_cgroup.get(entry, 0)
+    return Slot(kind, backing, cache_text(cache), count, held, memcgid)
+
+
+def plain_backing(desc: Any, index: int) -> tuple[str, str]:
+    """(kind, backing) where every slot has a physical one (to 13)."""
+    slot = desc.slot[index]
+    return ("S", "{}.{}".format(*place(slot))) if slot else ("F", "-")
 
 
 TYPES = "SC0F"
 
 
-def typed_backing(world: World, desc: Any, index: int) -> tuple[str, str, int]:
-    """(kind, backing, held by the swap cache) where the descriptor says what kind of backing it has (14 on)."""
-    flags, word = desc.flags[index], desc.word[index]
-    kind = TYPES[flags >> 1 & 3]
-    backing = "-"
+def typed_backing(world: World, desc: Any, index: int) -> tuple[str, str]:
+    """(kind, backing) where the descriptor says what kind of backing it has (14 on)."""
+    word = desc.word[index]
+    kind = TYPES[desc.flags[index] >> 1 & 3]
     if kind == "S":
-        backing = "{}.{}".format(*place(word))
-    elif kind == "C":
-        backing = str(world.zswap_ids[world.s.zswap.entries[word]])
-    return kind, backing, flags & 1
+        return kind, "{}.{}".format(*place(word))
+    return kind, str(world.zswap_ids[world.s.zswap.entries[word]]) if kind == "C" else "-"
 
 
 def cache_text(word: Any) -> str:

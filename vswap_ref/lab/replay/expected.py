@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from .reader import Operation, TraceError
 
 
-class Slot(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Slot:
     """An allocated virtual slot as traces describe it.
 
     ``kind``: F folio, S slot of a device, C compressed, 0 zeros; ``backing``: "type.offset", an id of zswap's, or "-";
@@ -24,7 +25,8 @@ class Slot(NamedTuple):
     memcgid: int
 
     def __str__(self) -> str:
-        return ":".join(map(str, self))
+        fields = self.kind, self.backing, self.cache, self.count, self.in_swapcache, self.memcgid
+        return ":".join(map(str, fields))
 
 
 @dataclass(slots=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from inspect import signature
 from itertools import groupby
 from typing import Any
 
 from . import cgroups
-from .reader import Operation
+from .reader import Operation, TraceError
 from .world import (
     World,
     given_slots,
@@ -25,23 +27,38 @@ STEPPING = {"entry": 1, "id": 1, "folio": 1, "zswap": 1}
 """Arguments that go up when an operation is repeated (``each``)."""
 
 
-class UnknownOperation(ValueError):
-    """An operation that no stage has under this name."""
-
-
 def execute(world: World, operation: Operation) -> Any:
-    """Do an operation; its result as a trace writes it.  Its effects are in ``world.fx`` afterwards."""
+    """Do an operation; its result as a trace writes it.  Its effects are in ``world.fx`` afterwards.
+
+    TraceError for an operation that does not exist, or arguments that it does not have; whatever the model raises.
+    """
     world.fx.clear()
     world.s.cpu = operation.cpu
     world.slots = given_slots(operation.fx)
     arguments = dict(operation.args)
     times = arguments.pop("each", None)
-    results = [one(world, operation.op, step(arguments, i)) for i in range(1 if times is None else times)]
+    results = [prepare(world, operation, step(arguments, i))() for i in range(1 if times is None else times)]
     if not operation.changes.get("held"):
         synchronize_rcu(world)
     if times is None:
         return results[0]
     return run_length(results, void=operation.op not in ZSWAP_RESULTS or world.level >= 14)
+
+
+def prepare(world: World, operation: Operation, arguments: Arguments) -> Callable[[], Any]:
+    """The operation as a call without arguments."""
+    op = operation.op
+    try:
+        if op in ENVIRONMENT:
+            signature(ENVIRONMENT[op]).bind(world, **arguments)
+            return partial(ENVIRONMENT[op], world, **arguments)
+        values = [to_model(world, name, value) for name, value in KERNEL[op](arguments)]
+    except (KeyError, TypeError, IndexError) as error:
+        what = f"{error} is missing or unknown" if isinstance(error, KeyError) else str(error)
+        raise TraceError(f"line {operation.line}, {operation}: {what}") from None
+    if "folio" in arguments:
+        world.order = world.folios[arguments["folio"]].order
+    return lambda: to_trace(world, op, getattr(world, op)(*values))
 
 
 def step(arguments: Arguments, i: int) -> Arguments:
@@ -54,20 +71,6 @@ def run_length(results: list[Any], void: bool) -> Any:
     if void and all(result is None for result in results):
         return None
     return [[value, len(list(same))] for value, same in groupby(0 if result is None else result for result in results)]
-
-
-def one(world: World, op: str, arguments: Arguments) -> Any:
-    """Do an operation once."""
-    if op in ENVIRONMENT:
-        ENVIRONMENT[op](world, **arguments)
-        return None
-    if op not in KERNEL:
-        raise UnknownOperation(f"unknown operation {op!r}")
-    values = [to_model(world, name, value) for name, value in KERNEL[op](arguments)]
-    if "folio" in arguments:
-        world.order = world.folios[arguments["folio"]].order
-    result = getattr(world, op)(*values)
-    return to_trace(world, op, result)
 
 
 def to_model(world: World, name: str, value: Any) -> Any:

@@ -83,7 +83,7 @@ def read_text(path: Path) -> str:
     data = path.read_bytes()
     try:
         return (gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data).decode()
-    except (OSError, EOFError, zlib.error) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise TraceError(f"{path}: damaged gzip file: {error}") from None
     except UnicodeDecodeError as error:
         raise TraceError(f"{path}: no text: {error}") from None
@@ -100,13 +100,13 @@ def header(path: Path, line: dict[str, Any]) -> tuple[int, str]:
     return level, str(title)
 
 
-FIELDS: dict[str, type | tuple[type, ...]] = {
-    "i": int,
-    "cpu": int,
-    "op": str,
-    "args": dict,
-    "fx": list,
-    "clusters": list,
+FIELDS: dict[str, tuple[type, str]] = {
+    "i": (int, "an integer"),
+    "cpu": (int, "an integer"),
+    "op": (str, "a name"),
+    "args": (dict, "an object"),
+    "fx": (list, "a list"),
+    "clusters": (list, "a list"),
 }
 STATE = ("clusters", "pcpu", "partial", "used", "alloc_reject", "folios", "memcgs", "phys", "held")
 
@@ -114,9 +114,9 @@ STATE = ("clusters", "pcpu", "partial", "used", "alloc_reject", "folios", "memcg
 def operation(path: Path, number: int, line: dict[str, Any]) -> Operation:
     """The operation in a line.  TraceError naming a field that is missing or of the wrong kind."""
     place = f"{path}, line {number}"
-    for name, kind in FIELDS.items():
+    for name, (kind, text) in FIELDS.items():
         if not isinstance(line.get(name), kind):
-            raise TraceError(f"{place}: field {name!r} is {line.get(name)!r}: expected {kind}")
+            raise TraceError(f"{place}: field {name!r} is {line.get(name)!r}: expected {text}")
     if line.get("nested") or line["op"] == "env.hook":
         raise TraceError(f"{place}: {INTERLEAVED}")
     changes = {name: line[name] for name in STATE if name in line}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from traceback import extract_tb
 from typing import Any
 
 from vswap_ref.series import at
@@ -15,16 +16,16 @@ from .compare import Difference, cluster_view, differences, note_counters
 from .expected import Cluster, Expected
 from .neighbours import standins
 from .operations import execute
-from .reader import Operation, Trace, read_trace
-from .world import OutOfStep, World, new_world, replaced
+from .reader import Operation, Trace, TraceError, read_trace
+from .world import World, new_world, replaced
 
 SHOWN = 12
 """Differences and slots that a report writes out."""
 
 EXCLUDED = {
-    "swap map (9 to 12), swap_cgroup (9 to 11), zswap's tree (9, 10), swap cache (9)": "they stand outside mm/vswap.c at "
-    "these levels; plain tables stand in for them on both sides, without locks and without batches by physical range",
-    "devices, memory cgroups, zswap's objects, folios": "always outside; physical slots and failures come from the trace",
+    "swap map (9 to 12), swap_cgroup (9 to 11), zswap's tree (9, 10), swap cache (9)": "outside mm/vswap.c at these "
+    "levels; on both sides plain tables stand in for them, without locks and without batches by physical range",
+    "devices, memory cgroups, zswap's objects, folios": "always outside; slots and failures come from the trace",
     "freeing the memory of a cluster that could not be created": "Python collects it, there is no call",
     "costs (field cost)": "events in memory and locks, for information in the traces",
     "operations inside another operation (hooks)": "the model's operations are atomic; such files are refused",
@@ -84,17 +85,27 @@ def replay(path: str | Path, stage: int | str | None = None, progress: Progress 
     trace = read_trace(path)
     chosen = at(trace.level if stage is None else stage)
     outcome = Replay(trace, chosen.id)
-    world, expected = new_world(chosen, trace.level), Expected()
-    prints: dict[int, bytes] = {}
-    with replaced(world, standins(world)):
-        for operation in progress(trace.operations):
-            found = play(world, expected, operation, prints)
-            if found:
-                outcome.operation, outcome.differences = operation, found
-                outcome.picture = picture(world, expected, found)
-                break
-            outcome.done += 1
+    if "mm/vswap/lookup.py" not in chosen.sources():
+        raise ValueError(f"stage={chosen.id!r}: expected a stage that has virtual slots")
+    world = new_world(chosen, trace.level)
+    try:
+        with replaced(world, standins(world)):
+            play_all(world, outcome, progress)
+    except TraceError as error:
+        raise TraceError(f"{path}, {error}") from None
     return outcome
+
+
+def play_all(world: World, outcome: Replay, progress: Progress) -> None:
+    """Do the operations of a trace, up to the first that differs."""
+    expected, prints = Expected(), dict[int, bytes]()
+    for operation in progress(outcome.trace.operations):
+        found = play(world, expected, operation, prints)
+        if found:
+            outcome.operation, outcome.differences = operation, found
+            outcome.picture = picture(world, expected, found)
+            return
+        outcome.done += 1
 
 
 def with_progress(operations: list[Operation]) -> Iterable[Operation]:
@@ -114,11 +125,19 @@ def play(world: World, expected: Expected, operation: Operation, prints: dict[in
     before = dict(world.s.vmstat)
     try:
         result = execute(world, operation)
-    except (AssertionError, OutOfStep, RuntimeError, AttributeError, TypeError, KeyError, IndexError) as error:
-        return [Difference("the model", "no error", f"{type(error).__name__}: {error}")]
+    except TraceError:
+        raise
+    except Exception as error:
+        return [Difference("the model", "no error", error_text(error))]
     note_counters(world, before)
     expected.apply(operation)
     return list(differences(world, expected, operation, result, touched(world, operation, prints)))
+
+
+def error_text(error: Exception) -> str:
+    """An error of the model and where it was raised."""
+    frame = extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} in {frame.name}, {Path(frame.filename).name} line {frame.lineno}"
 
 
 def touched(world: World, operation: Operation, prints: dict[int, bytes]) -> set[int]:
@@ -134,7 +153,8 @@ def touched(world: World, operation: Operation, prints: dict[int, bytes]) -> set
 def fingerprint(cluster: Any) -> bytes:
     """Everything that a cluster consists of."""
     figures = cluster.order, cluster.count, cluster.refcnt, cluster.cached, cluster.full
-    return repr(figures).encode() + bytes(cluster.bitmap.bits) + cluster.desc.array.tobytes()
+    array: bytes = cluster.desc.array.tobytes()
+    return repr(figures).encode() + bytes(cluster.bitmap.bits) + array
 
 
 def picture(world: World, expected: Expected, found: list[Difference]) -> list[str]:
