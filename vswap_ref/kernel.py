@@ -231,6 +231,7 @@ class Kernel:
         for process in self.processes:
             if process.cpu == cpu:
                 process.cpu = self.online_cpus[0]
+        api.cpu_down(self.system, cpu)
 
     # --- swap devices ----------------------------------------------------------------------------------------------
 
@@ -306,6 +307,10 @@ class Kernel:
     def zswap_debugfs(self) -> dict[str, int]:
         """The files of debugfs zswap/: reasons for rejection, bytes of the pools, stored pages."""
         return api.zswap_debugfs(self.system)
+
+    def debugfs(self) -> dict[str, dict[str, int]]:
+        """What swap shows in /sys/kernel/debug, by directory: "zswap", and "vswap" where the kernel has it."""
+        return api.debugfs(self.system)
 
     def hibernate(self, pages: int | None = None, device: int | None = None) -> Hibernation:
         """Save the first ``pages`` page frames in use (None: all) to a device (None: the first); use it with ``with``.

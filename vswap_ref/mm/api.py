@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from .access import OutOfMemory, access_page, page_location, shmem_page_location
 from .address_space import do_munmap, dup_mm, exit_mmap, mm_alloc
-from .boot import boot
+from .boot import boot, cpu_down
 from .bulk import swap_out_mapping
 from .check import InvariantError, check
 from .cost import primitive_counts
-from .files import cgroup_files, zswap_debugfs, zswap_parameters
+from .files import cgroup_files, debugfs, zswap_debugfs, zswap_parameters
 from .hibernate import find_first_swap, swsusp_free, swsusp_read, swsusp_write
 from .ledger import memory_ledger
 from .madvise import do_madvise, do_mincore, hugepage_madvise
@@ -45,6 +45,8 @@ __all__ = [
     "cgroup_files",
     "check",
     "cluster_map",
+    "cpu_down",
+    "debugfs",
     "do_madvise",
     "do_mincore",
     "do_munmap",

@@ -18,7 +18,6 @@ from .state import (
     Memory,
     PercpuSwapCluster,
     ShmemState,
-    SwapCache,
     SwapState,
     System,
     ThpState,
@@ -78,7 +77,6 @@ def swap_state(locks: Locks, online_cpus: list[int]) -> SwapState:
         locks.spinlock("swap_lock"),
         locks.spinlock("swap_avail_lock"),
         PerCpu(online_cpus, PercpuSwapCluster, lambda: locks.local_lock("percpu_swap_cluster")),
-        SwapCache(locks.spinlock("swap_cache")),
     )
 
 
@@ -87,6 +85,12 @@ def boot(config: Config, ram_bytes: int, locks: str, online_cpus: list[int]) -> 
     s = start_kernel(config, ram_bytes, locks, online_cpus)
     swap_init(s)
     return s
+
+
+def cpu_down(s: System, cpu: int) -> None:
+    """A CPU has gone offline: call back whoever keeps something for it."""
+    for callback in s.cpuhp_dead.values():
+        callback(s, cpu)
 
 
 def zero_page() -> Folio:

@@ -22,7 +22,7 @@ from .slot_reclaim import folio_free_swap
 from .state import Folio, Memcg, Mm, System, Vma, ZswapEntry
 from .swap_io import swap_io_wait_one
 from .swap_map import __swap_duplicate
-from .types import PMD_ORDER, PTE_SWP_EXCLUSIVE, PTRS_PER_PTE, swp_entry_add, swp_entry_to_pte
+from .types import PMD_ORDER, PTE_SWP_EXCLUSIVE, PTRS_PER_PTE, swap_nth, swp_entry_to_pte
 from .vswap.swap_out import folio_alloc_swap
 from .zswap import zswap_may_store
 from .zswap_pool import zs_object_size, zswap_compress, zswap_tree_index
@@ -87,7 +87,7 @@ def enter_swap_ptes(s: System, mm: Mm, addr: int, folio: Folio) -> int:
     if table is None or __swap_duplicate(s, folio.swap, 1, nr):
         folio_free_swap(s, folio)
         return -ENOMEM
-    entries = (swp_entry_add(folio.swap, i) for i in range(nr))
+    entries = (swap_nth(folio.swap, i) for i in range(nr))
     index = addr & PTE_TABLE_MASK
     table[index : index + nr] = [swp_entry_to_pte(entry, PTE_SWP_EXCLUSIVE) for entry in entries]
     mm.swapents += nr

@@ -13,8 +13,7 @@ from vswap_ref.machine import PAGE_SIZE
 
 from .memcg import memcg_lineage, memcg_subtree
 from .pagetable import PTE_TABLE_MASK, ptep_get, table_ranges
-from .state import Folio, Memcg, ShmemInode, SwapInfo, System
-from .swap_cache import swap_cache_peek
+from .state import Folio, Memcg, ShmemInode, SwapInfo, System, VswapCluster
 from .swap_continuation import swp_swapcount
 from .swap_device import _swap_info_get, swap_usage_in_pages
 from .types import (
@@ -30,21 +29,27 @@ from .types import (
     SWAP_MAP_SHMEM,
     SWAP_USAGE_OFFLIST_BIT,
     SWAPFILE_CLUSTER,
+    SWP_PTE_MARKER,
     SWP_SOLIDSTATE,
     SWP_WRITEOK,
+    VSWAP_CLUSTER_SIZE,
     Pte,
     SwpEntry,
+    SwpSlot,
     is_poisoned_swp_entry,
     is_swap_pte,
     radix_to_swp_entry,
     swap_count,
-    swp_entry_add,
+    swap_nth,
     swp_slot,
     swp_type,
+    vswap_entry,
 )
+from .vswap.cluster import cluster_is_alloc_candidate
 from .vswap.lookup import swp_entry_to_swp_slot
 from .vswap.rmap import swp_slot_to_swp_entry
-from .zswap_pool import is_zswapped, zswap_items
+from .vswap.swap_cache import swap_cache_peek
+from .zswap_pool import zswap_items
 
 
 class InvariantError(AssertionError):
@@ -55,8 +60,8 @@ def check(s: System) -> None:
     """Assert every invariant; silent if all hold.  Looking is not the kernel's work: its costs are not counted."""
     costs = s.cost.copy()
     check_counter_names(s)
-    references = swap_pte_references(s) + hibernation_references(s)
-    shmem = shmem_references(s)
+    references, shmem = swap_pte_references(s), shmem_references(s)
+    check_vswap(s, references + shmem)
     for si in s.swap.info:
         if si.bdev is not None:
             check_extents(si)
@@ -135,30 +140,32 @@ def check_clusters(si: SwapInfo) -> None:
 
 
 def check_slots(s: System, si: SwapInfo, references: Counter[int], shmem: Counter[int]) -> None:
-    """Byte, word, references and side tables of every slot; what is kept by entry is looked up by its entry."""
+    """Byte, name, references and side tables of every slot; what is kept by entry is looked up by its entry."""
+    image = image_slots(s)
     for offset in range(1, si.max):
-        byte = si.swap_map[offset]
-        entry = swp_slot_to_swp_entry(s, swp_slot(si.type, offset))
-        owned = swap_count(byte) == SWAP_MAP_SHMEM
-        expect(shmem[entry] == owned, "a shmem slot has one owner", entry=hex(entry), owners=shmem[entry], owned=owned)
-        if not byte:
-            check_free_slot(s, si, entry, offset)
-            expect(references[entry] == 0, "no PTE names a free slot", entry=hex(entry))
+        byte, slot = si.swap_map[offset], swp_slot(si.type, offset)
+        entry = swp_slot_to_swp_entry(s, slot)
+        nameless = byte in (0, SWAP_MAP_BAD) or slot in image
+        expect(nameless == (not entry), "a slot in use has a virtual slot", slot=hex(slot), entry=hex(entry), byte=byte)
+        if slot in image:
+            expect(byte == 1, "an image's slot has one user", slot=hex(slot), byte=byte)
+        elif not byte:
+            check_free_slot(s, si, offset)
         elif byte != SWAP_MAP_BAD:
+            owned = swap_count(byte) == SWAP_MAP_SHMEM
+            users, owners = references[entry], shmem[entry]
+            expect(owners == owned, "a shmem slot has one owner", entry=hex(entry), owners=owners, owned=owned)
             count = 0 if owned else swp_swapcount(s, entry)
-            users = references[entry]
-            expect(count == users, "count = swap PTEs, or the image", entry=hex(entry), count=count, users=users)
+            expect(count == users, "count = swap PTEs", entry=hex(entry), count=count, users=users)
             check_used_slot(s, si, entry, offset)
 
 
-def check_free_slot(s: System, si: SwapInfo, entry: SwpEntry, offset: int) -> None:
-    """A free slot has no zero bit, no word, no cgroup and no compressed copy."""
+def check_free_slot(s: System, si: SwapInfo, offset: int) -> None:
+    """A free slot has no zero bit and no cgroup; without a name it can have neither a shadow nor a compressed copy."""
     assert si.zeromap is not None
     ids = s.swap.cgroup.get(si.type)
-    cached = swap_cache_peek(s, entry)
-    clean = not si.zeromap.test(offset) and cached is None and (ids is None or not ids[offset])
-    expect(clean, "free slot is clean", entry=hex(entry), cached=cached)
-    expect(not is_zswapped(s, entry), "free slot has no zswap entry", entry=hex(entry))
+    clean = not si.zeromap.test(offset) and (ids is None or not ids[offset])
+    expect(clean, "free slot is clean", device=si.type, slot=offset)
 
 
 def check_used_slot(s: System, si: SwapInfo, entry: SwpEntry, offset: int) -> None:
@@ -236,18 +243,85 @@ def check_split_queues(s: System, folios: set[Folio]) -> None:
 
 
 def check_swap_cache(s: System) -> None:
-    """The tree holds cached folios, each at its entries, and shadows of slots in use; the tables hold nothing."""
+    """The tree holds cached folios, each at its entries, and shadows of slots in use."""
     cache = {SwpEntry(index): item for index, item in s.swap.cache.xa.items()}
     cached = {entry: folio for entry, folio in cache.items() if isinstance(folio, Folio)}
     flagged = [folio for folio in all_folios(s) if folio.swapcache]
-    covered = {swp_entry_add(folio.swap, page): folio for folio in flagged for page in range(1 << folio.order)}
+    covered = {swap_nth(folio.swap, page): folio for folio in flagged for page in range(1 << folio.order)}
     expect(cached == covered, "each cached folio is at its entries", only=sorted(cached.keys() ^ covered.keys()))
     expect(s.vmstat["nr_swapcached"] == len(cached), "nr_swapcached", counter=s.vmstat["nr_swapcached"])
     free = [hex(entry) for entry in cache if _swap_info_get(s, swp_entry_to_swp_slot(s, entry)) is None]
     expect(not free, "an entry of the swap cache has a slot", entries=free)
-    used = [ci.index for si in s.swap.info for ci in si.cluster_info if ci.table is not None and any(ci.table)]
-    expect(not used, "all words of the swap tables are 0", clusters=used)
     expect(not s.swap.cache.xa_lock.locked(), "the swap cache's lock did not leak")
+
+
+def check_vswap_cluster(cluster_id: int, cluster: VswapCluster) -> None:
+    """Bits, counts, references and reserved slots of a virtual cluster; nobody holds a pin or the lock."""
+    nr = 1 << cluster.order
+    state = {"id": cluster_id, "order": cluster.order, "count": cluster.count, "refcnt": cluster.refcnt}
+    expect(cluster.id == cluster_id, "a virtual cluster is in the map under its id", found=cluster.id, **state)
+    weight = cluster.bitmap.weight
+    expect(weight == cluster.count, "count of a virtual cluster = allocated slots", bits=weight, **state)
+    references = cluster.count + cluster.cached
+    expect(cluster.refcnt == references > 0, "refcnt = allocated slots + cached", cached=cluster.cached, **state)
+    reserved = cluster_id == 0 and 1 in cluster.bitmap.bits[:nr]
+    expect(not reserved, "the first slots of cluster 0 are never given out", **state)
+    expect(cluster_id > 0 or nr < VSWAP_CLUSTER_SIZE, "no cluster of the highest order has id 0", **state)
+    idle = not cluster.cached and not cluster.full
+    expect(nr < VSWAP_CLUSTER_SIZE or idle, "a cluster of the highest order is neither cached nor full", **state)
+    expect(not (cluster.cached and cluster.full), "a cached virtual cluster is not full", **state)
+    expect(not cluster.cached or cluster_is_alloc_candidate(cluster), "a cached virtual cluster has room", **state)
+    expect(not cluster.lock.locked(), "no lock of a virtual cluster leaked", **state)
+
+
+def check_vswap(s: System, references: Counter[int]) -> None:
+    """The virtual clusters, their lists, both ways between slots; ``references``: how many users each entry has."""
+    v, clusters = s.vswap, dict(s.vswap.cluster_map.items())
+    for cluster_id, cluster in clusters.items():
+        check_vswap_cluster(cluster_id, cluster)
+    used = sum(cluster.count for cluster in clusters.values())
+    expect(v.used == used, "vswap used = allocated virtual slots", counter=v.used, used=used)
+    expect(not v.map_lock.locked(), "the lock of the virtual clusters' map did not leak")
+    check_vswap_lists(s, clusters)
+    forward = forward_map(clusters)
+    check_reverse_map(s, forward)
+    named = {entry for entry in references if swp_type(SwpEntry(entry)) != SWP_PTE_MARKER}
+    expect(named <= forward.keys(), "only allocated virtual slots are referred to", free=sorted(named - forward.keys()))
+
+
+def check_vswap_lists(s: System, clusters: dict[int, VswapCluster]) -> None:
+    """A cluster is cached by one CPU, or on the list of its order, or neither."""
+    v = s.vswap
+    cached = [c for cpu in v.percpu for order, c in enumerate(cpu.clusters) if c is not None and c.order == order]
+    places = sum(c is not None for cpu in v.percpu for c in cpu.clusters)
+    expect(places == len(cached) == len(set(cached)), "a virtual cluster is cached once, for its order", places=places)
+    flagged = {cluster for cluster in clusters.values() if cluster.cached}
+    expect(flagged == set(cached), "cached flag = some CPU has the cluster", flagged=len(flagged), cached=len(cached))
+    for order, listed in enumerate(v.partial_lists):
+        for c in listed:
+            state = {"id": c.id, "order": c.order, "cached": c.cached, "full": c.full}
+            expect(clusters.get(c.id) is c, "a listed virtual cluster is in the map", **state)
+            expect(c.order == order, "a virtual cluster is on the list of its order", list=order, **state)
+            expect(not c.cached and not c.full, "a listed virtual cluster is neither cached nor full", **state)
+
+
+def forward_map(clusters: dict[int, VswapCluster]) -> dict[int, int]:
+    """The physical slot of every allocated virtual slot."""
+    allocated = ((c, i) for c in clusters.values() for i in range(VSWAP_CLUSTER_SIZE) if c.bitmap.bits[i])
+    return {vswap_entry(c.id, i): c.desc.slot[i] for c, i in allocated}
+
+
+def check_reverse_map(s: System, forward: dict[int, int]) -> None:
+    """Virtual and physical slots point to each other, one to one; only an image's slots are left without a name."""
+    unlinked = [hex(entry) for entry, slot in forward.items() if not slot]
+    expect(not unlinked, "an allocated virtual slot has a physical one", entries=unlinked)
+    back: dict[int, int] = {}
+    for si in s.swap.info:
+        for ci in si.cluster_info:
+            words = enumerate(ci.table or (), ci.index * SWAPFILE_CLUSTER)
+            back |= {entry: swp_slot(si.type, offset) for offset, entry in words if entry}
+    wrong = sorted(entry for entry in forward.keys() | back.keys() if forward.get(entry) != back.get(entry))
+    expect(not wrong, "the reverse map leads back", entries=[hex(entry) for entry in wrong])
 
 
 def check_lists(s: System) -> None:
@@ -294,14 +368,14 @@ def check_anon_rmap(s: System) -> None:
 
 
 def check_zswap(s: System) -> None:
-    """Trees, lists and counters name the same entries."""
+    """Tree, lists and counters name the same entries."""
     stored = list(zswap_items(s))
     listed = [entry for memcg in memcg_subtree(s.memcg.root) for entry in memcg.zswap_lru]
     expect(len(stored) == s.zswap.stored_pages, "stored_pages = tree entries", counter=s.zswap.stored_pages)
     expect({id(entry) for _, entry in stored} == {id(entry) for entry in listed}, "zswap lists = trees")
     expect(all(entry == zentry.swpentry for entry, zentry in stored), "zswap entry is where its swap entry leads")
-    used = {si.type for si in s.swap.info if si.bdev is not None}
-    expect({swp_type(entry) for entry, _ in stored} <= used, "zswap has pages of devices in use only", used=used)
+    free = [hex(entry) for entry, _ in stored if not swp_entry_to_swp_slot(s, entry)]
+    expect(not free, "zswap has pages of allocated virtual slots only", free=free)
     pool = sum(-(-entry.length // 16) * 16 for _, entry in stored)
     expect(s.zswap.pool_bytes == pool, "pool bytes = objects", counter=s.zswap.pool_bytes, objects=pool)
     check_zswap_pools(s, {id(entry.pool) for _, entry in stored})
@@ -466,12 +540,11 @@ def check_shmem_mappings(s: System, inode: ShmemInode) -> None:
                 expect(right, "a shared PTE maps the object's page", object=inode.name, page=addr - vma.start)
 
 
-def hibernation_references(s: System) -> Counter[int]:
-    """The image names each of its slots once; its runs are in order and do not touch."""
+def image_slots(s: System) -> set[SwpSlot]:
+    """The slots of the hibernation image; its runs are in order and do not touch."""
     type_, extents = s.power.root_swap, s.power.swsusp_extents
     bounds = [bound for extent in extents for bound in extent]
     expect(bounds == sorted(set(bounds)), "runs of image slots are apart and in order", extents=extents)
-    slots = [swp_slot(type_, offset) for first, end in extents for offset in range(first, end)]
+    slots = {swp_slot(type_, offset) for first, end in extents for offset in range(first, end)}
     expect(len(slots) == len(s.power.image_blocks), "each image page has a slot", slots=len(slots))
-    entries: list[SwpEntry] = [swp_slot_to_swp_entry(s, slot) for slot in slots]
-    return Counter[int](entries)
+    return slots

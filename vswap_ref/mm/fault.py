@@ -20,7 +20,7 @@ from .rmap import folio_add_anon_rmap, folio_add_file_rmap, folio_maybe_mapped_s
 from .shmem_swap import shmem_get_folio
 from .slot_reclaim import folio_free_swap, free_swap_cache
 from .state import Folio, Mm, ShmemInode, SwapInfo, System, Vma
-from .swap_cache import folio_matches_swap_entry, swap_cache_get_folio, swap_cache_get_shadow
+from .swap_cache import folio_matches_swap_entry
 from .swap_map import __swap_count, swap_free_nr, swapcache_clear, swapcache_prepare
 from .swap_read import mem_cgroup_swapin_charge_folio
 from .types import (
@@ -44,11 +44,12 @@ from .types import (
     mk_pte,
     pte_pfn,
     pte_to_swp_entry,
-    swp_entry_add,
+    swap_nth,
     swp_entry_align,
     swp_entry_page,
 )
 from .vswap.pin import put_swap_entry, tryget_swap_entry
+from .vswap.swap_cache import swap_cache_get_folio, swap_cache_get_shadow
 from .workingset import workingset_refault
 
 MINOR_FAULT_NS = 1_000
@@ -263,7 +264,7 @@ def map_large_swap_folio(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry,
     exclusive = bypass or bool(vmf.pte & PTE_SWP_EXCLUSIVE)
     if folio.writeback and si.flags & SWP_STABLE_WRITES:
         exclusive = False
-    swap_free_nr(s, swp_entry_add(entry, -back), nr)
+    swap_free_nr(s, swap_nth(entry, -back), nr)
     if should_try_to_free_swap(s, folio, vmf):
         folio_free_swap(s, folio)
     exclusive = exclusive or folio.refcount == 1

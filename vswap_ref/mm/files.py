@@ -85,6 +85,11 @@ def zswap_debugfs(s: System) -> dict[str, int]:
     }
 
 
+def debugfs(s: System) -> dict[str, dict[str, int]]:
+    """What swap shows in /sys/kernel/debug: a directory, and the values of its files."""
+    return {"vswap": vswap_debugfs(s), "zswap": zswap_debugfs(s)}
+
+
 def zswap_parameters(s: System) -> dict[str, str]:
     """zswap's module parameters as text; the compressor is that of new pages."""
     z = s.zswap
@@ -95,3 +100,8 @@ def zswap_parameters(s: System) -> dict[str, str]:
         "accept_threshold_percent": str(z.accept_threshold_percent),
         "shrinker_enabled": "Y" if z.shrinker_enabled else "N",
     }
+
+
+def vswap_debugfs(s: System) -> dict[str, int]:
+    """The files of debugfs vswap/: virtual slots that were refused, virtual slots in use."""
+    return {"alloc_reject": s.vswap.alloc_reject, "used": s.vswap.used}

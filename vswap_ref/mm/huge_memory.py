@@ -16,10 +16,9 @@ from .rmap import folio_remove_rmap, rmap_walk
 from .slot_reclaim import free_folio_and_swap_cache
 from .split_queue import folio_unqueue_deferred_split
 from .state import Folio, Memcg, System
-from .swap_cache import __swap_cache_replace_folio
-from .swap_cache_tree import swap_cache_lock, swap_cache_unlock
 from .thp import count_mthp_stat
-from .types import PMD_ORDER, PTE_YOUNG, ZERO_PFN, mk_pte, swp_entry_add
+from .types import PMD_ORDER, PTE_YOUNG, ZERO_PFN, mk_pte, swap_nth
+from .vswap.swap_cache import __swap_cache_replace_folio, swap_cache_lock, swap_cache_unlock
 
 
 def split_folio_to_list(s: System, folio: Folio, folio_list: list[Folio] | None = None) -> int:
@@ -100,7 +99,7 @@ def split_off_page(s: System, folio: Folio, page: int) -> Folio:
     tail.anon_vma, tail.memcg, tail.index = folio.anon_vma, folio.memcg, folio.index + page
     tail.mapcount = folio.mapcounts[page]
     tail.exclusive = folio.exclusive >> page & 1
-    tail.swap = swp_entry_add(folio.swap, page) if folio.swapcache else folio.swap
+    tail.swap = swap_nth(folio.swap, page) if folio.swapcache else folio.swap
     tail.refcount = tail.mapcount + tail.swapcache + 1
     s.memory.mem_map[tail.pfn] = tail
     return tail

@@ -12,7 +12,8 @@ from typing import NamedTuple
 from vswap_ref.machine import PAGE_SIZE
 
 from .state import SwapInfo, System
-from .types import SWAPFILE_CLUSTER
+from .types import SWAPFILE_CLUSTER, VSWAP_CLUSTER_SIZE
+from .vswap.descriptor import swp_desc
 
 SIZEOF_SWAP_CLUSTER_INFO = 32
 SIZEOF_ZSWAP_ENTRY = 56
@@ -35,7 +36,8 @@ class LedgerRow(NamedTuple):
 def memory_ledger(s: System) -> list[LedgerRow]:
     """Every kind of swap metadata with its bytes."""
     devices = [si for si in s.swap.info if si.bdev is not None]
-    return [*slot_array_rows(s, devices), *cluster_rows(devices), swap_cache_row(s), *zswap_rows(s)]
+    slots = slot_array_rows(s, devices)
+    return [*slots, *cluster_rows(devices), *vswap_rows(s), swap_cache_row(s), *zswap_rows(s)]
 
 
 def vmalloc_bytes(size: int) -> int:
@@ -60,12 +62,13 @@ def slot_array_rows(s: System, devices: list[SwapInfo]) -> list[LedgerRow]:
 
 
 def cluster_rows(devices: list[SwapInfo]) -> list[LedgerRow]:
-    """Cluster headers, and the swap tables of the clusters in use, which hold nothing."""
+    """Cluster headers, and the swap tables of the clusters in use: the reverse map."""
     clusters = [ci for si in devices for ci in si.cluster_info]
-    tables = sum(ci.table is not None for ci in clusters)
+    tables = [ci.table for ci in clusters if ci.table is not None]
+    words = sum(SWAPFILE_CLUSTER - table.count(0) for table in tables)
     return [
         LedgerRow("cluster headers", AT_SWAPON, 0, SIZEOF_SWAP_CLUSTER_INFO * len(clusters)),
-        LedgerRow("swap table", WITH_USE, 0, SIZEOF_WORD * SWAPFILE_CLUSTER * tables),
+        LedgerRow("swap table", WITH_USE, SIZEOF_WORD * words, SIZEOF_WORD * SWAPFILE_CLUSTER * len(tables)),
     ]
 
 
@@ -86,3 +89,21 @@ def swap_cache_row(s: System) -> LedgerRow:
 
 
 AT_BOOT = "at boot"
+
+SIZEOF_VSWAP_CLUSTER = 112
+SIZEOF_PERCPU_VSWAP_CLUSTER = 80
+SIZEOF_LIST_HEAD = 16
+
+
+def vswap_rows(s: System) -> list[LedgerRow]:
+    """The virtual slots: what boot makes, the clusters, their descriptors."""
+    v, clusters = s.vswap, len(s.vswap.cluster_map)
+    fixed = SIZEOF_XARRAY + SIZEOF_LIST_HEAD * len(v.partial_lists) + SIZEOF_PERCPU_VSWAP_CLUSTER * len(v.percpu)
+    bitmaps = VSWAP_CLUSTER_SIZE // 8
+    array = vmalloc_bytes(swp_desc.itemsize * VSWAP_CLUSTER_SIZE)
+    return [
+        LedgerRow("vswap fixed part", AT_BOOT, 0, fixed),
+        LedgerRow("vswap cluster map", WITH_USE, 0, v.cluster_map.nbytes),
+        LedgerRow("vswap clusters", WITH_USE, bitmaps * clusters, SIZEOF_VSWAP_CLUSTER * clusters),
+        LedgerRow("vswap descriptors", WITH_USE, swp_desc.itemsize * v.used, array * clusters),
+    ]

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from .state import AnonVma, Folio, Mm, System, Vma
 from .swap_cgroup import lookup_swap_cgroup_id
 from .types import (
+    NO_ENTRY,
     PTE_PRESENT,
     PTE_SHIFT,
     PTE_SOFT_DIRTY,
@@ -19,14 +20,16 @@ from .types import (
     PTE_UFFD_WP,
     PTRS_PER_PTE,
     Pte,
+    SwpEntry,
+    make_pte_marker,
     pte_to_swp_entry,
+    swap_nth,
     swp_entry_to_pte,
     swp_slot,
     swp_slot_offset,
     swp_slot_type,
 )
 from .vswap.lookup import swp_entry_to_swp_slot
-from .vswap.rmap import swp_slot_to_swp_entry
 
 PTE_TABLE_SHIFT = 9
 PTE_TABLE_MASK = PTRS_PER_PTE - 1
@@ -60,16 +63,14 @@ def table_ranges(mm: Mm, start: int, end: int) -> Iterator[tuple[list[int], int,
 
 
 def swap_pte_batch(s: System, table: list[int], index: int, max_nr: int) -> int:
-    """How many PTEs from ``index`` on are one run of swap PTEs: next slot, same flags, same cgroup (1..max_nr)."""
+    """How many PTEs from ``index`` on are one run of swap PTEs: next entry, same flags, same cgroup (1..max_nr)."""
     pte = Pte(table[index])
     memcg_id = lookup_swap_cgroup_id(s, pte_to_swp_entry(pte))
-    nr = 1
-    while nr < max_nr:
-        expected = pte_move_swp_offset(s, pte, nr)
-        if table[index + nr] != expected:
-            break
+    expected, nr = pte_move_swp_offset(s, pte, 1), 1
+    while nr < max_nr and table[index + nr] == expected:
         if lookup_swap_cgroup_id(s, pte_to_swp_entry(expected)) != memcg_id:
             break
+        expected = pte_move_swp_offset(s, expected, 1)
         nr += 1
     return nr
 
@@ -103,8 +104,22 @@ def folio_pte_batch(folio: Folio, table: list[int], index: int, max_nr: int) -> 
 
 
 def pte_move_swp_offset(s: System, pte: Pte, delta: int) -> Pte:
-    """The swap PTE of the page whose slot lies ``delta`` slots further on the same device, with the same flags."""
-    slot = swp_entry_to_swp_slot(s, pte_to_swp_entry(pte))
-    moved = swp_slot(swp_slot_type(slot), swp_slot_offset(slot) + delta)
-    flags = pte & (PTE_SWP_EXCLUSIVE | PTE_SOFT_DIRTY | PTE_UFFD_WP)
-    return swp_entry_to_pte(swp_slot_to_swp_entry(s, moved), flags)
+    """The swap PTE of the page ``delta`` pages further on, with the same flags; one that matches none if that is not
+    the next in both spaces.
+    """
+    moved = swap_move(s, pte_to_swp_entry(pte), delta)
+    if not moved:
+        return NO_SWAP_PTE
+    return swp_entry_to_pte(moved, pte & (PTE_SWP_EXCLUSIVE | PTE_SOFT_DIRTY | PTE_UFFD_WP))
+
+
+def swap_move(s: System, entry: SwpEntry, delta: int) -> SwpEntry:
+    """The entry ``delta`` further on, if its page lies ``delta`` slots further on the same device; or else entry 0."""
+    slot = swp_entry_to_swp_slot(s, entry)
+    moved = swap_nth(entry, delta)
+    wanted = swp_slot(swp_slot_type(slot), swp_slot_offset(slot) + delta)
+    return moved if swp_entry_to_swp_slot(s, moved) == wanted else NO_ENTRY
+
+
+NO_SWAP_PTE = make_pte_marker(0)
+"""A PTE that stands in no page table: it looks like a marker that marks nothing."""

@@ -22,7 +22,7 @@ from .types import (
     PTE_SWP_EXCLUSIVE,
     PTE_UFFD_WP,
     PTE_YOUNG,
-    swp_entry_add,
+    swap_nth,
     swp_entry_to_pte,
 )
 
@@ -110,7 +110,7 @@ def try_to_unmap_one(s: System, folio: Folio, mm: Mm, table: list[int], index: i
         table[index] = 0
         drop_file_pte(s, folio, mm, pte)
         return True
-    entry = swp_entry_add(folio.swap, page)
+    entry = swap_nth(folio.swap, page)
     if swap_duplicate(s, entry):
         return False
     if pte & PTE_DIRTY:

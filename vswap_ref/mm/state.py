@@ -28,7 +28,7 @@ from vswap_ref.machine import (
     XArray,
 )
 
-from .types import NO_ENTRY, PMD_ORDER, SWAP_NR_ORDERS, RadixEntry, Shadow, SwpEntry
+from .types import NO_ENTRY, PMD_ORDER, SWAP_NR_ORDERS, RadixEntry, SwpEntry
 from .vswap.descriptor import Descriptors
 
 
@@ -297,24 +297,12 @@ class PercpuSwapCluster:
 
 
 @dataclass(slots=True, eq=False)
-class SwapCache:
-    """The swap cache of all devices (the static XArray swap_cache): entry -> folio or shadow.
-
-    ``xa_lock`` is the tree's own lock: all stores need it, look-ups need only RCU.
-    """
-
-    xa_lock: Any
-    xa: XArray[Folio | Shadow] = field(default_factory=XArray)
-
-
-@dataclass(slots=True, eq=False)
 class SwapState:
     """The swap subsystem's globals: devices, the two priority lists, the totals (slots), readahead hits."""
 
     swap_lock: Any
     avail_lock: Any
     percpu: PerCpu[PercpuSwapCluster]
-    cache: SwapCache
     info: list[SwapInfo] = field(default_factory=list)
     active_head: list[SwapInfo] = field(default_factory=list)
     avail_head: list[SwapInfo] = field(default_factory=list)

@@ -1,13 +1,13 @@
 # Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
 """Finding free slots on a device.
 
-Kernel home: mm/swapfile.c (folio_alloc_swap and everything under it).  First the CPU's current cluster, then the
+Kernel home: mm/swapfile.c (swap_slot_alloc and everything under it).  First the CPU's current cluster, then the
 devices in order of priority, and on a device the cluster lists from the tidiest to the most fragmented.
 """
 
 from __future__ import annotations
 
-from errno import EINVAL
+from errno import EINVAL, ENOMEM
 
 from .cluster import (
     cluster_is_usable,
@@ -269,20 +269,20 @@ def swap_sync_discard(s: System) -> bool:
     return any(swap_do_scheduled_discard(s, si) for si in list(s.swap.active_head) if si.flags & SWP_PAGE_DISCARD)
 
 
-def swap_slot_alloc(s: System, order: int) -> tuple[SwpSlot, int]:
-    """Take ``2**order`` slots of some device for the swap cache: (first slot, 0).
+def swap_slot_alloc(s: System, order: int) -> tuple[int, SwpSlot]:
+    """Take ``2**order`` slots of some device for the swap cache: (0, first slot).
 
-    Charges nobody and touches no cache.  Returns (0, -EINVAL) for more slots than a cluster has.  If no device has
-    room that is no error: (0, 0), and the caller has to look at the slot.
+    Charges nobody and touches no cache.  Or (error, slot 0): -EINVAL for more slots than a cluster has, -ENOMEM if no
+    device has room.
     """
     if order > PMD_ORDER:
-        return NO_SLOT, -EINVAL
+        return -EINVAL, NO_SLOT
     while True:
         with s.swap.percpu.local_lock[s.cpu]:
             hint = s.swap.percpu[s.cpu]
             slot = swap_alloc_fast(s, hint, order) or swap_alloc_slow(s, order)
         if slot:
-            return slot, 0
+            return 0, slot
         s.cost["folio_alloc_swap_fails"] += 1
         if order or not swap_sync_discard(s):
-            return NO_SLOT, 0
+            return -ENOMEM, NO_SLOT

@@ -10,9 +10,7 @@ from __future__ import annotations
 from errno import EEXIST, EINVAL, ENOENT, ENOMEM
 
 from .cluster import free_cluster, partial_free_cluster
-from .memcg import mem_cgroup_uncharge_swap
 from .state import Folio, SwapClusterInfo, SwapInfo, System
-from .swap_cache_tree import swap_cache_clear_shadow
 from .swap_continuation import add_swap_count_continuation, swap_count_continued
 from .swap_device import (
     __swap_slot_to_info,
@@ -34,13 +32,13 @@ from .types import (
     SwpEntry,
     SwpSlot,
     swap_count,
-    swp_entry,
+    swap_nth,
     swp_slot,
     swp_slot_offset,
 )
+from .vswap.free import vswap_free
 from .vswap.lookup import swp_entry_to_swp_slot
 from .vswap.rmap import swp_slot_to_swp_entry
-from .zswap_pool import zswap_invalidate
 
 
 def swap_duplicate_error(byte: int, usage: int) -> int:
@@ -128,22 +126,17 @@ def swapcache_clear(s: System, si: SwapInfo, entry: SwpEntry, nr: int) -> None:
 
 
 def swap_range_free(s: System, si: SwapInfo, offset: int, nr: int) -> None:
-    """Give back all that hangs on slots whose bytes are 0 (cluster locked).
+    """Give back what belongs to the places of slots whose bytes are 0 (cluster locked).
 
-    Order as in the kernel: zero bits and zswap, device notification, shadows, then the counters that let others see
-    the slots as free.
+    Order as in the kernel: zero bits, device notification, then the counters that let others see the slots as free.
     """
     zeromap, bdev = si.zeromap, si.bdev
     assert zeromap is not None
     assert bdev is not None
     zeromap.clear_range(offset, nr)
-    if s.zswap.stored_pages:
-        for i in range(offset, offset + nr):
-            zswap_invalidate(s, swp_slot_to_swp_entry(s, swp_slot(si.type, i)))
     if bdev.wants_free_notify and si.flags & SWP_BLKDEV:
         for i in range(offset, offset + nr):
             bdev.slot_free_notify(i)
-    swap_cache_clear_shadow(s, swp_entry(si.type, offset), nr)
     s.cost["swap_range_free"] += 1
     if nr > 1:
         s.cost["further_slot_free"] += nr - 1
@@ -152,10 +145,16 @@ def swap_range_free(s: System, si: SwapInfo, offset: int, nr: int) -> None:
 
 
 def swap_slots_free(s: System, si: SwapInfo, ci: SwapClusterInfo, offset: int, nr: int) -> None:
-    """Free slots of one cluster and one cgroup that have lost their last user (cluster locked)."""
+    """Free slots of one cluster that have lost their last user, and the virtual slots before them (cluster locked).
+
+    ``nr`` neighbours are taken for the pages of ``nr`` entries in a row.  Slots of a hibernation image have no entry:
+    of more than one of them, the entries 1, 2, ... are freed, whoever they belong to.
+    """
+    entry = swp_slot_to_swp_entry(s, swp_slot(si.type, offset))
+    for i in range(nr):
+        vswap_free(s, swap_nth(entry, i), ci)
     ci.count -= nr
     swap_map_fill(si, offset, nr, 0)
-    mem_cgroup_uncharge_swap(s, swp_slot_to_swp_entry(s, swp_slot(si.type, offset)), nr)
     swap_range_free(s, si, offset, nr)
     if ci.count == 0:
         free_cluster(s, si, ci)

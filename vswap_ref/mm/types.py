@@ -48,7 +48,7 @@ def swp_offset(entry: SwpEntry) -> int:
     return entry & SWP_OFFSET_MASK
 
 
-def swp_entry_add(entry: SwpEntry, delta: int) -> SwpEntry:
+def swap_nth(entry: SwpEntry, delta: int) -> SwpEntry:
     """The entry ``delta`` slots further on the same device."""
     return SwpEntry(entry + delta)
 
@@ -100,6 +100,21 @@ def vswap_entry(cluster_id: int, index: int) -> SwpEntry:
 def swp_slot_add(slot: SwpSlot, delta: int) -> SwpSlot:
     """The slot ``delta`` further on the same device."""
     return SwpSlot(slot + delta)
+
+
+def folio_word(pfn: int) -> int:
+    """The word that stands for a folio: even, by its page frame number.  0 = nothing, odd = a Shadow as it is."""
+    return pfn << 1
+
+
+def word_is_folio(word: int) -> bool:
+    """The word stands for a folio, not for a shadow or nothing."""
+    return word != 0 and not word & 1
+
+
+def word_pfn(word: int) -> int:
+    """The page frame number in a folio's word."""
+    return word >> 1
 
 
 SWAP_MAP_MAX = 0x3E

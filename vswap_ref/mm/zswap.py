@@ -13,7 +13,7 @@ from vswap_ref.machine import PAGE_SIZE
 from .folio import folio_mark_dirty, folio_unlock
 from .memcg import obj_cgroup_charge_zswap, obj_cgroup_may_zswap
 from .state import Folio, Memcg, System, ZswapEntry, ZswapPool
-from .types import SwpEntry, swp_entry_add
+from .types import SwpEntry, swap_nth
 from .zswap_pool import (
     zs_free,
     zswap_check_limits,
@@ -50,7 +50,7 @@ def zswap_store(s: System, folio: Folio) -> bool:
 def zswap_erase_folio(s: System, swpentry: SwpEntry, nr: int) -> None:
     """Free what zswap has of ``nr`` slots; their tree is locked for each, whether there is anything or not."""
     for i in range(nr):
-        old = zswap_entry_erase(s, swp_entry_add(swpentry, i))
+        old = zswap_entry_erase(s, swap_nth(swpentry, i))
         if old is not None:
             zswap_entry_free(s, old)
 
@@ -69,7 +69,7 @@ def zswap_store_pages(s: System, folio: Folio, nr: int) -> bool:
     assert pool is not None
     for i in range(nr):
         data = bytes(folio.data[i * PAGE_SIZE : (i + 1) * PAGE_SIZE])
-        if not zswap_store_page(s, swp_entry_add(folio.swap, i), data, folio.memcg, pool):
+        if not zswap_store_page(s, swap_nth(folio.swap, i), data, folio.memcg, pool):
             return False
     return True
 
