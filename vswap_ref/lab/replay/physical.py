@@ -12,16 +12,16 @@ CACHE_ONLY = 1 << 63
 
 
 def swap_slot_alloc(world: World, order: int) -> tuple[int, int]:
-    """The slots that the recorded allocator found, (slot, 0), or (0, -ENOMEM)."""
+    """The slots that the recorded allocator found, (0, slot), or (-ENOMEM, 0)."""
     slot = next_slot(world, order)
     if not slot:
         world.note("swap_slot_alloc", order, None, -ENOMEM, 0)
-        return 0, -ENOMEM
+        return -ENOMEM, 0
     world.note("swap_slot_alloc", order, place(slot), 0)
     type_, offset = place(slot)
     world.phys[type_].update(range(offset, offset + (1 << order)))
     world.swap_map.update((slot + i, [0, 1]) for i in range(1 << order))
-    return slot, 0
+    return 0, slot
 
 
 def swap_slot_free_nr(world: World, slot: int, nr: int) -> None:
