@@ -1,4 +1,4 @@
-"""The lab's commands: run, real-kernel, memory, functions, traces, corpora."""
+"""The lab's commands: run, real-kernel, memory, functions, replay, traces, corpora."""
 
 from __future__ import annotations
 
@@ -63,6 +63,7 @@ def add_commands(sub: Any) -> None:
         "--record", action="store_true", help="run the tests and write down which of them run which function"
     )
     functions.set_defaults(func=functions_command)
+    add_replay_command(sub)
     memory = sub.add_parser(
         "memory",
         help="measure what swap metadata costs, beside the published figures",
@@ -77,6 +78,24 @@ def add_commands(sub: Any) -> None:
     for name, text in (("traces", "list the access traces that ship"), ("corpora", "list the page corpora that ship")):
         parser = sub.add_parser(name, help=text, description=f"{text.capitalize()}.")
         parser.set_defaults(func=list_command, listing=name)
+
+
+def add_replay_command(sub: Any) -> None:
+    """``vswap-ref replay``."""
+    replay = sub.add_parser(
+        "replay",
+        help="replay traces recorded from the real mm/vswap.c",
+        description="Do on a stage what a trace of the real mm/vswap.c did, operation by operation, and compare "
+        "results, calls to the outside and state.  Stops at the first operation that differs and shows both sides.  "
+        "Exits with 1 if a file differs or is no trace.",
+        epilog="example: vswap-ref replay data/golden/09/*.gz",
+    )
+    replay.add_argument(
+        "files", nargs="+", metavar="FILE", help="traces in the format vswap-trace-1 (.jsonl or .jsonl.gz)"
+    )
+    replay.add_argument("--stage", help="stage to replay on (default: that of the level at which a trace was recorded)")
+    replay.add_argument("--json", action="store_true", help="print the outcomes as JSON")
+    replay.set_defaults(func=replay_command)
 
 
 def parse_devices(words: list[str] | None) -> list[BlockDevice] | None:
@@ -184,6 +203,22 @@ def entry_text(entry: Entry) -> str:
     lines += [f"  simpler:  {function.simplified}"] if function.simplified else []
     lines += [f"  chapter:  notebooks/{home.notebook}.md, {home.heading!r}"] if home.notebook else []
     return "\n".join([*lines, *(f"  test:     {test}" for test in entry.tests)])
+
+
+def replay_command(args: argparse.Namespace) -> int:
+    """``vswap-ref replay``."""
+    from .replay import EXCLUDED, replay, with_progress
+
+    outcomes = []
+    for file in args.files:
+        outcomes.append(replay(file, args.stage, with_progress))
+        if not args.json:
+            print(outcomes[-1])
+    if args.json:
+        print(json.dumps({"replays": [outcome.row() for outcome in outcomes], "excluded": EXCLUDED}, indent=1))
+    else:
+        print("not compared:", *(f"  {what}: {why}" for what, why in EXCLUDED.items()), sep="\n")
+    return 0 if all(outcome.agrees for outcome in outcomes) else 1
 
 
 def memory_command(args: argparse.Namespace) -> int:

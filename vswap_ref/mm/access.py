@@ -13,7 +13,6 @@ from .memcg_limits import mem_cgroup_handle_over_high
 from .pagetable import PTE_TABLE_MASK, PTE_TABLE_SHIFT, ptep_get
 from .reclaim import run_deferred_work
 from .state import Folio, Mm, ShmemInode, System
-from .swap_cache import swap_cache_peek
 from .swap_device import __swap_slot_to_info
 from .types import (
     PTE_DIRTY,
@@ -32,7 +31,8 @@ from .types import (
     swp_slot_offset,
 )
 from .vswap.lookup import swp_entry_to_swp_slot
-from .zswap_pool import is_zswapped
+from .vswap.swap_cache import swap_cache_peek
+from .vswap.zswap_index import is_zswapped
 
 MAX_FAULT_RETRIES = 8
 

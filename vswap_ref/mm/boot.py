@@ -18,7 +18,6 @@ from .state import (
     Memory,
     PercpuSwapCluster,
     ShmemState,
-    SwapCache,
     SwapState,
     System,
     ThpState,
@@ -78,7 +77,6 @@ def swap_state(locks: Locks, online_cpus: list[int]) -> SwapState:
         locks.spinlock("swap_lock"),
         locks.spinlock("swap_avail_lock"),
         PerCpu(online_cpus, PercpuSwapCluster, lambda: locks.local_lock("percpu_swap_cluster")),
-        SwapCache(locks.spinlock("swap_cache")),
     )
 
 

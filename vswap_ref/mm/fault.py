@@ -20,7 +20,7 @@ from .rmap import folio_add_anon_rmap, folio_add_file_rmap, folio_maybe_mapped_s
 from .shmem_swap import shmem_get_folio
 from .slot_reclaim import folio_free_swap, free_swap_cache
 from .state import Folio, Mm, ShmemInode, SwapInfo, System, Vma
-from .swap_cache import folio_matches_swap_entry, swap_cache_get_folio, swap_cache_get_shadow
+from .swap_cache import folio_matches_swap_entry
 from .swap_map import __swap_count, swap_free_nr, swapcache_clear, swapcache_prepare
 from .swap_read import mem_cgroup_swapin_charge_folio
 from .types import (
@@ -49,6 +49,7 @@ from .types import (
     swp_entry_page,
 )
 from .vswap.pin import put_swap_entry, tryget_swap_entry
+from .vswap.swap_cache import swap_cache_get_folio, swap_cache_get_shadow
 from .workingset import workingset_refault
 
 MINOR_FAULT_NS = 1_000

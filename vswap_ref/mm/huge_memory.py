@@ -16,10 +16,9 @@ from .rmap import folio_remove_rmap, rmap_walk
 from .slot_reclaim import free_folio_and_swap_cache
 from .split_queue import folio_unqueue_deferred_split
 from .state import Folio, Memcg, System
-from .swap_cache import __swap_cache_replace_folio
-from .swap_cache_tree import swap_cache_lock, swap_cache_unlock
 from .thp import count_mthp_stat
 from .types import PMD_ORDER, PTE_YOUNG, ZERO_PFN, mk_pte, swap_nth
+from .vswap.swap_cache import __swap_cache_replace_folio, swap_cache_lock, swap_cache_unlock
 
 
 def split_folio_to_list(s: System, folio: Folio, folio_list: list[Folio] | None = None) -> int:

@@ -44,12 +44,11 @@ from .shmem_swap import shmem_remove_mapping, shmem_writeout
 from .slot_reclaim import folio_free_swap
 from .state import Folio, LruvecStats, Memcg, System
 from .swap_alloc import swap_reclaim_work
-from .swap_cache import __swap_cache_del_folio
-from .swap_cache_tree import swap_cache_lock_irq, swap_cache_unlock_irq
 from .swap_io import folio_wait_writeback, swap_io_poll, swap_io_wait_one
 from .swap_map import put_swap_folio
 from .thp import count_mthp_stat
 from .types import AOP_WRITEPAGE_ACTIVATE, PMD_ORDER
+from .vswap.swap_cache import __swap_cache_del_folio, swap_cache_lock_irq, swap_cache_unlock_irq
 from .vswap.swap_out import folio_alloc_swap
 from .workingset import workingset_eviction
 from .zswap_writeback import shrink_worker, zswap_shrinker_count, zswap_shrinker_scan

@@ -15,7 +15,6 @@ from .page_io import swap_read_folio, swap_writeout
 from .readahead import read_swap_cache_async, swap_cluster_readahead, swap_update_readahead
 from .shmem import shmem_add_to_page_cache, shmem_delete_from_page_cache, shmem_recalc_inode
 from .state import Folio, Memcg, ShmemInode, SwapInfo, System
-from .swap_cache import swap_cache_del_folio, swap_cache_get_folio, swap_cache_get_shadow
 from .swap_io import folio_wait_writeback
 from .swap_map import swap_free, swap_shmem_alloc, swapcache_clear, swapcache_prepare
 from .swap_read import mem_cgroup_swapin_charge_folio
@@ -32,6 +31,7 @@ from .types import (
 )
 from .vswap.lookup import swp_entry_to_swp_slot
 from .vswap.pin import put_swap_entry, tryget_swap_entry
+from .vswap.swap_cache import swap_cache_del_folio, swap_cache_get_folio, swap_cache_get_shadow
 from .vswap.swap_out import folio_alloc_swap
 from .workingset import workingset_refault
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 from .folio import folio_mark_dirty, folio_put, folio_trylock, folio_unlock
 from .memcg import mem_cgroup_swap_full
 from .state import Folio, SwapInfo, System
-from .swap_cache import folio_matches_swap_entry, swap_cache_del_folio, swap_cache_get_folio
+from .swap_cache import folio_matches_swap_entry
 from .swap_device import swap_cluster_lock, swap_cluster_unlock, swap_slot_put_swap_info, swap_slot_tryget_swap_info
 from .swap_map import folio_swapped, swap_slots_put_map_nr
 from .types import SWAP_HAS_CACHE, TTRS_ANYWAY, TTRS_FULL, TTRS_UNMAPPED, SwpEntry, swp_slot, swp_slot_offset
 from .vswap.lookup import swp_entry_to_swp_slot
 from .vswap.rmap import swp_slot_to_swp_entry
+from .vswap.swap_cache import swap_cache_del_folio, swap_cache_get_folio
 
 
 def folio_swapcache_freeable(s: System, folio: Folio) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vswap_ref.machine import (
+    Arena,
     Bitmap,
     BlockDevice,
     Clock,
@@ -28,7 +29,7 @@ from vswap_ref.machine import (
     XArray,
 )
 
-from .types import NO_ENTRY, PMD_ORDER, SWAP_NR_ORDERS, RadixEntry, Shadow, SwpEntry
+from .types import NO_ENTRY, PMD_ORDER, SWAP_NR_ORDERS, RadixEntry, SwpEntry
 from .vswap.descriptor import Descriptors
 
 
@@ -297,24 +298,12 @@ class PercpuSwapCluster:
 
 
 @dataclass(slots=True, eq=False)
-class SwapCache:
-    """The swap cache of all devices (the static XArray swap_cache): entry -> folio or shadow.
-
-    ``xa_lock`` is the tree's own lock: all stores need it, look-ups need only RCU.
-    """
-
-    xa_lock: Any
-    xa: XArray[Folio | Shadow] = field(default_factory=XArray)
-
-
-@dataclass(slots=True, eq=False)
 class SwapState:
     """The swap subsystem's globals: devices, the two priority lists, the totals (slots), readahead hits."""
 
     swap_lock: Any
     avail_lock: Any
     percpu: PerCpu[PercpuSwapCluster]
-    cache: SwapCache
     info: list[SwapInfo] = field(default_factory=list)
     active_head: list[SwapInfo] = field(default_factory=list)
     avail_head: list[SwapInfo] = field(default_factory=list)
@@ -407,10 +396,10 @@ class ZswapEntry:
 
 @dataclass(slots=True, eq=False)
 class ZswapState:
-    """zswap's parameters, pools, the tree of all compressed pages (index: the swap entry) and debugfs counters."""
+    """zswap's parameters, pools, the stored entries by handle, which descriptors hold, and debugfs counters."""
 
     debugfs: Counters
-    tree: XArray[ZswapEntry]
+    entries: Arena[ZswapEntry] = field(default_factory=Arena)
     enabled: bool = False
     ever_enabled: bool = False
     max_pool_percent: int = 20

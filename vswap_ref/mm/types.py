@@ -102,6 +102,21 @@ def swp_slot_add(slot: SwpSlot, delta: int) -> SwpSlot:
     return SwpSlot(slot + delta)
 
 
+def folio_word(pfn: int) -> int:
+    """The word that stands for a folio: even, by its page frame number.  0 = nothing, odd = a Shadow as it is."""
+    return pfn << 1
+
+
+def word_is_folio(word: int) -> bool:
+    """The word stands for a folio, not for a shadow or nothing."""
+    return word != 0 and not word & 1
+
+
+def word_pfn(word: int) -> int:
+    """The page frame number in a folio's word."""
+    return word >> 1
+
+
 SWAP_MAP_MAX = 0x3E
 SWAP_MAP_BAD = 0x3F
 SWAP_HAS_CACHE = 0x40

@@ -15,7 +15,6 @@ from .folio import folio_put, nr_free_pages
 from .memcg import memcg_subtree
 from .pagetable import ptep_get
 from .state import Folio, Memcg, Mm, ShmemInode, SwapClusterInfo, SwapInfo, System
-from .swap_cache import swap_cache_get_folio
 from .swap_cgroup import lookup_swap_cgroup_id
 from .swap_device import swap_usage_in_pages
 from .types import (
@@ -33,7 +32,9 @@ from .types import (
     swp_slot,
 )
 from .vswap.rmap import swp_slot_to_swp_entry
-from .zswap_pool import is_zswapped, zswap_total_pages
+from .vswap.swap_cache import swap_cache_get_folio
+from .vswap.zswap_index import is_zswapped
+from .zswap_pool import zswap_total_pages
 
 
 def refresh_vmstat(s: System) -> None:

@@ -14,19 +14,13 @@ from vswap_ref.machine import PAGE_SIZE
 from .folio import folio_put, folio_unlock
 from .memcg import MAX_RECLAIM_RETRIES, mem_cgroup_zswap_writeback_enabled, memcg_subtree
 from .state import Folio, Memcg, System, ZswapEntry
-from .swap_cache import swap_cache_del_folio
 from .swap_io import __swap_writepage
 from .swap_read import __read_swap_cache_async
 from .types import SwpEntry
 from .vswap.pin import put_swap_entry, tryget_swap_entry
-from .zswap_pool import (
-    zswap_accept_thr_pages,
-    zswap_decompress,
-    zswap_entry_erase,
-    zswap_entry_free,
-    zswap_entry_load,
-    zswap_total_pages,
-)
+from .vswap.swap_cache import swap_cache_del_folio
+from .vswap.zswap_index import zswap_entry_erase, zswap_entry_load
+from .zswap_pool import zswap_accept_thr_pages, zswap_decompress, zswap_entry_free, zswap_total_pages
 
 
 def zswap_writeback_entry(s: System, entry: ZswapEntry, swpentry: SwpEntry) -> int:

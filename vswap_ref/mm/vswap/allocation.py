@@ -9,8 +9,16 @@ from __future__ import annotations
 
 from vswap_ref.machine import Bitmap
 
-from ..state import System, VswapCluster
-from ..types import NO_ENTRY, SWAP_NR_ORDERS, VSWAP_CLUSTER_ID_MAX, VSWAP_CLUSTER_SIZE, SwpEntry, vswap_entry
+from ..state import Folio, System, VswapCluster
+from ..types import (
+    NO_ENTRY,
+    SWAP_NR_ORDERS,
+    VSWAP_CLUSTER_ID_MAX,
+    VSWAP_CLUSTER_SIZE,
+    SwpEntry,
+    folio_word,
+    vswap_entry,
+)
 from .cluster import (
     add_to_partial_list,
     cluster_is_alloc_candidate,
@@ -22,18 +30,20 @@ from .descriptor import Descriptors
 from .lookup import vswap_cluster_lock, vswap_cluster_unlock
 
 
-def __vswap_alloc_from_cluster(cluster: VswapCluster, start: int) -> None:
-    """Initialise the descriptors of ``1 << order`` slots from index ``start`` on, and count them."""
-    nr = 1 << cluster.order
+def __vswap_alloc_from_cluster(cluster: VswapCluster, start: int, folio: Folio) -> None:
+    """Initialise the descriptors of ``1 << order`` slots from index ``start`` on for a folio, and count them."""
+    nr, desc = 1 << cluster.order, cluster.desc
     if nr == 1:
-        cluster.desc.slot[start] = 0
+        desc.slot[start] = 0
+        desc.zswap_entry[start] = 0
+        desc.swap_cache[start] = folio_word(folio.pfn)
     else:
-        cluster.desc.array["slot"][start : start + nr] = 0
+        desc.array[start : start + nr] = (0, 0, folio_word(folio.pfn))
     cluster.count += nr
 
 
-def vswap_alloc_from_cluster(s: System, cluster: VswapCluster) -> SwpEntry:
-    """Take the lowest free aligned run of a locked cluster's order; returns the first slot, or 0."""
+def vswap_alloc_from_cluster(s: System, cluster: VswapCluster, folio: Folio) -> SwpEntry:
+    """Take the lowest free aligned run of a locked cluster's order for a folio; returns the first slot, or 0."""
     if not cluster_is_alloc_candidate(cluster):
         return NO_ENTRY
     nr = 1 << cluster.order
@@ -45,13 +55,13 @@ def vswap_alloc_from_cluster(s: System, cluster: VswapCluster) -> SwpEntry:
     cluster.bitmap.set_range(start, nr)
     s.cost["vswap_cluster_ref"] += 1
     cluster.refcnt += nr
-    __vswap_alloc_from_cluster(cluster, start)
+    __vswap_alloc_from_cluster(cluster, start, folio)
     return vswap_entry(cluster.id, start)
 
 
-def vswap_alloc_cached(s: System, order: int) -> SwpEntry:
+def vswap_alloc_cached(s: System, folio: Folio) -> SwpEntry:
     """From the cluster that this CPU caches; a cluster that is used up is cached no more.  Returns 0 if that fails."""
-    v = s.vswap
+    v, order = s.vswap, folio.order
     with s.rcu.read, v.percpu.local_lock[s.cpu]:
         s.cost["vswap_alloc_local_lock"] += 1
         clusters = v.percpu[s.cpu].clusters
@@ -59,7 +69,7 @@ def vswap_alloc_cached(s: System, order: int) -> SwpEntry:
         if cluster is None:
             return NO_ENTRY
         vswap_cluster_lock(s, cluster)
-        entry = vswap_alloc_from_cluster(s, cluster)
+        entry = vswap_alloc_from_cluster(s, cluster, folio)
         if not entry or not cluster_is_alloc_candidate(cluster):
             clusters[order] = None
             cluster.cached = False
@@ -69,19 +79,19 @@ def vswap_alloc_cached(s: System, order: int) -> SwpEntry:
     return entry
 
 
-def vswap_alloc_partial(s: System, order: int) -> tuple[SwpEntry, VswapCluster | None]:
+def vswap_alloc_partial(s: System, folio: Folio) -> tuple[SwpEntry, VswapCluster | None]:
     """From the clusters with room, head first; busy ones are skipped, tried ones leave the list either way.
 
     Returns (first slot or 0, the cluster if it has room for more).
     """
-    clusters = s.vswap.partial_lists[order]
+    clusters = s.vswap.partial_lists[folio.order]
     vswap_map_lock(s)
     for cluster in list(clusters):
         if not cluster.lock.acquire(blocking=False):
             s.cost["vswap_cluster_trylock_fails"] += 1
             continue
         s.cost["vswap_cluster_lock"] += 1
-        entry = vswap_alloc_from_cluster(s, cluster)
+        entry = vswap_alloc_from_cluster(s, cluster, folio)
         del clusters[cluster]
         cluster.full = not entry or not cluster_is_alloc_candidate(cluster)
         has_room = not cluster.full
@@ -117,7 +127,7 @@ def vswap_cluster_map_insert(s: System, cluster: VswapCluster, order: int) -> in
         vswap_map_unlock(s)
 
 
-def vswap_alloc_new(s: System, order: int) -> tuple[SwpEntry, VswapCluster | None]:
+def vswap_alloc_new(s: System, folio: Folio) -> tuple[SwpEntry, VswapCluster | None]:
     """From a new cluster.  Returns (first slot or 0, the cluster if it has room for more).
 
     It is filled without its lock although it is in the map already: nobody has a slot of it to look up.
@@ -125,15 +135,15 @@ def vswap_alloc_new(s: System, order: int) -> tuple[SwpEntry, VswapCluster | Non
     cluster = vswap_cluster_alloc(s)
     if cluster is None:
         return NO_ENTRY, None
-    cluster_id = vswap_cluster_map_insert(s, cluster, order)
+    cluster_id = vswap_cluster_map_insert(s, cluster, folio.order)
     if cluster_id < 0:
         return NO_ENTRY, None
-    cluster.id, cluster.order = cluster_id, order
-    nr = 1 << order
+    cluster.id, cluster.order = cluster_id, folio.order
+    nr = 1 << folio.order
     start = 0 if cluster_id else nr
     s.cost["vswap_cluster_ref"] += 1
     cluster.refcnt = nr
-    __vswap_alloc_from_cluster(cluster, start)
+    __vswap_alloc_from_cluster(cluster, start, folio)
     cluster.bitmap.set_range(start, nr)
     return vswap_entry(cluster_id, start), cluster if cluster_is_alloc_candidate(cluster) else None
 
@@ -174,15 +184,15 @@ def vswap_cache_cluster(s: System, cluster: VswapCluster) -> None:
         vswap_cluster_unlock(cluster)
 
 
-def vswap_alloc(s: System, order: int) -> SwpEntry:
-    """Take ``1 << order`` virtual slots, aligned, of one cluster; returns the first, or 0.  May sleep."""
+def vswap_alloc(s: System, folio: Folio) -> SwpEntry:
+    """Take a virtual slot for each page of a folio, aligned, of one cluster; returns the first, or 0.  May sleep."""
     s.cost["vswap_alloc"] += 1
-    nr = 1 << order
-    entry = vswap_alloc_cached(s, order)
+    nr = 1 << folio.order
+    entry = vswap_alloc_cached(s, folio)
     if not entry:
-        entry, roomy = vswap_alloc_partial(s, order)
+        entry, roomy = vswap_alloc_partial(s, folio)
         if not entry:
-            entry, roomy = vswap_alloc_new(s, order)
+            entry, roomy = vswap_alloc_new(s, folio)
         if roomy is not None:
             vswap_cache_cluster(s, roomy)
     if entry:

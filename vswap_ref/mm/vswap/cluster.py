@@ -78,6 +78,7 @@ def release_vswap_slot(s: System, cluster: VswapCluster, entry: SwpEntry) -> Non
 def vswap_cpu_dead(s: System, cpu: int) -> int:
     """A CPU has died: nothing is allocated from its clusters any more, not even by others.  Returns 0."""
     clusters = s.vswap.percpu[cpu].clusters
+    s.cost["vswap_cpu_dead"] += 1
     with s.rcu.read:
         for order, cluster in enumerate(clusters):
             if cluster is None:

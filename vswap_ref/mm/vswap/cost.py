@@ -15,11 +15,15 @@ VSWAP_PRIMITIVES = {
 }
 
 VSWAP_COST_OF_PATH: dict[str, dict[str, int]] = {
+    "vswap_iter": {"xa_load": 1, "rcu_lock": 2, "cl_lock": 1},
+    "vswap_iter_next": {"xa_load": 1, "rcu_lock": 1, "cl_lock": 1},
+    "vswap_iter_nothing": {"xa_load": 1, "rcu_lock": 2},
     "vswap_map_load": {"xa_load": 1, "rcu_lock": 2},
     "vswap_map_lock": {"xa_lock": 1},
     "vswap_cluster_lock": {"cl_lock": 1},
     "vswap_cluster_trylock_fails": {"cl_trylock_fail": 1},
     "vswap_cluster_ref": {"ref": 1},
+    "vswap_cpu_dead": {"rcu_lock": 1},
     "vswap_alloc": {"rcu_lock": 1, "atomic": 1},
     "vswap_alloc_local_lock": {"local_lock": 1},
     "vswap_bit_scan": {"bit_scans": 1},

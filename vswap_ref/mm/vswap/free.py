@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from ..memcg import mem_cgroup_uncharge_swap
 from ..state import SwapClusterInfo, System
-from ..swap_cache_tree import swap_cache_clear_shadow
 from ..types import NO_ENTRY, VSWAP_CLUSTER_MASK, SwpEntry, SwpSlot
 from ..zswap_pool import zswap_invalidate
 from .cluster import release_vswap_slot
@@ -17,21 +16,23 @@ from .rmap import vswap_rmap_set
 
 
 def vswap_free(s: System, entry: SwpEntry, ci: SwapClusterInfo | None) -> None:
-    """Free one virtual slot: shadow, compressed page and charge first, its bit last.  Nothing for entry 0.
+    """Free one virtual slot: compressed page and charge first, then the shadow, its bit last.  Nothing for entry 0.
 
     ``ci`` is the locked physical cluster, None if the slot was never linked.  As long as the bit is set nobody gets
     the same slot again.
     """
     if not entry:
         return
-    swap_cache_clear_shadow(s, entry, 1)
     zswap_invalidate(s, entry)
     mem_cgroup_uncharge_swap(s, entry, 1)
     with s.rcu.read:
         cluster = vswap_iter(s, None, entry)
         if cluster is None:
             return
-        slot = SwpSlot(cluster.desc.slot[entry & VSWAP_CLUSTER_MASK])
+        desc, index = cluster.desc, entry & VSWAP_CLUSTER_MASK
+        if desc.swap_cache[index] & 1:
+            desc.swap_cache[index] = 0
+        slot = SwpSlot(desc.slot[index])
         if slot:
             assert ci is not None
             vswap_rmap_set(s, ci, slot, NO_ENTRY, 1)

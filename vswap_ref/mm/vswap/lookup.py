@@ -21,6 +21,18 @@ def vswap_cluster_unlock(cluster: VswapCluster) -> None:
     cluster.lock.release()
 
 
+def vswap_cluster_load(s: System, entry: SwpEntry) -> VswapCluster | None:
+    """The cluster of a virtual slot, unlocked, without a reference; None if there is none (RCU read section)."""
+    s.cost["vswap_map_load"] += 1
+    return s.vswap.cluster_map.load(entry >> VSWAP_CLUSTER_SHIFT)
+
+
+def __vswap_iter(cluster: VswapCluster, entry: SwpEntry) -> bool:
+    """In a cluster that the caller has locked: is this slot, which must be one of the cluster's, allocated?"""
+    assert cluster.id == entry >> VSWAP_CLUSTER_SHIFT
+    return cluster.bitmap.test(entry & VSWAP_CLUSTER_MASK)
+
+
 def vswap_iter(s: System, held: VswapCluster | None, entry: SwpEntry) -> VswapCluster | None:
     """The cursor over virtual slots: the locked cluster of ``entry`` if that is allocated, else None and no lock held.
 
@@ -30,15 +42,16 @@ def vswap_iter(s: System, held: VswapCluster | None, entry: SwpEntry) -> VswapCl
     cluster, cluster_id = held, entry >> VSWAP_CLUSTER_SHIFT
     if cluster is None or cluster.id != cluster_id:
         if held is not None:
-            vswap_cluster_unlock(held)
-        s.cost["vswap_map_load"] += 1
+            held.lock.release()
         cluster = s.vswap.cluster_map.load(cluster_id)
         if cluster is None:
+            s.cost["vswap_iter_nothing"] += 1
             return None
-        vswap_cluster_lock(s, cluster)
+        s.cost["vswap_iter" if held is None else "vswap_iter_next"] += 1
+        cluster.lock.acquire()
     if cluster.bitmap.bits[entry & VSWAP_CLUSTER_MASK]:
         return cluster
-    vswap_cluster_unlock(cluster)
+    cluster.lock.release()
     return None
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from ..state import SwapInfo, System
 from ..swap_device import swap_slot_put_swap_info, swap_slot_tryget_swap_info
-from ..types import VSWAP_CLUSTER_SHIFT, SwpEntry
+from ..types import SwpEntry
 from .cluster import vswap_cluster_put
-from .lookup import swp_entry_to_swp_slot, vswap_cluster_lock, vswap_cluster_unlock
+from .lookup import swp_entry_to_swp_slot, vswap_cluster_load, vswap_cluster_lock, vswap_cluster_unlock
 
 
 def tryget_swap_entry(s: System, entry: SwpEntry) -> tuple[bool, SwapInfo | None]:
@@ -23,8 +23,7 @@ def tryget_swap_entry(s: System, entry: SwpEntry) -> tuple[bool, SwapInfo | None
     if si is None:
         return False, None
     with s.rcu.read:
-        s.cost["vswap_map_load"] += 1
-        cluster = s.vswap.cluster_map.load(entry >> VSWAP_CLUSTER_SHIFT)
+        cluster = vswap_cluster_load(s, entry)
         if cluster is not None and cluster.refcnt:
             s.cost["vswap_cluster_ref"] += 1
             cluster.refcnt += 1
@@ -38,8 +37,7 @@ def put_swap_entry(s: System, entry: SwpEntry, si: SwapInfo | None) -> None:
     if si is not None:
         swap_slot_put_swap_info(si)
     with s.rcu.read:
-        s.cost["vswap_map_load"] += 1
-        cluster = s.vswap.cluster_map.load(entry >> VSWAP_CLUSTER_SHIFT)
+        cluster = vswap_cluster_load(s, entry)
         assert cluster is not None
         vswap_cluster_lock(s, cluster)
         vswap_cluster_put(s, cluster)

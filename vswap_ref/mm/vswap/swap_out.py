@@ -13,7 +13,6 @@ import numpy as np
 from ..memcg import mem_cgroup_try_charge_swap
 from ..state import Folio, System
 from ..swap_alloc import swap_slot_alloc
-from ..swap_cache import swap_cache_add_folio
 from ..swap_device import __swap_slot_to_info, swap_cluster_lock, swap_cluster_unlock
 from ..swap_map import put_swap_folio
 from ..types import NO_ENTRY, VSWAP_CLUSTER_MASK, SwpEntry, SwpSlot, swap_nth, swp_slot_offset
@@ -21,6 +20,7 @@ from .allocation import vswap_alloc
 from .free import vswap_free
 from .lookup import vswap_cluster_unlock, vswap_iter
 from .rmap import vswap_rmap_set
+from .swap_cache import account_swap_cache
 
 
 def vswap_link(s: System, entry: SwpEntry, slot: SwpSlot, nr: int) -> None:
@@ -43,13 +43,13 @@ def folio_alloc_swap(s: System, folio: Folio) -> int:
     """Give a locked, uptodate folio virtual slots with physical ones behind them, and put it in the swap cache.
 
     Returns 0; -ENOMEM if there is no virtual slot, if no device has room (a large folio should be split and tried
-    again), the cgroup is at swap.max, or a node of the swap cache cannot be had; what swap_slot_alloc returns.
+    again) or the cgroup is at swap.max; what swap_slot_alloc returns.
     """
     assert folio.locked
     assert folio.uptodate
     assert not folio.swapcache
     nr = 1 << folio.order
-    entry = vswap_alloc(s, folio.order)
+    entry = vswap_alloc(s, folio)
     if not entry:
         return -ENOMEM
     err, slot = swap_slot_alloc(s, folio.order)
@@ -59,7 +59,11 @@ def folio_alloc_swap(s: System, folio: Folio) -> int:
             vswap_free(s, swap_nth(entry, i), None)
         return err
     vswap_link(s, entry, slot, nr)
-    if mem_cgroup_try_charge_swap(s, folio, entry) or swap_cache_add_folio(s, folio, entry)[0]:
+    if mem_cgroup_try_charge_swap(s, folio, entry):
         put_swap_folio(s, folio, entry)
         return -ENOMEM
+    folio.refcount += nr
+    folio.swapcache = True
+    folio.swap = entry
+    account_swap_cache(s, folio, nr)
     return 0

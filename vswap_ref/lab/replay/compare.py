@@ -1,0 +1,193 @@
+"""The state of the model beside the state that the trace describes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+from .effects import STATS, in_order, show, sums
+from .expected import Cluster, Expected, Slot, digest
+from .reader import Operation
+from .world import CLUSTER, CPUS, World, flags_of, place
+
+ZSWAP_LEVELS = range(9, 14)
+"""Levels whose traces list compressed copies apart from the slots."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A field in which model and trace differ after an operation."""
+
+    field: str
+    expected: Any
+    got: Any
+
+    def __str__(self) -> str:
+        return f"{self.field}: expected {self.expected}, got {self.got}"
+
+
+def slot_of(world: World, cluster: Any, index: int) -> Slot:
+    """A slot of the model in the trace's terms; what the level's descriptor lacks comes from its owner's stand-in."""
+    desc, entry = cluster.desc, cluster.id * CLUSTER + index
+    has = desc.array.dtype.names
+    kind, backing = typed_backing(world, desc, index) if "flags" in has else plain_backing(desc, index)
+    if "flags" in has:
+        count, held = desc.swap_count[index], desc.flags[index] & 1
+    elif "swap_count" in has:
+        count, held = desc.swap_count[index], int(desc.in_swapcache[index])
+    else:
+        count, held = world.swap_map.get(desc.slot[index], (0, 0))
+    cache = desc.swap_cache[index] if "swap_cache" in has else world.swap_cache.get(entry)
+    memcgid = desc.memcgid[index] if "memcgid" in has else world.swap_cgroup.get(entry, 0)
+    return Slot(kind, backing, cache_text(cache), count, held, memcgid)
+
+
+def plain_backing(desc: Any, index: int) -> tuple[str, str]:
+    """(kind, backing) where every slot has a physical one (to 13)."""
+    slot = desc.slot[index]
+    return ("S", "{}.{}".format(*place(slot))) if slot else ("F", "-")
+
+
+TYPES = "SC0F"
+
+
+def typed_backing(world: World, desc: Any, index: int) -> tuple[str, str]:
+    """(kind, backing) where the descriptor says what kind of backing it has (14 on)."""
+    word = desc.word[index]
+    kind = TYPES[desc.flags[index] >> 1 & 3]
+    if kind == "S":
+        return kind, "{}.{}".format(*place(word))
+    return kind, str(world.zswap_ids[world.s.zswap.entries[word]]) if kind == "C" else "-"
+
+
+def cache_text(word: Any) -> str:
+    """A swap-cache word, or what a stand-in's table has, in the trace's form."""
+    if not word:
+        return "-"
+    if not isinstance(word, int):
+        return f"f{word.pfn}"
+    return f"s{word >> 1}" if word & 1 else f"f{word >> 1}"
+
+
+def zswap_copies(world: World, cluster: Any) -> dict[int, int]:
+    """Index -> id of the compressed copy, for the slots of a cluster (9 to 13)."""
+    indices = (index for index in range(CLUSTER) if cluster.bitmap.bits[index])
+    if "zswap_entry" in cluster.desc.array.dtype.names:
+        handles = cluster.desc.zswap_entry
+        entries = world.s.zswap.entries
+        return {index: world.zswap_ids[entries[handles[index]]] for index in indices if handles[index]}
+    tree, first = world.zswap_tree, cluster.id * CLUSTER
+    return {index: world.zswap_ids[tree[first + index]] for index in indices if first + index in tree}
+
+
+def cluster_view(world: World, cluster: Any) -> Cluster:
+    """A cluster of the model in the trace's terms."""
+    slots = {index: slot_of(world, cluster, index) for index in range(CLUSTER) if cluster.bitmap.bits[index]}
+    copies = zswap_copies(world, cluster) if world.level in ZSWAP_LEVELS else {}
+    figures = cluster.order, cluster.count, cluster.refcnt, int(cluster.cached), int(cluster.full)
+    return Cluster(*figures, slots, copies)
+
+
+def differences(
+    world: World, expected: Expected, operation: Operation, result: Any, touched: set[int]
+) -> Iterator[Difference]:
+    """Everything in which the model now differs from the trace; ``touched`` clusters are compared slot by slot."""
+    if result != operation.ret:
+        yield Difference("result", operation.ret, result)
+    yield from effect_differences(world, operation)
+    vswap = world.s.vswap
+    yield from named("used", expected.used, vswap.used)
+    yield from named("alloc_reject", expected.alloc_reject, vswap.alloc_reject)
+    yield from named("clusters", sorted(expected.clusters), sorted(vswap.cluster_map))
+    for cluster_id in sorted(touched & expected.clusters.keys()):
+        cluster = vswap.cluster_map.load(cluster_id)
+        if cluster is not None:
+            view = cluster_view(world, cluster)
+            yield from cluster_differences(f"cluster {cluster_id}", expected.clusters[cluster_id], view)
+    for cpu in range(CPUS):
+        yield from named(f"cached by cpu {cpu}", expected.pcpu[cpu], cached_by(world, cpu))
+    for order, listed in enumerate(vswap.partial_lists):
+        yield from named(f"partial list of order {order}", expected.partial.get(order, []), [c.id for c in listed])
+    yield from named("locks held", expected.held["locks"], locks_held(world))
+    yield from named("interrupts off", expected.held["irqs_off"], world.s.locks.lockdep.task.irqs_off)
+    yield from neighbour_differences(world, expected, operation)
+
+
+def named(field: str, expected: Any, got: Any) -> Iterator[Difference]:
+    """A difference of a figure, if there is one."""
+    if expected != got:
+        yield Difference(field, expected, got)
+
+
+def effect_differences(world: World, operation: Operation) -> Iterator[Difference]:
+    """The first effect that differs, and counters that moved otherwise."""
+    for number, (a, b) in enumerate(zip_longest(in_order(operation.fx), in_order(world.fx)), 1):
+        if a != b:
+            yield Difference(f"effect {number}", show(a) if a else "no more", show(b) if b else "no more")
+            break
+    yield from named("counters", sums(operation.fx), sums(world.fx))
+
+
+def cluster_differences(name: str, expected: Cluster, got: Cluster) -> Iterator[Difference]:
+    """In what a cluster differs: its figures, then its slots."""
+    for figure in ("order", "count", "ref", "cached", "full"):
+        yield from named(f"{name}: {figure}", getattr(expected, figure), getattr(got, figure))
+    if digest(expected.slots) != digest(got.slots):
+        for index in sorted(expected.slots.keys() | got.slots.keys()):
+            a, b = expected.slots.get(index), got.slots.get(index)
+            yield from named(f"{name}: slot {index}", a or "free", b or "free") if a != b else ()
+    if expected.zswap != got.zswap:
+        for index in sorted(expected.zswap.keys() | got.zswap.keys()):
+            name_ = f"{name}: zswap copy of slot {index}"
+            yield from named(name_, expected.zswap.get(index), got.zswap.get(index))
+
+
+def cached_by(world: World, cpu: int) -> dict[int, int]:
+    """Order -> id of the cluster from which a CPU allocates."""
+    clusters = world.s.vswap.percpu[cpu].clusters
+    return {order: cluster.id for order, cluster in enumerate(clusters) if cluster is not None}
+
+
+def locks_held(world: World) -> int:
+    """Locks that are held now."""
+    return len(world.s.locks.lockdep.task.held)
+
+
+def neighbour_differences(world: World, expected: Expected, operation: Operation) -> Iterator[Difference]:
+    """Folios and cgroups that the operation touched (all of them in a state line), and used slots of devices."""
+    complete = operation.op == "state"
+    folios = expected.folios if complete else map(int, operation.changes.get("folios", ()))
+    for id_ in folios:
+        yield from named(f"folio {id_}", expected.folios[id_], folio_view(world.folios[id_]))
+    memcgs = expected.memcgs if complete else map(int, operation.changes.get("memcgs", ()))
+    for id_ in memcgs:
+        yield from named(f"cgroup {id_}", expected.memcgs[id_], cgroup_view(world.s.memcg.by_id[id_]))
+    for type_, used in expected.phys.items():
+        yield from named(f"used slots of device {type_}", used, len(world.phys[type_]))
+
+
+def folio_view(folio: Any) -> dict[str, Any]:
+    """A folio in the trace's terms."""
+    memcg = folio.memcg.id if folio.memcg is not None else 0
+    flags = flags_of(folio)
+    return {"order": folio.order, "ref": folio.refcount, "flags": flags, "swap": folio.swap, "memcg": memcg}
+
+
+def cgroup_view(memcg: Any) -> dict[str, int]:
+    """A cgroup in the trace's terms."""
+    return {
+        "ref": memcg.id_refs,
+        "swap": memcg.swap.usage,
+        "memsw": memcg.memsw.usage,
+        "stat": memcg.nr_swap,
+    }
+
+
+def note_counters(world: World, before: dict[str, int]) -> None:
+    """Write down by how much the operation moved the counters that traces have."""
+    for name, counter in STATS.items():
+        moved = world.s.vmstat[counter] - before[counter]
+        if moved:
+            world.note("stat", name, moved)

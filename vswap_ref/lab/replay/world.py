@@ -1,0 +1,280 @@
+"""The world around the layer while a trace is replayed: a kernel's state with the trace's folios, cgroups and devices.
+
+The state is the stage's own; what the layer calls outside itself is replaced by stand-ins (see ``neighbours``) that
+note each call, and answer as the trace says where the answer is not the layer's business: which physical slots the
+allocator finds, which allocations fail.
+"""
+
+from __future__ import annotations
+
+import importlib
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import MISSING, dataclass, field, fields
+from errno import EBUSY, ENOMEM
+from types import ModuleType
+from typing import Any
+
+from vswap_ref.machine import Counters, PercpuRef
+from vswap_ref.machine.counters import MEMCG_STAT
+from vswap_ref.series.stages import LoadedStage, stages
+
+from .effects import Effect
+
+CPUS = 4
+CLUSTER = 512
+OFFSET_BITS = 58
+FAILING = {
+    "vswap_cluster_alloc": "kmem_cache_zalloc",
+    "vswap_desc_alloc": "vzalloc",
+    "vswap_cluster_id": "xa_alloc",
+    "vswap_map_node": "xa_node",
+}
+"""The model's fault-injection sites, and the names of the same allocations in traces."""
+
+
+class OutOfStep(AssertionError):
+    """The layer asked the world for something that the recorded one did not ask for."""
+
+
+class ReverseMap(array):  # type: ignore[type-arg]
+    """A physical cluster's table that notes every word written to it; ``first`` is the place of its first slot."""
+
+    first: tuple[int, int]
+    fx: list[Effect]
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        """Write a word, or a run of them."""
+        super().__setitem__(index, value)
+        run = index if isinstance(index, slice) else slice(index, index + 1)
+        for i in range(*run.indices(len(self))):
+            self.fx.append(("rmap_set", (self.first[0], self.first[1] + i), 1, self[i]))
+
+    def quietly(self, index: int, value: int) -> None:
+        """Write a word without a note."""
+        super().__setitem__(index, value)
+
+
+@dataclass(slots=True, eq=False)
+class World:
+    """A stage's state and what the trace has put into it.
+
+    ``fx`` are the effects of the current operation, ``slots`` the physical slots that it will be given: (order, slot).
+    ``owner`` tells the cgroup to which version 1 still charges a folio.
+    """
+
+    stage: LoadedStage
+    level: int
+    s: Any
+    functions: dict[str, Any]
+    fx: list[Effect] = field(default_factory=list)
+    slots: list[tuple[int, int]] = field(default_factory=list)
+    folios: dict[int, Any] = field(default_factory=dict)
+    zswap: dict[int, Any] = field(default_factory=dict)
+    """Compressed copies: id in the trace -> the stage's zswap entry."""
+    zswap_ids: dict[Any, int] = field(default_factory=dict)
+    """The other way."""
+    failing: dict[str, list[int]] = field(default_factory=dict)
+    """Name of an allocation -> [how many succeed first, how many fail then]."""
+    phys: dict[int, set[int]] = field(default_factory=dict)
+    """Device -> its used slots."""
+    swap_map: dict[int, list[int]] = field(default_factory=dict)
+    """Levels 9 to 12: physical slot -> [count, held by the swap cache]."""
+    swap_cache: dict[int, Any] = field(default_factory=dict)
+    """Level 9: entry -> folio or shadow."""
+    zswap_tree: dict[int, Any] = field(default_factory=dict)
+    """Levels 9 and 10: entry -> zswap entry."""
+    swap_cgroup: dict[int, int] = field(default_factory=dict)
+    """Levels 9 to 11: entry -> id of a cgroup."""
+    order: int = 0
+    """Order of the folio that is being swapped out."""
+
+    def __getattr__(self, name: str) -> Any:
+        """A function of the stage by its kernel name, called with the state first: ``world.put_swap_folio(...)``."""
+        try:
+            function = self.functions[name]
+        except KeyError:
+            raise AttributeError(f"stage {self.stage.id} has no function {name!r}") from None
+        return lambda *args: function(self.s, *args)
+
+    def note(self, *effect: Any) -> None:
+        """Write down a call to the outside."""
+        self.fx.append(effect)
+
+
+def new_world(stage: LoadedStage, level: int) -> World:
+    """A kernel of the stage, in the state before anything is initialised, with nothing in it."""
+    functions = {name: value for module in modules(stage) for name, value in vars(module).items()}
+    config = functions["Config"](cpus=CPUS)
+    s = functions["start_kernel"](config, 1 << 30, "validated", list(range(CPUS)))
+    world = World(stage, level, s, functions)
+    s.faults.should_fail = lambda site: should_fail(world, site)
+    note_ids(world, s.vswap.cluster_map)
+    return world
+
+
+def modules(stage: LoadedStage) -> list[ModuleType]:
+    """The stage's modules, imported."""
+    names = [path.removesuffix(".py").replace("/", ".") for path in stages()[stage.id]["modules"]]
+    names = [name.removesuffix(".__init__") for name in names]
+    return [importlib.import_module(f"vswap_ref._stages.s{stage.id}.{name}") for name in names]
+
+
+@contextmanager
+def replaced(world: World, standins: dict[str, Callable[..., Any]]) -> Iterator[None]:
+    """Let every module of the stage call the stand-ins instead of its own functions, until the end of the block."""
+    saved = []
+    for module in modules(world.stage):
+        for name in standins.keys() & vars(module).keys():
+            saved.append((module, name, getattr(module, name)))
+            setattr(module, name, standins[name])
+    before = dict(world.functions)
+    world.functions.update(standins)
+    try:
+        yield
+    finally:
+        world.functions.clear()
+        world.functions.update(before)
+        for module, name, value in saved:
+            setattr(module, name, value)
+
+
+def should_fail(world: World, site: str) -> bool:
+    """Does an allocation fail?  Notes those that a trace shows."""
+    what = FAILING.get(site)
+    fails = what is not None and take_failure(world, what)
+    if what == "kmem_cache_zalloc":
+        world.note(what, "vswap_cluster", int(not fails))
+    elif what == "vzalloc":
+        world.note(what, CLUSTER * world.functions["swp_desc"].itemsize, int(not fails))
+    elif what == "xa_alloc" and fails:
+        world.note(what, int(world.order == 9), -1, -EBUSY)
+    return fails
+
+
+def take_failure(world: World, what: str) -> bool:
+    """Count an attempt to allocate; True if it fails.  The kernel asks twice for a node of the map, the model once."""
+    skip, count = world.failing.get(what, (0, 0))
+    attempts = 2 if what == "xa_node" else 1
+    world.failing[what] = [skip - 1, count] if skip else [0, max(0, count - attempts)]
+    return not skip and count >= attempts
+
+
+def note_ids(world: World, cluster_map: Any) -> None:
+    """Let the map of clusters note which ids it gives and takes."""
+
+    class NotingMap(type(cluster_map)):  # type: ignore[misc]
+        __slots__ = ()
+
+        def alloc(self, value: Any, low: int, high: int) -> int:
+            """Note the id, or that there is no memory."""
+            try:
+                cluster_id: int = super().alloc(value, low, high)
+            except MemoryError:
+                world.note("xa_alloc", low, -1, -ENOMEM)
+                raise
+            world.note("xa_alloc", low, cluster_id, 0)
+            return cluster_id
+
+        def erase(self, index: int) -> Any:
+            """Note that a cluster is gone."""
+            world.note("vswap_cluster_free", index)
+            return super().erase(index)
+
+    cluster_map.__class__ = NotingMap
+
+
+def synchronize_rcu(world: World) -> None:
+    """A grace period ends: the memory of dead clusters goes."""
+    for _ in range(world.s.rcu.pending):
+        world.note("vfree")
+        world.note("kmem_cache_free", "vswap_cluster")
+    world.s.rcu.synchronize()
+
+
+def swapon(world: World, type_: int, nr_slots: int) -> None:
+    """A device with free slots from 1 on."""
+    s, info = world.s, world.functions["SwapInfo"]
+    needed = {item.name for item in fields(info) if item.default is MISSING and item.default_factory is MISSING}
+    locks = {name: s.locks.spinlock(f"si_{name}") for name in needed if name.endswith("lock")}
+    users = PercpuRef()
+    users.resurrect()
+    si = info(type=type_, users=users, max=nr_slots, pages=nr_slots - 1, **locks)
+    si.cluster_info = [physical_cluster(world, type_, index) for index in range(-(-nr_slots // CLUSTER))]
+    s.swap.info[type_:] = [si]
+    world.phys[type_] = set()
+
+
+def physical_cluster(world: World, type_: int, index: int) -> Any:
+    """A physical cluster with a table that notes what is written to it."""
+    table = ReverseMap("Q", bytes(8 * CLUSTER))
+    table.first, table.fx = (type_, index * CLUSTER), world.fx
+    return world.functions["SwapClusterInfo"](index, world.s.locks.spinlock("ci_lock"), table=table)
+
+
+def swp_slot(type_: int, offset: int) -> int:
+    """A physical slot as the model writes it."""
+    return type_ << OFFSET_BITS | offset
+
+
+def place(slot: int) -> tuple[int, int]:
+    """A physical slot as traces write it: (device, offset)."""
+    return slot >> OFFSET_BITS, slot & (1 << OFFSET_BITS) - 1
+
+
+def table_of(world: World, slot: int) -> ReverseMap:
+    """The reverse map that has a slot's word."""
+    type_, offset = place(slot)
+    table: ReverseMap = world.s.swap.info[type_].cluster_info[offset // CLUSTER].table
+    return table
+
+
+def new_cgroup(world: World, id_: int, parent: Any, limit: int | None) -> Any:
+    """A cgroup; the root is there from the beginning."""
+    groups = world.s.memcg
+    if id_ != 1:
+        group = world.functions["Memcg"](id_, str(id_), parent or groups.root, Counters(MEMCG_STAT))
+        group.swap.max = limit
+        groups.by_id[id_] = group
+    return groups.by_id[id_]
+
+
+FLAGS = {"L": "locked", "U": "uptodate", "C": "swapcache", "W": "writeback", "D": "dirty", "B": "swapbacked"}
+"""A folio's flags: letters of a result, in its order, and the model's fields; as bits from 1 up."""
+
+
+def set_flags(folio: Any, bits: int, value: bool) -> None:
+    """Set or clear flags of a folio."""
+    for bit, name in enumerate(FLAGS.values()):
+        if bits >> bit & 1:
+            setattr(folio, name, value)
+
+
+def flags_of(folio: Any) -> str:
+    """The letters of the flags that are set."""
+    return "".join(letter for letter, name in FLAGS.items() if getattr(folio, name))
+
+
+def new_folio(world: World, pfn: int, order: int) -> Any:
+    """A folio whose page frame number is its id in the trace."""
+    mem_map = world.s.memory.mem_map
+    mem_map += [None] * (pfn + 1 - len(mem_map))
+    world.folios[pfn] = mem_map[pfn] = folio = world.functions["Folio"](pfn, order, bytearray())
+    return folio
+
+
+def next_slot(world: World, order: int) -> int:
+    """The physical slot that the recorded allocator found; 0 if it found none."""
+    if not world.slots:
+        raise OutOfStep(f"asks for physical slots of order {order} where the recorded layer asked for none")
+    recorded, slot = world.slots.pop(0)
+    if recorded != order:
+        raise OutOfStep(f"asks for physical slots of order {order}, not {recorded}")
+    return slot
+
+
+def given_slots(fx: Sequence[Sequence[Any]]) -> list[tuple[int, int]]:
+    """What the recorded allocator answered during an operation: (order, slot)."""
+    answers = (effect for effect in fx if effect[0] == "swap_slot_alloc")
+    return [(effect[1], swp_slot(*effect[2]) if effect[2] else 0) for effect in answers]

@@ -1,0 +1,186 @@
+# Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
+"""The swap cache: a folio, or the shadow that it left, in the descriptor of its virtual slot.
+
+Kernel home: mm/vswap.c.  There is no cache beside the descriptors: the cache is as many pieces as there are clusters,
+each under its cluster's lock.  Who adds or deletes a folio has claimed its slots for the cache before.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..folio import folio_put, folio_try_get
+from ..state import Folio, System, VswapCluster
+from ..swap_map import put_swap_folio
+from ..types import (
+    NO_ENTRY,
+    VSWAP_CLUSTER_MASK,
+    VSWAP_CLUSTER_SHIFT,
+    Shadow,
+    SwpEntry,
+    folio_word,
+    word_is_folio,
+    word_pfn,
+)
+from .lookup import __vswap_iter, vswap_cluster_load, vswap_cluster_lock, vswap_cluster_unlock, vswap_iter
+
+
+def swap_cache_lock(s: System, entry: SwpEntry) -> None:
+    """Lock the entry's part of the swap cache.  Its folio is locked and in the cache, so the cluster stays."""
+    with s.rcu.read:
+        cluster = vswap_cluster_load(s, entry)
+        assert cluster is not None
+        vswap_cluster_lock(s, cluster)
+
+
+def swap_cache_unlock(s: System, entry: SwpEntry) -> None:
+    """Unlock it; any entry of the cluster will do, and is looked up again."""
+    with s.rcu.read:
+        cluster = vswap_cluster_load(s, entry)
+        assert cluster is not None
+        vswap_cluster_unlock(cluster)
+
+
+def swap_cache_lock_irq(s: System, entry: SwpEntry) -> None:
+    """Lock the entry's part of the swap cache, with interrupts off."""
+    s.locks.irqs_off.__enter__()
+    swap_cache_lock(s, entry)
+
+
+def swap_cache_unlock_irq(s: System, entry: SwpEntry) -> None:
+    """Unlock it, and let interrupts in."""
+    swap_cache_unlock(s, entry)
+    s.locks.irqs_off.__exit__(None, None, None)
+
+
+def swap_cache_word(s: System, entry: SwpEntry) -> int:
+    """What the descriptor of an entry has for the swap cache, as a word; 0 also if the slot is not allocated."""
+    with s.rcu.read:
+        cluster = vswap_iter(s, None, entry)
+        if cluster is None:
+            return 0
+        word = cluster.desc.swap_cache[entry & VSWAP_CLUSTER_MASK]
+        vswap_cluster_unlock(cluster)
+    return word
+
+
+def swap_cache_get_folio(s: System, entry: SwpEntry) -> Folio | None:
+    """The folio cached for an entry, with a reference, unlocked; or None.
+
+    Lock the folio, then check it with folio_matches_swap_entry.  One that nobody can refer to now is waited for.
+    """
+    while True:
+        with s.rcu.read:
+            cluster = vswap_iter(s, None, entry)
+            if cluster is None:
+                return None
+            word = cluster.desc.swap_cache[entry & VSWAP_CLUSTER_MASK]
+            folio = s.memory.mem_map[word_pfn(word)] if word_is_folio(word) else None
+            referenced = folio is not None and folio_try_get(folio)
+            vswap_cluster_unlock(cluster)
+        if folio is None or referenced:
+            return folio
+
+
+def swap_cache_get_shadow(s: System, entry: SwpEntry) -> Shadow | None:
+    """The shadow kept for an entry, or None."""
+    word = swap_cache_word(s, entry)
+    return Shadow(word) if word & 1 else None
+
+
+def swap_cache_peek(s: System, entry: SwpEntry) -> Folio | Shadow | None:
+    """What the cache has for an entry.  For displays and checks: takes no lock, no reference, and costs nothing."""
+    cluster = s.vswap.cluster_map.load(entry >> VSWAP_CLUSTER_SHIFT)
+    if cluster is None or not __vswap_iter(cluster, entry):
+        return None
+    word = cluster.desc.swap_cache[entry & VSWAP_CLUSTER_MASK]
+    return s.memory.mem_map[word_pfn(word)] if word_is_folio(word) else Shadow(word) if word else None
+
+
+def account_swap_cache(s: System, folio: Folio, nr: int) -> None:
+    """Count pages that enter (nr > 0) or leave (nr < 0) the swap cache."""
+    vmstat = s.vmstat
+    vmstat["nr_file_pages"] += nr
+    vmstat["nr_swapcached"] += nr
+    if folio.memcg is not None:
+        folio.memcg.stat["swapcached"] += nr
+
+
+def swap_cache_exchange(cluster: VswapCluster, entry: SwpEntry, nr: int, word: int) -> np.ndarray:
+    """Write a word to the descriptors of ``nr`` slots (cluster locked); returns what they had."""
+    index = entry & VSWAP_CLUSTER_MASK
+    words = cluster.desc.array["swap_cache"][index : index + nr]
+    old = words.copy()
+    words[:] = word
+    return old
+
+
+def swap_cache_add_folio(s: System, folio: Folio, entry: SwpEntry) -> Shadow | None:
+    """Put a locked folio in the cache for its slots, claimed by the caller; one reference for each page.
+
+    Returns the first shadow that it replaced.
+    """
+    assert folio.locked
+    assert folio.swapbacked
+    assert not folio.swapcache
+    nr, index = 1 << folio.order, entry & VSWAP_CLUSTER_MASK
+    folio.refcount += nr
+    folio.swapcache = True
+    folio.swap = entry
+    swap_cache_lock_irq(s, entry)
+    cluster = s.vswap.cluster_map.load(entry >> VSWAP_CLUSTER_SHIFT)
+    assert cluster is not None
+    if nr == 1:
+        shadow = cluster.desc.swap_cache[index]
+        cluster.desc.swap_cache[index] = folio_word(folio.pfn)
+    else:
+        old = swap_cache_exchange(cluster, entry, nr, folio_word(folio.pfn))
+        shadow = int(next(iter(old[old & 1 == 1]), 0))
+    assert not word_is_folio(shadow)
+    swap_cache_unlock_irq(s, entry)
+    account_swap_cache(s, folio, nr)
+    return Shadow(shadow) if shadow else None
+
+
+def __swap_cache_del_folio(s: System, folio: Folio, entry: SwpEntry, shadow: Shadow | None) -> None:
+    """Take a locked folio that is not under writeback out of its slots, leaving a shadow or nothing.
+
+    The entry's part of the cache is locked.  References and claims on the slots stay with the caller.
+    """
+    assert folio.swapcache
+    assert not folio.writeback
+    nr, index, word = 1 << folio.order, entry & VSWAP_CLUSTER_MASK, folio_word(folio.pfn)
+    with s.rcu.read:
+        cluster = vswap_cluster_load(s, entry)
+        assert cluster is not None
+        if nr == 1:
+            assert cluster.desc.swap_cache[index] == word
+            cluster.desc.swap_cache[index] = shadow or 0
+        else:
+            old = swap_cache_exchange(cluster, entry, nr, shadow or 0)
+            assert (old == word).all()
+    folio.swap = NO_ENTRY
+    folio.swapcache = False
+    account_swap_cache(s, folio, -nr)
+
+
+def swap_cache_del_folio(s: System, folio: Folio) -> None:
+    """Take a folio out of the cache and give up the claims on its slots and its references.
+
+    Only if the content is not needed (nobody refers to the slots) or stands elsewhere.
+    """
+    entry = folio.swap
+    swap_cache_lock_irq(s, entry)
+    __swap_cache_del_folio(s, folio, entry, None)
+    swap_cache_unlock_irq(s, entry)
+    put_swap_folio(s, folio, entry)
+    folio_put(s, folio, 1 << folio.order)
+
+
+def __swap_cache_replace_folio(s: System, old: Folio, new: Folio) -> None:
+    """``new`` takes over the entries from its slot on, which hold ``old`` (cache and both folios locked)."""
+    with s.rcu.read:
+        cluster = vswap_cluster_load(s, new.swap)
+        assert cluster is not None
+        words = swap_cache_exchange(cluster, new.swap, 1 << new.order, folio_word(new.pfn))
+        assert (words == folio_word(old.pfn)).all()
