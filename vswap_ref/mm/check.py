@@ -15,7 +15,7 @@ from .memcg import memcg_lineage, memcg_subtree
 from .pagetable import PTE_TABLE_MASK, ptep_get, table_ranges
 from .state import Folio, Memcg, ShmemInode, SwapInfo, System, VswapCluster
 from .swap_continuation import swp_swapcount
-from .swap_device import _swap_info_get, swap_usage_in_pages
+from .swap_device import swap_usage_in_pages
 from .types import (
     CLUSTER_FLAG_DISCARD,
     CLUSTER_FLAG_FRAG,
@@ -243,16 +243,16 @@ def check_split_queues(s: System, folios: set[Folio]) -> None:
 
 
 def check_swap_cache(s: System) -> None:
-    """The tree holds cached folios, each at its entries, and shadows of slots in use."""
-    cache = {SwpEntry(index): item for index, item in s.swap.cache.xa.items()}
-    cached = {entry: folio for entry, folio in cache.items() if isinstance(folio, Folio)}
+    """The descriptors of allocated slots hold cached folios, each at its entries; the rest are shadows or nothing."""
+    cached: dict[int, Folio] = {}
+    for entry in forward_map(dict(s.vswap.cluster_map.items())):
+        item = swap_cache_peek(s, SwpEntry(entry))
+        if isinstance(item, Folio):
+            cached[entry] = item
     flagged = [folio for folio in all_folios(s) if folio.swapcache]
     covered = {swap_nth(folio.swap, page): folio for folio in flagged for page in range(1 << folio.order)}
     expect(cached == covered, "each cached folio is at its entries", only=sorted(cached.keys() ^ covered.keys()))
     expect(s.vmstat["nr_swapcached"] == len(cached), "nr_swapcached", counter=s.vmstat["nr_swapcached"])
-    free = [hex(entry) for entry in cache if _swap_info_get(s, swp_entry_to_swp_slot(s, entry)) is None]
-    expect(not free, "an entry of the swap cache has a slot", entries=free)
-    expect(not s.swap.cache.xa_lock.locked(), "the swap cache's lock did not leak")
 
 
 def check_vswap_cluster(cluster_id: int, cluster: VswapCluster) -> None:
@@ -368,14 +368,15 @@ def check_anon_rmap(s: System) -> None:
 
 
 def check_zswap(s: System) -> None:
-    """Tree, lists and counters name the same entries."""
+    """Descriptors, handles, lists and counters name the same entries."""
     stored = list(zswap_items(s))
     listed = [entry for memcg in memcg_subtree(s.memcg.root) for entry in memcg.zswap_lru]
-    expect(len(stored) == s.zswap.stored_pages, "stored_pages = tree entries", counter=s.zswap.stored_pages)
-    expect({id(entry) for _, entry in stored} == {id(entry) for entry in listed}, "zswap lists = trees")
+    expect(len(stored) == s.zswap.stored_pages, "stored_pages = descriptors with one", counter=s.zswap.stored_pages)
+    expect(s.zswap.entries.live == len(stored), "each handle is in one descriptor", handles=s.zswap.entries.live)
+    expect({id(entry) for _, entry in stored} == {id(entry) for entry in listed}, "zswap lists = descriptors")
     expect(all(entry == zentry.swpentry for entry, zentry in stored), "zswap entry is where its swap entry leads")
     free = [hex(entry) for entry, _ in stored if not swp_entry_to_swp_slot(s, entry)]
-    expect(not free, "zswap has pages of allocated virtual slots only", free=free)
+    expect(not free, "a compressed page has a physical slot as well", free=free)
     pool = sum(-(-entry.length // 16) * 16 for _, entry in stored)
     expect(s.zswap.pool_bytes == pool, "pool bytes = objects", counter=s.zswap.pool_bytes, objects=pool)
     check_zswap_pools(s, {id(entry.pool) for _, entry in stored})

@@ -36,8 +36,7 @@ class LedgerRow(NamedTuple):
 def memory_ledger(s: System) -> list[LedgerRow]:
     """Every kind of swap metadata with its bytes."""
     devices = [si for si in s.swap.info if si.bdev is not None]
-    slots = slot_array_rows(s, devices)
-    return [*slots, *cluster_rows(devices), *vswap_rows(s), swap_cache_row(s), *zswap_rows(s)]
+    return [*slot_array_rows(s, devices), *cluster_rows(devices), *vswap_rows(s), *zswap_rows(s)]
 
 
 def vmalloc_bytes(size: int) -> int:
@@ -73,19 +72,8 @@ def cluster_rows(devices: list[SwapInfo]) -> list[LedgerRow]:
 
 
 def zswap_rows(s: System) -> list[LedgerRow]:
-    """What finds a compressed page: the tree's head and nodes, and the entries; not the compressed bytes."""
-    tree = s.zswap.tree
-    return [
-        LedgerRow("zswap tree heads", AT_BOOT, 0, SIZEOF_XARRAY),
-        LedgerRow("zswap trees", WITH_USE, SIZEOF_WORD * len(tree), tree.nbytes),
-        LedgerRow("zswap entries", WITH_USE, 0, SIZEOF_ZSWAP_ENTRY * s.zswap.stored_pages),
-    ]
-
-
-def swap_cache_row(s: System) -> LedgerRow:
-    """The tree's entries, folios and shadows; its nodes."""
-    xa = s.swap.cache.xa
-    return LedgerRow("swap cache", WITH_USE, SIZEOF_WORD * len(xa), xa.nbytes)
+    """The entries of compressed pages; what finds them is in the descriptors, and the compressed bytes are not here."""
+    return [LedgerRow("zswap entries", WITH_USE, 0, SIZEOF_ZSWAP_ENTRY * s.zswap.stored_pages)]
 
 
 AT_BOOT = "at boot"

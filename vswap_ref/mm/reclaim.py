@@ -238,18 +238,18 @@ def __remove_mapping(s: System, folio: Folio) -> bool:
         return shmem_remove_mapping(s, folio)
     entry = folio.swap
     expected = 1 + (1 << folio.order)
-    swap_cache_lock_irq(s)
+    swap_cache_lock_irq(s, entry)
     if not folio_ref_freeze(folio, expected):
-        swap_cache_unlock_irq(s)
+        swap_cache_unlock_irq(s, entry)
         return False
     if folio.dirty:
         folio_ref_unfreeze(folio, expected)
-        swap_cache_unlock_irq(s)
+        swap_cache_unlock_irq(s, entry)
         return False
     shadow = workingset_eviction(s, folio)
     __swap_cache_del_folio(s, folio, entry, shadow)
     memcg1_swapout(s, folio, entry)
-    swap_cache_unlock_irq(s)
+    swap_cache_unlock_irq(s, entry)
     put_swap_folio(s, folio, entry)
     folio_unlock(folio)
     folio_free(s, folio)
