@@ -80,12 +80,7 @@ def swap_state(locks: Locks, online_cpus: list[int]) -> SwapState:
 
 
 def boot(config: Config, ram_bytes: int, locks: str, online_cpus: list[int]) -> System:
-    """A running kernel without swap devices; ``online_cpus`` stays the caller's, who keeps it up to date.
-
-    With cgroups of version 1 reclaim waits for a lock that it holds.  Locks are validated then, and raise instead.
-    """
-    if config.memcg == "v1" and locks == "plain":
-        locks = "validated"
+    """A running kernel without swap devices; ``online_cpus`` stays the caller's, who keeps it up to date."""
     s = start_kernel(config, ram_bytes, locks, online_cpus)
     swap_init(s)
     return s

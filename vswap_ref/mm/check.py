@@ -161,11 +161,9 @@ def check_slots(s: System, si: SwapInfo, references: Counter[int], shmem: Counte
 
 
 def check_free_slot(s: System, si: SwapInfo, offset: int) -> None:
-    """A free slot has no zero bit and no cgroup; without a name it can have neither a shadow nor a compressed copy."""
+    """A free slot has no zero bit; without a name it can have neither a shadow nor a compressed copy nor a cgroup."""
     assert si.zeromap is not None
-    ids = s.swap.cgroup.get(si.type)
-    clean = not si.zeromap.test(offset) and (ids is None or not ids[offset])
-    expect(clean, "free slot is clean", device=si.type, slot=offset)
+    expect(not si.zeromap.test(offset), "free slot is clean", device=si.type, slot=offset)
 
 
 def check_used_slot(s: System, si: SwapInfo, entry: SwpEntry, offset: int) -> None:
@@ -410,11 +408,10 @@ def memcg_swapped(s: System) -> tuple[Counter[Memcg], Counter[Memcg]]:
     """Slots recorded for each cgroup, and bytes compressed, with those of its descendants."""
     swap: Counter[Memcg] = Counter()
     zswap: Counter[Memcg] = Counter()
-    records: Counter[int] = Counter()
-    for ids in s.swap.cgroup.values():
-        records.update(ids)
+    records = recorded_ids(s)
     for memcg_id, nr in records.items():
-        for memcg in memcg_lineage(s.memcg.by_id.get(memcg_id)):
+        expect(memcg_id in s.memcg.by_id, "a recorded id is a cgroup's", id=memcg_id, slots=nr)
+        for memcg in memcg_lineage(s.memcg.by_id[memcg_id]):
             swap[memcg] += nr
     for owner in memcg_subtree(s.memcg.root):
         check_memcg_life(s, owner, records)
@@ -549,3 +546,15 @@ def image_slots(s: System) -> set[SwpSlot]:
     slots = {swp_slot(type_, offset) for first, end in extents for offset in range(first, end)}
     expect(len(slots) == len(s.power.image_blocks), "each image page has a slot", slots=len(slots))
     return slots
+
+
+def recorded_ids(s: System) -> Counter[int]:
+    """How many virtual slots record each cgroup id; a slot that is not allocated records none."""
+    records: Counter[int] = Counter()
+    for cluster_id, cluster in s.vswap.cluster_map.items():
+        ids = cluster.desc.memcgid.tolist()
+        records.update(ids)
+        stale = [index for index, bit in enumerate(cluster.bitmap.bits) if ids[index] and not bit]
+        expect(not stale, "a free virtual slot records no cgroup", cluster=cluster_id, slots=stale)
+    del records[0]
+    return records

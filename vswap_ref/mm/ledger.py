@@ -18,7 +18,7 @@ from .vswap.descriptor import swp_desc
 SIZEOF_SWAP_CLUSTER_INFO = 32
 SIZEOF_ZSWAP_ENTRY = 56
 SIZEOF_XARRAY = 16
-SIZEOF_MEMCG_ID = 2
+
 SIZEOF_WORD = 8
 AT_SWAPON = "at swapon"
 WITH_USE = "with use"
@@ -47,14 +47,10 @@ def vmalloc_bytes(size: int) -> int:
 def slot_array_rows(s: System, devices: list[SwapInfo]) -> list[LedgerRow]:
     """The arrays with one element a slot, and the pages that the swap map continues on."""
     maps = [len(si.swap_map) for si in devices]
-    charged = [si for si in devices if si.type in s.swap.cgroup]
-    ids = SIZEOF_MEMCG_ID * sum(si.max for si in charged)
-    arrays = sum(vmalloc_bytes(SIZEOF_MEMCG_ID * len(s.swap.cgroup[si.type])) for si in charged)
     bitmaps = [si.zeromap for si in devices if si.zeromap is not None]
     levels = sum(len(levels) for si in devices for levels in si.continuation.values())
     return [
         LedgerRow("swap_map", AT_SWAPON, sum(maps), sum(map(vmalloc_bytes, maps))),
-        LedgerRow("swap_cgroup", AT_SWAPON, ids, arrays),
         LedgerRow("zeromap", AT_SWAPON, sum(map(len, bitmaps)) // 8, sum(bitmap.nbytes for bitmap in bitmaps)),
         LedgerRow("count continuation", WITH_USE, 0, levels * PAGE_SIZE),
     ]
