@@ -466,6 +466,8 @@ class System:
     power: PowerState = field(default_factory=PowerState)
     mms: dict[Mm, None] = field(default_factory=dict)
     cpu: int = 0
+    task_flags: int = 0
+    """Flags of the running task (current->flags): PF_WQ_WORKER, PF_MEMALLOC."""
     dirs: KernelDirs = field(default_factory=KernelDirs)
     log: list[str] = field(default_factory=list)
     """What printk has written."""
