@@ -29,21 +29,32 @@ def test_states_of_an_invariant() -> None:
     assert stage_pages.invariants(CHECK) == {"one": "check_zswap", "two": "check_zswap"}
 
 
-def test_the_ledger_has_every_stage_and_every_call() -> None:
-    """As many invariants as texts are given to ``expect``; one column a stage."""
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        (["holds"] * 4, "holds"),
+        (["holds", "holds", "suspended", "holds"], "0-1 holds, 2 suspended, 3 holds"),
+        (["not yet", "not yet", "not yet", "holds"], "0-2 not yet, 3 holds"),
+    ],
+)
+def test_states_are_told_in_runs(row: list[str], text: str) -> None:
+    """First and last stage of each run, or one word for all."""
+    assert stage_pages.spans(row, ["0", "1", "2", "3"]) == text
+
+
+def test_the_ledger_has_every_call() -> None:
+    """As many invariants as texts are given to ``expect``."""
     page = stage_pages.invariants_page("<!-- ledger -->")
-    rows = [line for line in page.split("\n") if line.startswith("| ")]
-    assert all(row.count(" | ") == 1 + len(stage_pages.main_line()) for row in rows)
     text = checkout_series().weave(latest())["mm/check.py"]
     assert text.count("expect(") - 1 >= len(stage_pages.invariants(text)) > 50
     assert "| no folio lock leaked | `check_folios` | holds" in page
 
 
 def test_a_symbol_shows_what_each_stage_did() -> None:
-    """Verbs in the column of their stage."""
+    """Verbs behind their stage."""
     events = [{"stage": "0", "verb": "added"}, {"stage": "2", "verb": "moved"}, {"stage": "2", "verb": "replaced"}]
-    assert stage_pages.life(events, ["0", "1", "2"]) == ["new", "", "moved, changed"]
-    assert "| `zswap_store`<br>mm/zswap" in stage_pages.symbols_page("<!-- symbols -->")
+    assert stage_pages.life(events) == "0 new, 2 moved and changed"
+    assert "| `zswap_store` | mm/zswap" in stage_pages.symbols_page("<!-- symbols -->")
 
 
 def test_the_page_on_the_engine_shows_real_output() -> None:
