@@ -7,8 +7,9 @@ from typing import Any
 
 import vswap_ref
 from vswap_ref.display import table_html
-from vswap_ref.kernel import Cgroup, Kernel, OutOfMemory
+from vswap_ref.kernel import Cgroup, Kernel
 from vswap_ref.lab.corpus import page_source
+from vswap_ref.lab.paging import kernel_class
 from vswap_ref.machine import PAGE_SIZE, Ssd
 
 PAGES = 256
@@ -60,7 +61,7 @@ def bill(kernel: Kernel, group: Cgroup, when: str) -> dict[str, Any]:
 def who_pays(content: str = "python", backing: str = "zswap", version: str = "v2") -> Bill:
     """Push 256 pages of a cgroup out, to zswap or to the device, and look at its charges."""
     zswap = vswap_ref.Zswap("lz4", max_pool_percent=50) if backing == "zswap" else None
-    kernel = Kernel(ram="16M", swap=[Ssd("16M")], zswap=zswap, memcg=version)
+    kernel = kernel_class(0)(ram="16M", swap=[Ssd("16M")], zswap=zswap, memcg=version)
     group = kernel.cgroup("job")
     heap = kernel.spawn("job", cgroup=group).mmap(PAGES * PAGE_SIZE)
     source = page_source(content, seed=0)
@@ -117,7 +118,7 @@ def curve_svg(record: Squeeze) -> str:
 
 def squeeze(limit: str = "high", swap: str = "4M", pages: int = PAGES) -> Squeeze:
     """Write pages one by one in a cgroup whose memory.high or memory.max is 128 pages, with swap or ("0") without."""
-    kernel = Kernel(ram="16M", swap=[Ssd(swap)] if swap != "0" else [])
+    kernel = kernel_class(0)(ram="16M", swap=[Ssd(swap)] if swap != "0" else [])
     group = kernel.cgroup("job")
     setattr(group, f"memory_{limit}", 128 * PAGE_SIZE)
     heap = kernel.spawn("job", cgroup=group).mmap(pages * PAGE_SIZE)
@@ -126,7 +127,7 @@ def squeeze(limit: str = "high", swap: str = "4M", pages: int = PAGES) -> Squeez
         for page in range(pages):
             heap.write_page(page, page.to_bytes(4, "little") * (PAGE_SIZE // 4))
             curve.append((page + 1, kernel.clock.ns / 1e6))
-    except OutOfMemory:
+    except MemoryError:
         pass
     peak = group.memory_peak // PAGE_SIZE
     return Squeeze(limit, swap, len(curve) - 1, peak, kernel.clock.ns / 1e6, group.events, curve)

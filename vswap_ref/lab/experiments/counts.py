@@ -9,6 +9,7 @@ from typing import Any
 import vswap_ref
 from vswap_ref.display import table_html
 from vswap_ref.kernel import Kernel, Process
+from vswap_ref.lab.paging import kernel_class
 from vswap_ref.machine import PAGE_SIZE, Pmem, Ssd
 
 MAX, BAD, HAS_CACHE, CONTINUED, SHMEM = 0x3E, 0x3F, 0x40, 0x80, 0xBF
@@ -184,7 +185,7 @@ class CountRecord:
 
 def shared_slot(users: int = 1) -> tuple[Kernel, Process]:
     """One page, swapped out to slot 1, of a process and its ``users - 1`` children."""
-    kernel = Kernel(ram="16M", swap=[Pmem("4M")], page_cluster=0, cpus=1)
+    kernel = kernel_class(0)(ram="16M", swap=[Pmem("4M")], page_cluster=0, cpus=1)
     app = kernel.spawn("app")
     heap = app.mmap(PAGE_SIZE)
     heap[0:6] = b"shared"

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from vswap_ref.display import table_html
-from vswap_ref.kernel import Kernel
-from vswap_ref.lab.paging import LEAST_RAM, run
+from vswap_ref.lab.paging import LEAST_RAM, kernel_class, run
 from vswap_ref.lab.trace import AccessTrace, load_trace
 from vswap_ref.machine import PAGE_SIZE, BlockDevice, Disk, Ssd
 
@@ -82,7 +81,7 @@ def guess(
     accesses = laid_out(load_trace(trace), layout)
     swap = [DEVICES[device]("32M")]
     ram = max(LEAST_RAM, accesses.footprint * memory_percent // 100 * PAGE_SIZE)
-    record = run(accesses, ram=ram, swap=swap, zswap="off", page_cluster=page_cluster, progress=False)
+    record = run(accesses, stage=0, ram=ram, swap=swap, zswap="off", page_cluster=page_cluster, progress=False)
     moved = record.vmstat
     return Guess(
         trace,
@@ -140,7 +139,7 @@ def order_of(pattern: str) -> list[int]:
 
 def windows(pattern: str = "forward", page_cluster: int = 3) -> Windows:
     """Swap 128 pages out to a flash drive, read them in an order, and write each window down."""
-    kernel = Kernel(ram="16M", swap=[Ssd("16M")], page_cluster=page_cluster)
+    kernel = kernel_class(0)(ram="16M", swap=[Ssd("16M")], page_cluster=page_cluster)
     heap = kernel.spawn("reader").mmap(PAGES * PAGE_SIZE)
     for page in range(PAGES):
         heap.write_page(page, page.to_bytes(4, "little") * (PAGE_SIZE // 4))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vswap_ref.display import table_html
-from vswap_ref.kernel import Kernel
+from vswap_ref.lab.paging import kernel_class
 from vswap_ref.machine import PAGE_SIZE
 
 PAGES = 128
@@ -49,7 +49,7 @@ class ForkRecord:
 
 def fork_and_write(children: int = 3, written_percent: int = 25) -> ForkRecord:
     """A parent with 128 pages forks; each child writes a share of them."""
-    kernel = Kernel(ram="16M")
+    kernel = kernel_class(0)(ram="16M")
     parent = kernel.spawn("parent")
     heap = parent.mmap(PAGES * PAGE_SIZE)
     for page in range(PAGES):

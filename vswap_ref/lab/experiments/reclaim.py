@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from vswap_ref.display import table_html
 from vswap_ref.kernel import Kernel, Mapping
+from vswap_ref.lab.paging import kernel_class
 from vswap_ref.machine import PAGE_SIZE, BlockDevice, Disk, Pmem, Ssd, Zram
 
 DEVICES: dict[str, type[BlockDevice]] = {"disk": Disk, "ssd": Ssd, "pmem": Pmem, "zram": Zram}
@@ -66,7 +67,7 @@ def readahead(
     device: str = "ssd", pattern: str = "sequential", page_cluster: int = 3, pages: int = 1024
 ) -> ReadaheadRecord:
     """Swap ``pages`` pages out, then read each once in an order; count what faults and what readahead brought."""
-    kernel = Kernel(ram="32M", swap=[DEVICES[device]("32M")], page_cluster=page_cluster)
+    kernel = kernel_class(0)(ram="32M", swap=[DEVICES[device]("32M")], page_cluster=page_cluster)
     heap = kernel.spawn("reader").mmap(pages * PAGE_SIZE)
     swap_everything_out(kernel, heap)
     order = list(range(pages))
@@ -131,7 +132,7 @@ def rewrites(
 
     Shows who keeps a clean copy: a slot that survives the swap-in, or nobody.
     """
-    kernel = Kernel(ram="32M", swap=[DEVICES[device]("64M")], zswap=zswap)
+    kernel = kernel_class(0)(ram="32M", swap=[DEVICES[device]("64M")], zswap=zswap)
     heap = kernel.spawn("writer").mmap(pages * PAGE_SIZE)
     swap_everything_out(kernel, heap)
     record = RewriteRecord(device, zswap, changed_percent)
