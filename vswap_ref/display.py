@@ -68,7 +68,7 @@ class Table:
         raise KeyError(f"no row {name!r} in {self.title}")
 
     def __repr__(self) -> str:
-        return "\n".join("  ".join(f"{key}={value}" for key, value in row.items()) for row in self.rows)
+        return table_text(self.rows)
 
     def _repr_html_(self) -> str:
         return table_html(self.rows)
@@ -198,6 +198,19 @@ def table_html(rows: Sequence[dict[str, Any]]) -> str:
     head = "".join(f"<th style='padding:0 .6em'>{escape(str(name))}</th>" for name in rows[0])
     body = "".join("<tr>" + "".join(map(cell_html, row.values())) + "</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def table_text(rows: Sequence[dict[str, Any]]) -> str:
+    """The same as text: columns below their names, numbers to the right."""
+    if not rows:
+        return "(empty)"
+    columns = []
+    for name in rows[0]:
+        values = [row[name] for row in rows]
+        cells = [name, *(f"{value:,}" if isinstance(value, int) else str(value) for value in values)]
+        width, align = max(map(len, cells)), ">" if isinstance(values[0], int | Figure) else "<"
+        columns.append([f"{cell:{align}{width}}" for cell in cells])
+    return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
 
 
 def cell_html(value: object) -> str:
