@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import vswap_ref
-from vswap_ref.display import table_html
+from vswap_ref.display import picture, table_html
 from vswap_ref.kernel import Cgroup, Kernel
 from vswap_ref.lab.corpus import page_source
 from vswap_ref.lab.paging import kernel_class
@@ -40,11 +40,11 @@ def bill_bar(row: dict[str, Any]) -> str:
     swap = row.get("swap KiB", row.get("memory + swap KiB", 0) - memory)
     width = [300 * max(0, nr) / (4 * PAGES) for nr in (memory, swap)]
     alt = f"{row['when']}: {memory} KiB of memory, {swap} KiB of swap"
-    return (
-        f"<svg role='img' aria-label='{alt}' width='660' height='20'>"
+    bars = (
         f"<rect width='{width[0]:.0f}' height='16' fill='#2e9e5b'/>"
-        f"<rect x='{width[0]:.0f}' width='{width[1]:.0f}' height='16' fill='#c8453c'/></svg><div>{alt}</div>"
+        f"<rect x='{width[0]:.0f}' width='{width[1]:.0f}' height='16' fill='#c8453c'/>"
     )
+    return f"{picture(bars, alt, 660, 20)}<div>{alt}</div>"
 
 
 def bill(kernel: Kernel, group: Cgroup, when: str) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def curve_svg(record: Squeeze) -> str:
     line = f"<polyline points='{points}' fill='none' stroke='#1f9bb5' stroke-width='2'/>"
     mark = "<line x1='256' y1='0' x2='256' y2='124' stroke='currentColor' stroke-dasharray='4'/>"
     label = "<text x='260' y='12' font-size='12' fill='currentColor'>limit</text>"
-    return f"<svg role='img' aria-label='{alt}' width='530' height='126'>{mark}{label}{line}</svg><div>{alt}</div>"
+    return f"{picture(mark + label + line, alt, 530, 126)}<div>{alt}</div>"
 
 
 def squeeze(limit: str = "high", swap: str = "4M", pages: int = PAGES) -> Squeeze:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vswap_ref.display import table_html
+from vswap_ref.display import picture, table_html
 from vswap_ref.lab.paging import LEAST_RAM, kernel_class, run
 from vswap_ref.lab.trace import AccessTrace, load_trace
 from vswap_ref.machine import PAGE_SIZE, BlockDevice, Disk, Ssd
@@ -60,8 +60,7 @@ class Guess:
             rects += f"<rect x='{x:.0f}' width='{1.5 * nr:.0f}' height='18' fill='{COLOURS[name]}'/>"
             x += 1.5 * nr
         alt = f"{self.major_faults} major faults, {self.hits} hits on pages read ahead, {vain} read ahead in vain"
-        svg = f"<svg role='img' aria-label='{alt}' width='{max(600, x):.0f}' height='20'>{rects}</svg>"
-        return f"{table_html([self.row()])}{svg}<div>{alt}</div>"
+        return f"{table_html([self.row()])}{picture(rects, alt, max(600, x), 20)}<div>{alt}</div>"
 
 
 def laid_out(trace: AccessTrace, layout: str) -> AccessTrace:
@@ -118,9 +117,8 @@ class Windows:
             for x, kind in enumerate(line)
             if kind
         )
-        size = f"width='{PAGES * side}' height='{len(lines) * side}'"
         alt = "one line a major fault: pages from left to right, the faulting one and those read ahead with it"
-        return f"<p>{self!r}</p><svg role='img' aria-label='{alt}' {size}>{rects}</svg><div>{alt}</div>"
+        return f"<p>{self!r}</p>{picture(rects, alt, PAGES * side, len(lines) * side)}<div>{alt}</div>"
 
 
 def order_of(pattern: str) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vswap_ref.display import ClusterMap
+from vswap_ref.display import ClusterMap, picture
 from vswap_ref.kernel import Thp
 from vswap_ref.lab.paging import kernel_class
 from vswap_ref.machine import PAGE_SIZE, Zram, parse_size
@@ -37,8 +37,7 @@ class TouchRecord:
             f"<rect width='{pages / 2:.0f}' height='14' y='{y}' fill='{colour}'/>"
             for y, pages, colour in ((0, self.resident, "#88888866"), (16, self.touched, "#2e9e5b"))
         )
-        picture = f"<svg role='img' aria-label='{alt}' width='512' height='32'>{bars}</svg>"
-        return f"<p>{self!r}</p>{picture}<p>grey: resident, green: touched</p>"
+        return f"<p>{self!r}</p>{picture(bars, alt, 512, 32)}<p>grey: resident, green: touched</p>"
 
 
 def touch(size: str = "64K", every: int = 16) -> TouchRecord:

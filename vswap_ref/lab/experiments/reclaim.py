@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-from vswap_ref.display import table_html
+from vswap_ref.display import picture, table_html
 from vswap_ref.kernel import Kernel, Mapping
 from vswap_ref.lab.paging import kernel_class
 from vswap_ref.machine import PAGE_SIZE, BlockDevice, Disk, Pmem, Ssd, Zram
@@ -60,7 +60,7 @@ def readahead_bar(record: ReadaheadRecord) -> str:
         rects += f"<rect x='{x:.1f}' y='0' width='{width:.1f}' height='18' fill='{colour}'/>"
         x += width
     alt = ", ".join(f"{name} {nr}" for name, nr, _ in parts)
-    return f"<svg role='img' aria-label='{alt}' width='512' height='20'>{rects}</svg><div>{alt}</div>"
+    return f"{picture(rects, alt, 512, 20)}<div>{alt}</div>"
 
 
 def readahead(

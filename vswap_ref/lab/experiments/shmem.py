@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from vswap_ref.display import PageMap, table_html
+from vswap_ref.display import PageMap, picture, table_html
 from vswap_ref.kernel import Mapping
 from vswap_ref.lab.experiments.reclaim import DEVICES
 from vswap_ref.lab.paging import kernel_class
@@ -97,7 +97,7 @@ class SlotOrder:
             )
         )
         alt = f"{self.read} pages read, {self.hits} readahead hits, {self.major_faults} major faults for 512 pages"
-        return f"{table_html([self.row()])}<svg role='img' aria-label='{alt}' width='680' height='64'>{bars}</svg>"
+        return table_html([self.row()]) + picture(bars, alt, 680, 64)
 
 
 def slot_order(memory: str = "shared", stride: int = 1, device: str = "ssd") -> SlotOrder:

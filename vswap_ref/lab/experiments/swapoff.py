@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vswap_ref.display import ClusterMap, table_html
+from vswap_ref.display import ClusterMap, picture, table_html
 from vswap_ref.lab.paging import kernel_class
 from vswap_ref.machine import PAGE_SIZE, Ssd
 
@@ -45,7 +45,7 @@ def walk_bars(record: WalkRecord) -> str:
         for line, (name, nr, colour) in enumerate(parts)
     )
     alt = f"{record.slots} slots in use, {record.ptes} page-table entries read"
-    return f"<svg role='img' aria-label='{alt}' width='620' height='50'>{bars}</svg>"
+    return picture(bars, alt, 620, 50)
 
 
 def walk(mapped_mib: int = 16, swapped_pages: int = 64, processes: int = 2) -> WalkRecord:

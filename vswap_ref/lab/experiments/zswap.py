@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import vswap_ref
-from vswap_ref.display import table_html
+from vswap_ref.display import picture, table_html
 from vswap_ref.lab.corpus import page_source
 from vswap_ref.lab.paging import kernel_class
 from vswap_ref.machine import PAGE_SIZE, Ssd
@@ -55,7 +55,7 @@ class BurntSlots:
             )
         )
         alt = f"{4 * self.slots} KiB of disk reserved for {kib} KiB of pages that take {used} KiB of memory"
-        return f"{table_html([self.row()])}<svg role='img' aria-label='{alt}' width='560' height='64'>{bars}</svg>"
+        return table_html([self.row()]) + picture(bars, alt, 560, 64)
 
 
 def burnt_slots(content: str = "mixed", compressor: str = "lz4") -> BurntSlots:
