@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT / "book"))
 
+import function_page  # noqa: E402
 import stage_pages  # noqa: E402
 
 from vswap_ref.series.stages import checkout_series, latest, stages  # noqa: E402
@@ -75,3 +76,25 @@ def test_a_command_that_fails_is_no_output() -> None:
     """The build stops instead of printing nothing."""
     with pytest.raises(AssertionError, match="vswap-ref blame no_such_function"):
         stage_pages.output("vswap-ref blame no_such_function")
+
+
+def test_a_function_that_a_patch_took_away_is_in_the_model_of_linux() -> None:
+    """It has its place among the others, with its last stage; what the model never had has a reason."""
+    page = function_page.expand("<!-- tables -->")
+    (row,) = [line for line in page.split("\n") if line.startswith("| `zswap_swapon`")]
+    assert "in [The pool](../notebooks/00-04-zswap.ipynb#the-pool)<br>*Until stage 7.*" in row
+    assert not [line for line in page.split("\n") if line.startswith("| `") and line.endswith("|  |")]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a field: s.swap.nr_swap_pages", "a field: `s.swap.nr_swap_pages`"),
+        ("swp_swap_info(s, entry).flags", "`swp_swap_info(s, entry).flags`"),
+        ("as in mm/swap_state.c, `is_so`", "as in `mm/swap_state.c`, `is_so`"),
+        ("far below 2**50 slots", "far below 2**50 slots"),
+    ],
+)
+def test_names_are_shown_as_code(text: str, shown: str) -> None:
+    """With the structure or the folder that they belong to."""
+    assert function_page.plain(text) == shown
