@@ -32,9 +32,9 @@ ZSWAP_CHANGES: list[dict[str, Any]] = [
     {"compressor": "deflate"},
     {"max_pool_percent": 1},
     {"shrinker": True},
-    {"enabled": False},
-    {"enabled": True, "max_pool_percent": 20},
-    {"compressor": "lz4", "shrinker": False},
+    {"enabled": False, "shrinker": False},
+    {"enabled": True, "max_pool_percent": 4},
+    {"compressor": "lz4", "shrinker": True},
 ]
 SMALL_FOLIOS = {"16K": "always", "32K": "inherit", "64K": "madvise"}
 
@@ -71,7 +71,7 @@ def fragmented() -> BlockDevice:
 WORLDS = {
     "large folios": World(
         lambda: [vr.Ssd("4M"), vr.Disk("1M", bad_pages=[3, 4, 77])],
-        {"ram": "3M", "zswap": "lz4"},
+        {"ram": "3M", "zswap": vr.Zswap("lz4", max_pool_percent=4)},
         thp="always",
         pages=64,
     ),

@@ -12,7 +12,7 @@ from .lru import lruvec_del_folio
 from .memcg import mem_cgroup_uncharge
 from .split_queue import folio_unqueue_deferred_split
 from .state import Folio, Memory, System
-from .types import SWAP_NR_ORDERS
+from .types import PF_MEMALLOC, SWAP_NR_ORDERS
 from .zswap_pool import zswap_total_pages
 
 
@@ -31,13 +31,13 @@ def nr_free_pages(s: System) -> int:
 def folio_alloc(s: System, order: int = 0, reclaim: bool = True) -> Folio | None:
     """An uncharged folio with one reference and undefined content, or None.
 
-    Below the low watermark it reclaims first (if ``reclaim``; reclaim itself may use the reserve below it).
+    Below the low watermark it reclaims first, if ``reclaim``.  A task inside reclaim uses the reserve below it instead.
     """
     if s.faults.should_fail("folio_alloc"):
         return None
     nr = 1 << order
     left = nr_free_pages(s) - nr
-    if reclaim and left < s.memory.low_wmark:
+    if reclaim and left < s.memory.low_wmark and not s.task_flags & PF_MEMALLOC:
         left = s.hooks.try_to_free_pages(s, nr) - nr
         if left < s.memory.min_wmark:
             return None

@@ -497,6 +497,8 @@ class System:
     power: PowerState = field(default_factory=PowerState)
     mms: dict[Mm, None] = field(default_factory=dict)
     cpu: int = 0
+    task_flags: int = 0
+    """Flags of the running task (current->flags): PF_WQ_WORKER, PF_MEMALLOC."""
     dirs: KernelDirs = field(default_factory=KernelDirs)
     cpuhp_dead: dict[str, Callable[[System, int], int]] = field(default_factory=dict)
     """What is called after a CPU has died, by the name of its hotplug state."""

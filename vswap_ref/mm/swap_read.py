@@ -44,9 +44,7 @@ def charge_and_add_folio(s: System, folio: Folio, memcg: Memcg, entry: SwpEntry)
     return 0
 
 
-def __read_swap_cache_async(
-    s: System, entry: SwpEntry, memcg: Memcg, reclaim: bool = True
-) -> tuple[Folio | None, bool]:
+def __read_swap_cache_async(s: System, entry: SwpEntry, memcg: Memcg) -> tuple[Folio | None, bool]:
     """A folio for the entry, in the swap cache: (folio with a reference, newly allocated?).
 
     A new folio is locked and not up to date; the caller must start the read, which unlocks it.  None: nobody refers
@@ -57,7 +55,7 @@ def __read_swap_cache_async(
         return folio, False
     if not swap_entry_swapped(s, entry):
         return None, False
-    folio = folio_alloc(s, 0, reclaim)
+    folio = folio_alloc(s)
     if folio is None:
         return None, False
     if swapcache_prepare(s, entry, 1):

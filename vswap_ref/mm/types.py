@@ -162,6 +162,10 @@ AOP_WRITEPAGE_ACTIVATE = 0x80000
 
 VM_FAULT_OOM = 0x1
 VM_FAULT_SIGBUS = 0x2
+# What the running task is (struct task_struct.flags).
+PF_WQ_WORKER = 0x20
+PF_MEMALLOC = 0x800
+"""It is inside reclaim: what it allocates or charges must not reclaim again."""
 
 VM_FAULT_MAJOR = 0x4
 

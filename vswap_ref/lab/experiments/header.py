@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vswap_ref import machine
-from vswap_ref.display import table_html
+from vswap_ref.display import picture, table_html
 from vswap_ref.lab.paging import kernel_class
 from vswap_ref.machine import PAGE_SIZE
 from vswap_ref.series import at
@@ -86,7 +86,7 @@ class NameMap:
             rows += "".join(svg_cell(x, y, *home) for x, home in enumerate(homes))
         height = 18 * len(self.homes) + 4
         alt = f"{self.group}: {len(self.homes)} names at stages {', '.join(self.stages)}, in files {', '.join(used)}"
-        svg = f"<svg role='img' aria-label='{alt}' width='{260 + 24 * len(self.stages)}' height='{height}'>{rows}</svg>"
+        svg = picture(rows, alt, 260 + 24 * len(self.stages), height)
         keys = ", ".join(f"<span style='color:{colour(file)}'>\u25a0</span> {file}" for file in used)
         return f"<p>{self.group}, stages {self.stages[0]} to {self.stages[-1]}</p>{svg}<p>{keys}</p>"
 

@@ -18,7 +18,7 @@ def beside(workload: Workload, runs: list[dict[str, int]]) -> Table:
             "deviation": f"{verdict.model / verdict.kernel - 1:+.1%}" if verdict.kernel > 100 else "",
             "verdict": "not judged" if verdict.allowed is None else ("agrees" if verdict.ok else "out of tolerance"),
         }
-        for verdict in compare_workload(workload, runs)
+        for verdict in compare_workload(workload, runs, stage=0)
         if verdict.model or verdict.kernel
     ]
     return Table(str(workload), rows)
@@ -47,4 +47,4 @@ class WorkloadRecord:
 def shrunken(device: str = "disk", pattern: str = "rand", zswap: int = 0, memcg: str = "v1") -> WorkloadRecord:
     """The workload with writes on zero and random pages, at a quarter of its size."""
     workload = Workload(device, 8, 24, 2, pattern, 1, "zr", 0, 3, zswap)
-    return WorkloadRecord(workload, run_workload(workload, memcg=memcg))
+    return WorkloadRecord(workload, run_workload(workload, stage=0, memcg=memcg))
