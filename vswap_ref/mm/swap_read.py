@@ -6,12 +6,16 @@ Kernel home: mm/swap_state.c (__read_swap_cache_async).
 
 from __future__ import annotations
 
+from errno import EEXIST
+
+from vswap_ref.machine import relax
+
 from .bridge import swp_entry_to_swp_slot
 from .folio import folio_alloc, folio_lock, folio_put, folio_unlock
 from .lru import folio_add_lru
 from .memcg import mem_cgroup_charge, memcg1_swapin
 from .state import Folio, Memcg, System
-from .swap_cache import swap_cache_add_folio, swap_cache_get_folio
+from .swap_cache import swap_cache_add_folio, swap_cache_get_folio, swap_cache_peek
 from .swap_cgroup import lookup_swap_cgroup_id
 from .swap_device import __swap_slot_to_info
 from .swap_map import put_swap_folio, swap_entry_swapped, swapcache_prepare
@@ -47,6 +51,17 @@ def charge_and_add_folio(s: System, folio: Folio, memcg: Memcg, entry: SwpEntry)
     return 0
 
 
+def claim_cache_flag(s: System, entry: SwpEntry, skip_if_exists: bool) -> int:
+    """swapcache_prepare for one slot; while another task brings it in, sleep a tick and try again, unless told not to.
+
+    Returns 0, -ENOENT or -EEXIST: then the folio is in the cache by now, or nobody else runs who could put it there.
+    """
+    while (err := swapcache_prepare(s, entry, 1)) == -EEXIST and not skip_if_exists:
+        if isinstance(swap_cache_peek(s, entry), Folio) or not relax("the swap cache flag"):
+            break
+    return err
+
+
 def __read_swap_cache_async(
     s: System, entry: SwpEntry, memcg: Memcg, reclaim: bool = True
 ) -> tuple[Folio | None, bool]:
@@ -64,7 +79,7 @@ def __read_swap_cache_async(
     folio = folio_alloc(s, 0, reclaim)
     if folio is None:
         return None, False
-    if swapcache_prepare(s, entry, 1):
+    if claim_cache_flag(s, entry, skip_if_exists=not reclaim):
         folio_put(s, folio)
         return swap_cache_get_folio(s, entry), False
     folio_lock(folio)
