@@ -48,14 +48,26 @@ def copy_page_range(s: System, child: Mm, parent: Mm, vma: Vma) -> int:
         copy = pte_alloc(s, child, start)
         if copy is None:
             return -ENOMEM
-        for index in range(start & PTE_TABLE_MASK, (start & PTE_TABLE_MASK) + end - start):
-            pte = table[index]
-            if not pte:
-                continue
-            if pte & PTE_PRESENT:
-                copy_present_pte(s, child, table, copy, index)
-            elif copy_nonpresent_pte(s, child, parent, table, copy, index):
-                return -ENOMEM
+        first = start & PTE_TABLE_MASK
+        with parent.ptl:
+            err = copy_pte_range(s, child, parent, table, copy, range(first, first + end - start))
+        if err:
+            return err
+    return 0
+
+
+def copy_pte_range(
+    s: System, child: Mm, parent: Mm, table: list[int], copy: list[int], indexes: range
+) -> int:
+    """Copy some entries of one page table (its lock held).  Returns 0 or -ENOMEM."""
+    for index in indexes:
+        pte = table[index]
+        if not pte:
+            continue
+        if pte & PTE_PRESENT:
+            copy_present_pte(s, child, table, copy, index)
+        elif copy_nonpresent_pte(s, child, parent, table, copy, index):
+            return -ENOMEM
     return 0
 
 
