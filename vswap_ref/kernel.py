@@ -107,8 +107,9 @@ class Kernel:
 
     ram: size of memory (int or "64M").  swap: devices, in order.  zswap: a Zswap, a compressor's name or "off".
     cpus: 1 to 64.  memcg: "v2", "v1" or None.  seed: kept for workloads.  swappiness: 0 to 200.  page_cluster:
-    readahead of 2**page_cluster pages, 0 to 5.  debug: check invariants after every operation.  locks: "plain" or
-    "validated".  thp: a Thp, or "never", "madvise" or "always": whether faults may bring in folios of 2M.
+    readahead of 2**page_cluster pages, 0 to 5.  debug: check invariants after every operation.  locks: "plain",
+    "validated" or "scheduled" (for ``vr.interleave``).  thp: a Thp, or "never", "madvise" or "always": whether faults
+    may bring in folios of 2M.
     """
 
     def __init__(

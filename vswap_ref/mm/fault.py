@@ -119,13 +119,29 @@ def do_anonymous_page(s: System, vmf: VmFault) -> int:
     return 0
 
 
-def map_new_anon_folio(s: System, vmf: VmFault, folio: Folio) -> None:
-    """Map a new exclusive folio writable and dirty; its reference becomes the mapping's."""
+def map_new_anon_folio(s: System, vmf: VmFault, folio: Folio, old: Folio | None = None) -> bool:
+    """Map a new exclusive folio writable and dirty, instead of ``old``; its reference becomes the mapping's.
+
+    False if the PTE has changed since the fault began: then the folio is freed.
+    """
     with vmf.mm.ptl:
+        if vmf.table[vmf.index] != vmf.pte:
+            folio_put(s, folio)
+            return False
+        if old is not None:
+            unmap_copy_source(s, vmf, old)
         folio_add_anon_rmap(s, folio, vmf.vma, vmf.addr, exclusive=True)
         vmf.mm.anonpages += 1
         vmf.table[vmf.index] = mk_pte(folio.pfn, PTE_WRITE | PTE_DIRTY | PTE_YOUNG)
     folio_add_lru(s, folio)
+    return True
+
+
+def unmap_copy_source(s: System, vmf: VmFault, old: Folio) -> None:
+    """The PTE will map a copy: it does not map ``old`` any more (page-table lock held)."""
+    folio_remove_rmap(s, old, vmf.addr - old.index)
+    vmf.mm.anonpages -= 1
+    old.refcount -= 1
 
 
 def do_swap_page(s: System, vmf: VmFault) -> int:
@@ -155,7 +171,8 @@ def do_swap_page_major(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry) -
     else:
         folio = swapin_readahead(s, entry, vmf.vma, vmf.addr)
     if folio is None:
-        return VM_FAULT_OOM if vmf.table[vmf.index] == vmf.pte else 0
+        with vmf.mm.ptl:
+            return VM_FAULT_OOM if vmf.table[vmf.index] == vmf.pte else 0
     s.vmstat["pgmajfault"] += 1
     vmf.mm.memcg.stat["pgmajfault"] += 1
     return VM_FAULT_MAJOR | map_swapped_in(s, vmf, si, entry, folio, bypass)
@@ -224,6 +241,18 @@ def map_swapped_in(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry, folio
     return ret
 
 
+def map_unchanged(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry, folio: Folio, bypass: bool) -> bool:
+    """Map a locked folio if the PTE is as it was when the fault began.  True if a write has to break sharing yet."""
+    with vmf.mm.ptl:
+        if vmf.table[vmf.index] != vmf.pte:
+            return False
+        map_locked = map_large_swap_folio if folio.order else map_swap_folio
+        mapped = map_locked(s, vmf, si, entry, folio, bypass)
+        folio.refcount += mapped
+        vmf.pte = Pte(vmf.table[vmf.index])
+    return vmf.write and mapped > 0 and not vmf.pte & PTE_WRITE
+
+
 def map_swap_folio(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry, folio: Folio, bypass: bool) -> int:
     """Give the slot's reference of this PTE back and write a present PTE (page-table lock held).  Returns 1."""
     exclusive = bypass or bool(vmf.pte & PTE_SWP_EXCLUSIVE)
@@ -290,19 +319,22 @@ def should_try_to_free_swap(s: System, folio: Folio, vmf: VmFault) -> bool:
 
 def do_wp_page(s: System, vmf: VmFault) -> int:
     """Write to a page that is mapped read-only: take it over if nobody else has it, else copy."""
-    pfn = pte_pfn(vmf.pte)
-    if pfn == ZERO_PFN:
+    if pte_pfn(vmf.pte) == ZERO_PFN:
         if s.thp.on and do_huge_zero_wp_pmd(s, vmf.vma, vmf.addr, vmf.table):
             return 0
         return wp_page_copy(s, vmf, None)
-    folio = s.memory.mem_map[pfn]
-    assert folio is not None
-    bit = 1 << (vmf.addr - folio.index)
-    if folio.exclusive & bit or wp_can_reuse_anon_folio(s, folio, vmf.mm):
-        folio.exclusive |= bit
-        vmf.table[vmf.index] |= PTE_WRITE | PTE_DIRTY | PTE_YOUNG
-        s.vmstat["pgreuse"] += 1
-        return 0
+    with vmf.mm.ptl:
+        if vmf.table[vmf.index] != vmf.pte:
+            return 0
+        folio = s.memory.mem_map[pte_pfn(vmf.pte)]
+        assert folio is not None
+        bit = 1 << (vmf.addr - folio.index)
+        if folio.exclusive & bit or wp_can_reuse_anon_folio(s, folio, vmf.mm):
+            folio.exclusive |= bit
+            vmf.table[vmf.index] |= PTE_WRITE | PTE_DIRTY | PTE_YOUNG
+            s.vmstat["pgreuse"] += 1
+            return 0
+        folio.refcount += 1
     return wp_page_copy(s, vmf, folio)
 
 
@@ -334,27 +366,16 @@ def wp_can_reuse_large_anon_folio(s: System, folio: Folio, mm: Mm) -> bool:
 
 
 def wp_page_copy(s: System, vmf: VmFault, old: Folio | None) -> int:
-    """Map a private copy of a shared folio (None: of the zero page)."""
-    if old is not None:
-        old.refcount += 1
+    """Map a private copy of a shared folio (None: of the zero page), whose reference is the caller's gift."""
     new = new_anon_folio(s, vmf.mm)
-    if new is None or vmf.table[vmf.index] != vmf.pte:
-        unpin_copy_source(s, old)
-        if new is None:
-            return VM_FAULT_OOM
-        folio_put(s, new)
-        return 0
-    if old is not None:
-        page = vmf.addr - old.index
-        new.data[:] = old.data[page * len(new.data) : (page + 1) * len(new.data)]
-        folio_remove_rmap(s, old, page)
-        vmf.mm.anonpages -= 1
-        old.refcount -= 1
-    map_new_anon_folio(s, vmf, new)
-    if old is not None:
-        free_swap_cache(s, old)
+    if new is not None:
+        if old is not None:
+            page = vmf.addr - old.index
+            new.data[:] = old.data[page * len(new.data) : (page + 1) * len(new.data)]
+        if map_new_anon_folio(s, vmf, new, old) and old is not None:
+            free_swap_cache(s, old)
     unpin_copy_source(s, old)
-    return 0
+    return 0 if new is not None else VM_FAULT_OOM
 
 
 def unpin_copy_source(s: System, old: Folio | None) -> None:

@@ -6,7 +6,7 @@ Kernel homes: mm/page_alloc.c, include/linux/mm.h, mm/filemap.c (lock and writeb
 
 from __future__ import annotations
 
-from vswap_ref.machine import PAGE_SIZE
+from vswap_ref.machine import PAGE_SIZE, wait_until
 
 from .lru import lruvec_del_folio
 from .memcg import mem_cgroup_uncharge
@@ -139,8 +139,9 @@ def folio_ref_unfreeze(folio: Folio, count: int) -> None:
 
 
 def folio_lock(folio: Folio) -> None:
-    """Lock a folio.  One task runs at a time, so a locked folio here is a leaked lock."""
-    assert not folio.locked, "folio lock leaked"
+    """Lock a folio; sleeps while another task has it.  Without other tasks, a locked folio is a leaked lock."""
+    if folio.locked:
+        wait_until(lambda: not folio.locked, "a folio lock")
     folio.locked = True
 
 

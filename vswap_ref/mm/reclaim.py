@@ -8,7 +8,8 @@ its work is done by whoever finds free memory below the low watermark.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from errno import EBUSY
 
@@ -44,7 +45,7 @@ from .state import Folio, LruvecStats, Memcg, System
 from .swap_alloc import swap_reclaim_work
 from .swap_io import folio_wait_writeback, swap_io_poll, swap_io_wait_one
 from .thp import count_mthp_stat
-from .types import AOP_WRITEPAGE_ACTIVATE, PMD_ORDER
+from .types import AOP_WRITEPAGE_ACTIVATE, PF_MEMALLOC, PF_WQ_WORKER, PMD_ORDER
 from .vswap.swap_cache import __vswap_remove_mapping, folio_free_swap, swap_cache_lock_irq, swap_cache_unlock_irq
 from .vswap.swap_out import folio_alloc_swap
 from .workingset import workingset_eviction
@@ -59,6 +60,17 @@ KSWAPD = "kswapd"
 KEEP = "keep"
 ACTIVATE = "activate"
 FREED = "freed"
+
+
+@contextmanager
+def task_flag(s: System, flag: int) -> Iterator[None]:
+    """Give the running task a flag for a while; then it has those of before (memalloc_noreclaim_save)."""
+    before = s.task_flags
+    s.task_flags |= flag
+    try:
+        yield
+    finally:
+        s.task_flags = before
 
 
 @dataclass(slots=True)
@@ -384,11 +396,12 @@ def do_try_to_free_pages(s: System, target: Memcg, nr_to_reclaim: int, who: str)
     statistics are brought up to date for that: the kernel leaves it to chance, and can run out of memory here.
     """
     sc = ScanControl(target, nr_to_reclaim, who)
-    shrink_zones(s, sc)
-    if not sc.nr_reclaimed and sc.skipped_deactivate:
-        flush_memcg_stats(s)
-        sc.force_deactivate = True
+    with task_flag(s, PF_MEMALLOC):
         shrink_zones(s, sc)
+        if not sc.nr_reclaimed and sc.skipped_deactivate:
+            flush_memcg_stats(s)
+            sc.force_deactivate = True
+            shrink_zones(s, sc)
     run_deferred_work(s)
     return sc.nr_reclaimed
 
@@ -409,16 +422,22 @@ def shrink_zones(s: System, sc: ScanControl) -> None:
 
 
 def run_deferred_work(s: System) -> None:
-    """What work queues and interrupts do beside the program: write completions, slots, discards, zswap's shrinker."""
+    """What work queues and interrupts do beside the program: write completions, slots, discards, zswap's shrinker.
+
+    Work that is queued while a worker runs (which may itself reclaim) is left for the next time.
+    """
     swap_io_poll(s)
-    if s.memcg.dying:
-        mem_cgroup_release_dying(s)
-    if s.swap.reclaim_work:
-        swap_reclaim_work(s)
-    if s.swap.discard_work:
-        swap_discard_work(s)
-    if s.zswap.shrink_queued:
-        shrink_worker(s)
+    if s.task_flags & PF_WQ_WORKER:
+        return
+    with task_flag(s, PF_WQ_WORKER):
+        if s.memcg.dying:
+            mem_cgroup_release_dying(s)
+        if s.swap.reclaim_work:
+            swap_reclaim_work(s)
+        if s.swap.discard_work:
+            swap_discard_work(s)
+        if s.zswap.shrink_queued:
+            shrink_worker(s)
 
 
 def try_to_free_mem_cgroup_pages(s: System, memcg: Memcg, nr_pages: int) -> int:
@@ -446,6 +465,7 @@ def try_to_free_pages(s: System, nr_pages: int) -> int:
 def reclaim_pages(s: System, folios: Iterable[Folio]) -> int:
     """Swap these folios out whatever their age (MADV_PAGEOUT).  Returns pages freed."""
     taken = [folio for folio in folios if folio_isolate_lru(s, folio)]
-    freed = shrink_folio_list(s, taken, ignore_references=True)
+    with task_flag(s, PF_MEMALLOC):
+        freed = shrink_folio_list(s, taken, ignore_references=True)
     run_deferred_work(s)
     return freed

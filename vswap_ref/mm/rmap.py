@@ -96,6 +96,8 @@ def try_to_unmap(s: System, folio: Folio) -> None:
     """Replace every PTE of a locked, cached folio by a swap PTE.  Check ``mapcount`` for success."""
     for vma, table, index, page in rmap_walk(folio):
         with vma.mm.ptl:
+            if not table[index] & PTE_PRESENT or table[index] >> PTE_SHIFT != folio.pfn + page:
+                continue
             if not try_to_unmap_one(s, folio, vma.mm, table, index, page) or not folio.mapcount:
                 return
 

@@ -31,7 +31,7 @@ def zswap_writeback_entry(s: System, entry: ZswapEntry, swpentry: SwpEntry) -> i
     swapoff_locked, si = tryget_swap_entry(s, swpentry)
     if not swapoff_locked:
         return -EEXIST
-    folio, allocated = __read_swap_cache_async(s, swpentry, s.memcg.root)
+    folio, allocated = __read_swap_cache_async(s, swpentry, s.memcg.root, skip_if_exists=True)
     put_swap_entry(s, swpentry, si)
     if folio is None:
         return -ENOMEM

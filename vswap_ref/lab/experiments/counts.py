@@ -196,7 +196,7 @@ def shared_slot(users: int = 1) -> tuple[Kernel, Process]:
 
 def read_count(kernel: Kernel) -> CountRecord:
     """The digits of slot 1, and what they add up to."""
-    si = kernel.system.swap.info[0]
+    si: Any = kernel.system.swap.info[0]
     levels = si.continuation.get(0, [])
     digits: list[int] = []
     byte = si.swap_map[1]
