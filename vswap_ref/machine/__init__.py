@@ -12,6 +12,7 @@ from .codecs import Codec, get_codec
 from .counters import MEMCG_STAT, MTHP_STAT, VMSTAT, ZSWAP_DEBUGFS, Counters
 from .faults import Faults
 from .locks import LockdepError, Locks
+from .newtype import NewType
 from .percpu import PerCpu, PercpuRef
 from .rcu import Rcu
 from .swap_header import swap_header
@@ -37,6 +38,7 @@ __all__ = [
     "Faults",
     "LockdepError",
     "Locks",
+    "NewType",
     "PerCpu",
     "PercpuRef",
     "Pmem",

@@ -8,7 +8,7 @@ mm/swap_table.h, include/linux/swap.h, arch page-table headers (a page-table ent
 
 from __future__ import annotations
 
-from typing import NewType
+from vswap_ref.machine import NewType
 
 SwpEntry = NewType("SwpEntry", int)
 """A swap entry: type (device number) from bit 58 on, offset (slot number) below.  0 = no entry."""
