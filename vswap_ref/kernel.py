@@ -846,7 +846,8 @@ class Mapping:
         """Access one page (its number in the mapping) as a load or store would, without changing it."""
         if not 0 <= page < self.pages:
             raise IndexError(f"page={page!r}: the mapping has pages 0 to {self.pages - 1}")
-        self._within_object(page + 1)
+        if self.vma.file is not None:
+            self._within_object(page + 1)
         self._access(page, write)
 
     def write_page(self, page: int, data: bytes) -> None:
@@ -904,11 +905,12 @@ class Mapping:
             raise OSError(errno.EFAULT, f"bus error: {pages}")
 
     def _access(self, page: int, write: bool) -> tuple[bytearray, int]:
-        kernel = self.process.kernel
-        kernel.system.cpu = self.process.cpu
-        content = api.access_page(kernel.system, self.vma.mm, self.vma.start + page, write)
-        if kernel.system.config.debug:
-            api.check(kernel.system)
+        process, vma = self.process, self.vma
+        system = process.kernel.system
+        system.cpu = process.cpu
+        content = api.access_page(system, vma.mm, vma.start + page, write)
+        if system.config.debug:
+            api.check(system)
         return content
 
     def __repr__(self) -> str:

@@ -146,7 +146,7 @@ def do_swap_page(s: System, vmf: VmFault) -> int:
 
 def do_swap_page_major(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry) -> int:
     """Not in the cache: a synchronous device and a single user bypass it, everything else reads ahead."""
-    bypass = bool(si.flags & SWP_SYNCHRONOUS_IO) and __swap_count(s, entry) == 1
+    bypass = si.flags & SWP_SYNCHRONOUS_IO != 0 and __swap_count(s, entry) == 1
     if bypass:
         folio, err = swapin_bypass(s, vmf, entry)
         if err == -EEXIST:
@@ -215,7 +215,8 @@ def map_swapped_in(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry, folio
             folio.refcount += mapped
     folio_unlock(folio)
     if bypass:
-        swapcache_clear(s, si, swp_entry_align(entry, 1 << folio.order), 1 << folio.order)
+        nr = 1 << folio.order
+        swapcache_clear(s, si, swp_entry_align(entry, nr), nr)
     folio_put(s, folio)
     if pending_write:
         vmf.pte = Pte(vmf.table[vmf.index])

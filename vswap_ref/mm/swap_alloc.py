@@ -11,6 +11,7 @@ from errno import EINVAL, ENOMEM
 
 from .bridge import swp_slot_to_swp_entry
 from .cluster import (
+    cluster_end,
     cluster_is_usable,
     cluster_offset,
     isolate_lock_cluster,
@@ -89,12 +90,12 @@ def alloc_swap_scan_cluster(s: System, si: SwapInfo, ci: SwapClusterInfo, offset
 
     Returns the first slot or 0, and remembers where to go on.
     """
-    nr = 1 << order
-    end = min(cluster_offset(ci) + SWAPFILE_CLUSTER, si.max)
-    found = SWAP_SLOT_INVALID
+    nr, end = 1 << order, cluster_end(si, ci)
+    found = following = SWAP_SLOT_INVALID
     if ci.count + nr <= SWAPFILE_CLUSTER:
         found = scan_cluster_slots(s, si, ci, (offset, end), order, usage)
-    following = found + nr if found and ci.count < SWAPFILE_CLUSTER and found + nr < end else 0
+        if found and ci.count < SWAPFILE_CLUSTER and found + nr < end:
+            following = found + nr
     relocate_cluster(s, si, ci)
     swap_cluster_unlock(ci)
     remember_next_slot(s, si, order, following)
@@ -154,8 +155,7 @@ def swap_reclaim_full_clusters(s: System, si: SwapInfo, force: bool) -> None:
         ci = isolate_lock_cluster(s, si, si.full_clusters)
         if ci is None:
             return
-        offset = cluster_offset(ci)
-        end = min(si.max, offset + SWAPFILE_CLUSTER)
+        offset, end = cluster_offset(ci), cluster_end(si, ci)
         swap_cluster_unlock(ci)
         while offset < end:
             step = 1

@@ -191,16 +191,15 @@ def swap_slots_put_cache(s: System, si: SwapInfo, slot: SwpSlot, nr: int) -> Non
     offset = swp_slot_offset(slot)
     ci = swap_cluster_lock(s, si, offset)
     byte = si.swap_map[offset]
-    alike = nr > 1 and si.swap_map.count(byte, offset, offset + nr) == nr
     if nr == 1:
         swap_slot_put_locked(s, si, ci, offset, SWAP_HAS_CACHE)
-    elif alike and byte == SWAP_HAS_CACHE:
-        swap_slots_free(s, si, ci, offset, nr)
-    elif alike and byte & SWAP_HAS_CACHE:
-        swap_map_fill(si, offset, nr, byte & ~SWAP_HAS_CACHE)
-    else:
+    elif not byte & SWAP_HAS_CACHE or si.swap_map.count(byte, offset, offset + nr) < nr:
         for i in range(offset, offset + nr):
             swap_slot_put_locked(s, si, ci, i, SWAP_HAS_CACHE)
+    elif byte == SWAP_HAS_CACHE:
+        swap_slots_free(s, si, ci, offset, nr)
+    else:
+        swap_map_fill(si, offset, nr, byte & ~SWAP_HAS_CACHE)
     swap_cluster_unlock(ci)
 
 

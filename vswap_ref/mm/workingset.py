@@ -12,6 +12,7 @@ from .state import Folio, Memcg, System
 from .types import Shadow
 
 MEM_CGROUP_ID_SHIFT = 16
+MEM_CGROUP_ID_MASK = (1 << MEM_CGROUP_ID_SHIFT) - 1
 EVICTION_SHIFT = 1 + 1 + MEM_CGROUP_ID_SHIFT
 EVICTION_MASK = (1 << (64 - EVICTION_SHIFT)) - 1
 
@@ -25,7 +26,7 @@ def pack_shadow(memcg_id: int, eviction: int, workingset: bool) -> Shadow:
 def unpack_shadow(shadow: Shadow) -> tuple[int, int, bool]:
     """(cgroup id, eviction age, workingset flag)."""
     word = shadow >> 2
-    return word & ((1 << MEM_CGROUP_ID_SHIFT) - 1), word >> MEM_CGROUP_ID_SHIFT, bool(shadow & 2)
+    return word & MEM_CGROUP_ID_MASK, word >> MEM_CGROUP_ID_SHIFT, shadow & 2 != 0
 
 
 def workingset_age_nonresident(memcg: Memcg | None, nr: int) -> None:
