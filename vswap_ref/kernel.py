@@ -20,6 +20,7 @@ from typing import Any
 from vswap_ref import display
 from vswap_ref.machine import (
     PAGE_SIZE,
+    VMSTAT,
     BlockDevice,
     Clock,
     Counters,
@@ -341,9 +342,9 @@ class Kernel:
 
     @property
     def vmstat(self) -> Counters:
-        """The counters of /proc/vmstat."""
+        """The counters of /proc/vmstat, as they are now."""
         api.refresh_vmstat(self.system)
-        return self.system.vmstat
+        return Counters(VMSTAT, self.system.vmstat)
 
     @property
     def cost(self) -> Counters:
@@ -430,11 +431,11 @@ class Kernel:
 
     def _run(self, operation: str, detail: str, function: Any, *args: Any) -> Any:
         """Call into the kernel, record the event, and check the invariants if debugging."""
-        before, begin = self.system.vmstat.snapshot(), self.system.clock.ns
+        before, begin = self.system.vmstat.copy(), self.system.clock.ns
         try:
             return function(self.system, *args)
         finally:
-            moved = self.system.vmstat.since(before)
+            moved = Counters(VMSTAT, self.system.vmstat).since(before)
             self.events.append(Event(begin, self.system.clock.ns, operation, detail, moved))
             if self.system.config.debug:
                 api.check(self.system)

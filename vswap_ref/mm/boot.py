@@ -44,7 +44,7 @@ FAULT_SITES = {
 def start_kernel(config: Config, ram_bytes: int, locks: str, online_cpus: list[int]) -> System:
     """The state of every subsystem, before any of them is initialised."""
     lock_kinds = Locks(locks)
-    root = Memcg(1, "", None, Counters(MEMCG_STAT))
+    root = Memcg(1, "", None, dict.fromkeys(MEMCG_STAT, 0))
     faults = Faults()
     for site, doc in FAULT_SITES.items():
         faults.declare(site, doc)
@@ -57,7 +57,7 @@ def start_kernel(config: Config, ram_bytes: int, locks: str, online_cpus: list[i
         locks=lock_kinds,
         rcu=Rcu(locks),
         faults=faults,
-        vmstat=Counters(VMSTAT),
+        vmstat=dict.fromkeys(VMSTAT, 0),
         cost=dict.fromkeys(COST_OF_PATH, 0),
         memory=memory,
         memcg=MemcgState(root, {1: root}, config.memcg is not None, config.memcg == "v1"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from vswap_ref.machine import PAGE_SIZE
+from vswap_ref.machine import MEMCG_STAT, PAGE_SIZE, VMSTAT, Counters
 
 from .bridge import swp_entry_to_swp_slot, swp_slot_to_swp_entry
 from .memcg import memcg_lineage, memcg_subtree
@@ -78,10 +78,10 @@ def check(s: System) -> None:
 
 def check_counter_names(s: System) -> None:
     """KeyError if something was assigned to a counter that does not exist."""
-    s.vmstat.check_names()
+    Counters(VMSTAT, s.vmstat).check_names()
     s.zswap.debugfs.check_names()
     for memcg in memcg_subtree(s.memcg.root):
-        memcg.stat.check_names()
+        Counters(MEMCG_STAT, memcg.stat).check_names()
 
 
 def expect(holds: bool, invariant: str, **state: object) -> None:

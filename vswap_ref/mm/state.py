@@ -158,7 +158,7 @@ class Memcg:
     id: int
     name: str
     parent: Memcg | None
-    stat: Counters
+    stat: dict[str, int]
     memory: PageCounter = field(default_factory=PageCounter)
     swap: PageCounter = field(default_factory=PageCounter)
     memsw: PageCounter = field(default_factory=PageCounter)
@@ -453,7 +453,7 @@ class System:
     locks: Locks
     rcu: Rcu
     faults: Faults
-    vmstat: Counters
+    vmstat: dict[str, int]
     cost: dict[str, int]
     memory: Memory
     memcg: MemcgState
