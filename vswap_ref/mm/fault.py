@@ -28,9 +28,8 @@ from .types import (
     PTE_DIRTY,
     PTE_PRESENT,
     PTE_SHIFT,
-    PTE_SOFT_DIRTY,
+    PTE_SWP_CARRIED,
     PTE_SWP_EXCLUSIVE,
-    PTE_UFFD_WP,
     PTE_WRITE,
     PTE_YOUNG,
     SWP_STABLE_WRITES,
@@ -232,7 +231,7 @@ def map_swap_folio(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry, folio
     swap_free_nr(s, entry, 1)
     if should_try_to_free_swap(s, folio, vmf):
         folio_free_swap(s, folio)
-    flags = PTE_YOUNG | vmf.pte & (PTE_SOFT_DIRTY | PTE_UFFD_WP)
+    flags = PTE_YOUNG | vmf.pte & PTE_SWP_CARRIED
     if exclusive or folio.refcount == 1:
         exclusive = True
         flags |= PTE_WRITE | PTE_DIRTY if vmf.write else PTE_WRITE
@@ -268,7 +267,7 @@ def map_large_swap_folio(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry,
     if should_try_to_free_swap(s, folio, vmf):
         folio_free_swap(s, folio)
     exclusive = exclusive or folio.refcount == 1
-    flags = PTE_YOUNG | vmf.pte & (PTE_SOFT_DIRTY | PTE_UFFD_WP)
+    flags = PTE_YOUNG | vmf.pte & PTE_SWP_CARRIED
     if exclusive:
         flags |= PTE_WRITE | PTE_DIRTY if vmf.write else PTE_WRITE
     vmf.mm.anonpages += nr

@@ -15,9 +15,8 @@ from .swap_cgroup import lookup_swap_cgroup_id
 from .types import (
     PTE_PRESENT,
     PTE_SHIFT,
-    PTE_SOFT_DIRTY,
+    PTE_SWP_CARRIED,
     PTE_SWP_EXCLUSIVE,
-    PTE_UFFD_WP,
     PTRS_PER_PTE,
     Pte,
     pte_to_swp_entry,
@@ -105,5 +104,5 @@ def pte_move_swp_offset(s: System, pte: Pte, delta: int) -> Pte:
     """The swap PTE of the page whose slot lies ``delta`` slots further on the same device, with the same flags."""
     slot = swp_entry_to_swp_slot(s, pte_to_swp_entry(pte))
     moved = swp_slot(swp_slot_type(slot), swp_slot_offset(slot) + delta)
-    flags = pte & (PTE_SWP_EXCLUSIVE | PTE_SOFT_DIRTY | PTE_UFFD_WP)
+    flags = pte & (PTE_SWP_EXCLUSIVE | PTE_SWP_CARRIED)
     return swp_entry_to_pte(swp_slot_to_swp_entry(s, moved), flags)

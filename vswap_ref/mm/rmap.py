@@ -18,9 +18,8 @@ from .types import (
     PTE_DIRTY,
     PTE_PRESENT,
     PTE_SHIFT,
-    PTE_SOFT_DIRTY,
+    PTE_SWP_CARRIED,
     PTE_SWP_EXCLUSIVE,
-    PTE_UFFD_WP,
     PTE_YOUNG,
     swp_entry_add,
     swp_entry_to_pte,
@@ -115,7 +114,7 @@ def try_to_unmap_one(s: System, folio: Folio, mm: Mm, table: list[int], index: i
         return False
     if pte & PTE_DIRTY:
         folio_mark_dirty(folio)
-    flags = pte & (PTE_SOFT_DIRTY | PTE_UFFD_WP)
+    flags = pte & PTE_SWP_CARRIED
     bit = 1 << page
     if folio.exclusive & bit:
         folio.exclusive &= ~bit

@@ -165,20 +165,18 @@ def swap_slots_free(s: System, si: SwapInfo, ci: SwapClusterInfo, offset: int, n
 def swap_slot_put_locked(s: System, si: SwapInfo, ci: SwapClusterInfo, offset: int, usage: int) -> int:
     """Take one user (1 or SWAP_HAS_CACHE) off a slot and return the new byte; frees the slot at 0."""
     byte = si.swap_map[offset]
-    has_cache = byte & SWAP_HAS_CACHE
     count = byte & ~SWAP_HAS_CACHE
     if usage == SWAP_HAS_CACHE:
-        assert has_cache
-        has_cache = 0
+        assert byte != count
+        byte = count
     elif count == SWAP_MAP_SHMEM:
-        count = 0
+        byte -= count
     elif count == COUNT_CONTINUED:
         more = swap_count_continued(si, offset, count)
-        count = SWAP_MAP_MAX | COUNT_CONTINUED if more else SWAP_MAP_MAX
+        byte += SWAP_MAP_MAX if more else SWAP_MAP_MAX - COUNT_CONTINUED
     elif count != SWAP_MAP_BAD:
         assert count
-        count -= 1
-    byte = count | has_cache
+        byte -= 1
     if byte:
         si.swap_map[offset] = byte
     else:

@@ -142,6 +142,8 @@ PTE_SWP_EXCLUSIVE = 1 << 4
 
 PTE_SOFT_DIRTY = 1 << 5
 PTE_UFFD_WP = 1 << 6
+PTE_SWP_CARRIED = PTE_SOFT_DIRTY | PTE_UFFD_WP
+"""What a swap PTE keeps of the present one that it replaces, and the other way round."""
 PTE_SHIFT = 8
 
 PTRS_PER_PTE = 512
@@ -181,8 +183,7 @@ def is_swap_pte(pte: Pte) -> bool:
 
 def pte_same_as_swp(pte: Pte, swp_pte: Pte) -> bool:
     """Equal but for soft-dirty and uffd-wp."""
-    ignored = PTE_SOFT_DIRTY | PTE_UFFD_WP
-    return pte & ~ignored == swp_pte & ~ignored
+    return pte & ~PTE_SWP_CARRIED == swp_pte & ~PTE_SWP_CARRIED
 
 
 RadixEntry = NewType("RadixEntry", int)
