@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import NewType
 else:
 
-    def NewType(name: str, base: type[int]) -> Callable[[int], int]:  # noqa: N802
+    def NewType(name: str, base: type[int]) -> Callable[[int], int]:
         """As ``typing.NewType``, for integers only: what it returns gives back the integer that it gets."""
         return index
 

@@ -179,7 +179,7 @@ def swapin_bypass(s: System, vmf: VmFault, entry: SwpEntry) -> tuple[Folio | Non
     folio = alloc_swap_folio(s, vmf, entry)
     if folio is None:
         return None, -ENOMEM
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     entry = swp_entry_align(entry, nr)
     folio_lock(folio)
     folio.swapbacked = True
@@ -214,7 +214,7 @@ def map_swapped_in(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry, folio
             folio.refcount += mapped
     folio_unlock(folio)
     if bypass:
-        nr = 1 << folio.order
+        nr = folio.nr_pages
         swapcache_clear(s, si, swp_entry_align(entry, nr), nr)
     folio_put(s, folio)
     if pending_write:
@@ -244,7 +244,7 @@ def map_swap_folio(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry, folio
 
 def swapin_batch(s: System, vmf: VmFault, folio: Folio, entry: SwpEntry, bypass: bool) -> tuple[int, int]:
     """Which PTEs a large folio that came back maps: (page of the folio, number).  Number 0: give up."""
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     page = swp_entry_page(entry, nr)
     first, index = vmf.addr - page, vmf.index - page
     inside = vmf.vma.start <= first and first + nr <= vmf.vma.end and 0 <= index <= len(vmf.table) - nr
@@ -259,7 +259,7 @@ def map_large_swap_folio(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry,
     page, nr = swapin_batch(s, vmf, folio, entry, bypass)
     if not nr:
         return 0
-    back = swp_entry_page(entry, 1 << folio.order) - page
+    back = swp_entry_page(entry, folio.nr_pages) - page
     exclusive = bypass or bool(vmf.pte & PTE_SWP_EXCLUSIVE)
     if folio.writeback and si.flags & SWP_STABLE_WRITES:
         exclusive = False
@@ -284,7 +284,7 @@ def should_try_to_free_swap(s: System, folio: Folio, vmf: VmFault) -> bool:
         return False
     if mem_cgroup_swap_full(s, folio) or vmf.vma.locked:
         return True
-    return vmf.write and folio.refcount == 1 + (1 << folio.order)
+    return vmf.write and folio.refcount == 1 + folio.nr_pages
 
 
 def do_wp_page(s: System, vmf: VmFault) -> int:

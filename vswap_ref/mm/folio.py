@@ -65,6 +65,7 @@ def prep_new_folio(s: System, order: int) -> Folio:
     pfn, data = free.pop() if free else expand(memory, order)
     memory.mem_map[pfn] = folio = Folio(pfn, order, data)
     if order:
+        folio.nr_pages = nr
         folio.mapcounts = [0] * nr
         set_mem_map(memory, pfn, nr, folio)
     s.vmstat["pgalloc_normal"] += nr
@@ -115,7 +116,7 @@ def folio_free(s: System, folio: Folio) -> None:
         folio_unqueue_deferred_split(s, folio)
     mem_cgroup_uncharge(s, folio)
     memory = s.memory
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     memory.used -= nr
     memory.mem_map[folio.pfn] = None
     if folio.order:

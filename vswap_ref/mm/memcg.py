@@ -134,7 +134,7 @@ def try_charge_memsw(memcg: Memcg, nr: int) -> bool:
 def mem_cgroup_charge(s: System, folio: Folio, memcg: Memcg) -> int:
     """Charge a new folio to a cgroup.  Returns 0 or -ENOMEM."""
     if memcg.parent is not None:
-        err = try_charge_memcg(s, memcg, 1 << folio.order)
+        err = try_charge_memcg(s, memcg, folio.nr_pages)
         if err:
             return err
     folio.memcg = memcg
@@ -146,9 +146,9 @@ def mem_cgroup_uncharge(s: System, folio: Folio) -> None:
     memcg = folio.memcg
     if memcg is not None:
         if memcg.memory_counters:
-            page_counter_uncharge(memcg.memory_counters, 1 << folio.order)
+            page_counter_uncharge(memcg.memory_counters, folio.nr_pages)
         if s.memcg.memsw:
-            page_counter_uncharge(memcg.memsw_counters, 1 << folio.order)
+            page_counter_uncharge(memcg.memsw_counters, folio.nr_pages)
         folio.memcg = None
 
 
@@ -160,7 +160,7 @@ def memcg1_swapout(s: System, folio: Folio, entry: SwpEntry) -> None:
     memcg = folio.memcg
     if memcg is None or not s.memcg.memsw:
         return
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     owner = mem_cgroup_id_get_online(s, memcg, nr)
     owner.nr_swap += nr
     swap_cgroup_record(s, owner.id, entry, nr)
@@ -207,7 +207,7 @@ def mem_cgroup_try_charge_swap(s: System, folio: Folio, entry: SwpEntry) -> int:
     if not entry:
         memcg_event(memcg, "swap.fail")
         return 0
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     memcg = mem_cgroup_id_get_online(s, memcg, nr)
     if memcg.swap_counters and page_counter_try_charge(memcg.swap_counters, nr) >= 0:
         memcg_event(memcg, "swap.max")

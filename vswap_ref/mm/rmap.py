@@ -64,7 +64,7 @@ def rmap_walk(folio: Folio) -> Iterator[tuple[Vma, list[int], int, int]]:
         return
     if folio.anon_vma is None:
         return
-    pages = range(1 << folio.order)
+    pages = range(folio.nr_pages)
     for vma in folio.anon_vma.vmas:
         for page in pages:
             addr = folio.index + page
@@ -133,7 +133,7 @@ def folio_add_large_rmap(s: System, folio: Folio, vma: Vma, addr: int, exclusive
     assert folio.mapcounts is not None
     if folio.mapcount == 0:
         folio.anon_vma = vma.anon_vma
-        folio.index = addr & -(1 << folio.order)
+        folio.index = addr & -folio.nr_pages
     page = addr - folio.index
     counts = folio.mapcounts[page : page + nr]
     folio.mapcounts[page : page + nr] = [count + 1 for count in counts]

@@ -52,7 +52,7 @@ def may_drop_from_cache(s: System, si: SwapInfo, folio: Folio, flags: int) -> bo
     """The caller wants this locked folio out of the cache, it can leave, and nobody refers to its slots."""
     if not ttrs_wanted(s, folio, flags) or not folio_swapcache_freeable(s, folio):
         return False
-    return slots_cache_only(s, si, swp_slot_offset(swp_entry_to_swp_slot(s, folio.swap)), 1 << folio.order)
+    return slots_cache_only(s, si, swp_slot_offset(swp_entry_to_swp_slot(s, folio.swap)), folio.nr_pages)
 
 
 def __try_to_reclaim_swap(s: System, si: SwapInfo, offset: int, flags: int) -> int:
@@ -64,7 +64,7 @@ def __try_to_reclaim_swap(s: System, si: SwapInfo, offset: int, flags: int) -> i
     folio = swap_cache_get_folio(s, entry)
     if folio is None:
         return 0
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     if not folio_trylock(folio):
         folio_put(s, folio)
         return -nr

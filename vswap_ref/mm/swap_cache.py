@@ -48,7 +48,7 @@ def swap_cache_add_folio(s: System, folio: Folio, entry: SwpEntry) -> tuple[int,
     assert folio.locked
     assert folio.swapbacked
     assert not folio.swapcache
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     folio.refcount += nr
     folio.swapcache = True
     folio.swap = entry
@@ -76,7 +76,7 @@ def __swap_cache_del_folio(s: System, folio: Folio, entry: SwpEntry, shadow: Sha
     assert folio.locked
     assert folio.swapcache
     assert not folio.writeback
-    nr, xa = 1 << folio.order, s.swap.cache.xa
+    nr, xa = folio.nr_pages, s.swap.cache.xa
     if nr == 1:
         assert xa.load(entry) is folio
         xa.store(entry, shadow)
@@ -97,19 +97,19 @@ def swap_cache_del_folio(s: System, folio: Folio) -> None:
     __swap_cache_del_folio(s, folio, entry, None)
     swap_cache_unlock_irq(s)
     put_swap_folio(s, folio, entry)
-    folio_put(s, folio, 1 << folio.order)
+    folio_put(s, folio, folio.nr_pages)
 
 
 def __swap_cache_replace_folio(s: System, old: Folio, new: Folio) -> None:
     """``new`` takes over the entries from its slot on, which hold ``old`` (cache and both folios locked)."""
-    for slot in range(new.swap, new.swap + (1 << new.order)):
+    for slot in range(new.swap, new.swap + new.nr_pages):
         before = s.swap.cache.xa.store(slot, new)
         assert before is old
 
 
 def folio_matches_swap_entry(folio: Folio, entry: SwpEntry) -> bool:
     """A locked folio is (still) cached for this entry."""
-    return folio.swapcache and folio.swap == swp_entry_align(entry, 1 << folio.order)
+    return folio.swapcache and folio.swap == swp_entry_align(entry, folio.nr_pages)
 
 
 def swap_zeromap_batch(s: System, entry: SwpEntry, max_nr: int) -> int:
@@ -140,7 +140,7 @@ def swap_cache_store(s: System, folio: Folio, entry: SwpEntry) -> tuple[int, Sha
     (-EEXIST, None) if a slot has a folio; the slots before it are then overwritten, and their shadows lost.
     """
     xa, shadow = s.swap.cache.xa, None
-    for slot in range(entry, entry + (1 << folio.order)):
+    for slot in range(entry, entry + folio.nr_pages):
         old = xa.load(slot)
         if isinstance(old, Folio):
             return -EEXIST, None
@@ -151,7 +151,7 @@ def swap_cache_store(s: System, folio: Folio, entry: SwpEntry) -> tuple[int, Sha
 
 def swap_cache_create_and_store(s: System, folio: Folio, entry: SwpEntry) -> tuple[int, Shadow | None]:
     """Get the nodes that a folio's slots lack, then swap_cache_store and count.  Also (-ENOMEM, None)."""
-    nr, have = 1 << folio.order, 0
+    nr, have = folio.nr_pages, 0
     while True:
         swap_cache_lock_irq(s)
         lacking = s.swap.cache.xa.missing_nodes(entry, nr)

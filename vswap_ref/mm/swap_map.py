@@ -254,7 +254,7 @@ def put_swap_folio(s: System, folio: Folio, entry: SwpEntry) -> None:
     slot = swp_entry_to_swp_slot(s, entry)
     si = _swap_info_get(s, slot)
     if si is not None:
-        swap_slots_put_cache(s, si, slot, 1 << folio.order)
+        swap_slots_put_cache(s, si, slot, folio.nr_pages)
 
 
 def __swap_count(s: System, entry: SwpEntry) -> int:
@@ -278,7 +278,7 @@ def folio_swapped(s: System, folio: Folio) -> bool:
     si, offset = __swap_slot_to_info(s, slot), swp_slot_offset(slot)
     ci = swap_cluster_lock(s, si, offset)
     if folio.order:
-        swapped = any(map(swap_count, si.swap_map[offset : offset + (1 << folio.order)]))
+        swapped = any(map(swap_count, si.swap_map[offset : offset + folio.nr_pages]))
     else:
         swapped = si.swap_map[offset] & ~SWAP_HAS_CACHE != 0
     swap_cluster_unlock(ci)

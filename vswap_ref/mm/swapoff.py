@@ -193,7 +193,7 @@ def unuse_pte(s: System, vma: Vma, addr: int, table: list[int], old: Pte, folio:
             folio_add_anon_rmap(s, folio, vma, addr, exclusive=bool(old & PTE_SWP_EXCLUSIVE))
             folio.refcount += 1
             vma.mm.anonpages += 1
-            page = swp_entry_page(entry, 1 << folio.order)
+            page = swp_entry_page(entry, folio.nr_pages)
             table[index] = mk_pte(folio.pfn + page, old & PTE_SWP_CARRIED)
         else:
             table[index] = make_pte_marker(PTE_MARKER_POISONED)

@@ -40,14 +40,14 @@ def workingset_eviction(s: System, folio: Folio) -> Shadow:
     """Make the shadow of a folio that is being reclaimed, and advance the clock."""
     memcg = folio.memcg or s.memcg.root
     eviction = memcg.lruvec.nonresident_age
-    workingset_age_nonresident(memcg, 1 << folio.order)
+    workingset_age_nonresident(memcg, folio.nr_pages)
     return pack_shadow(memcg.id, eviction, folio.workingset)
 
 
 def workingset_refault(s: System, folio: Folio, shadow: Shadow) -> None:
     """A folio came back.  If it would have stayed with a little more memory, make it active at once."""
     memcg_id, eviction, workingset = unpack_shadow(shadow)
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     owner = folio.memcg or s.memcg.root
     s.vmstat["workingset_refault_anon"] += nr
     owner.stat["workingset_refault_anon"] += nr
