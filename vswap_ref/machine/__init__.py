@@ -12,6 +12,7 @@ from .codecs import Codec, get_codec
 from .counters import MEMCG_STAT, MTHP_STAT, VMSTAT, ZSWAP_DEBUGFS, Counters
 from .faults import Faults
 from .locks import LockdepError, Locks, LockStat
+from .newtype import NewType
 from .percpu import PerCpu, PercpuRef
 from .rcu import Rcu
 from .schedule import (
@@ -55,6 +56,7 @@ __all__ = [
     "LockStat",
     "LockdepError",
     "Locks",
+    "NewType",
     "PerCpu",
     "PercpuRef",
     "Pmem",

@@ -55,9 +55,10 @@ def access_page(s: System, mm: Mm, addr: int, write: bool) -> tuple[bytearray, i
             pte = table[index]
             if pte & need == need:
                 table[index] = pte | (PTE_YOUNG | PTE_DIRTY if write else PTE_YOUNG)
-                folio = s.memory.mem_map[pte >> PTE_SHIFT]
+                pfn = pte >> PTE_SHIFT
+                folio = s.memory.mem_map[pfn]
                 assert folio is not None
-                return folio.data, ((pte >> PTE_SHIFT) - folio.pfn) * PAGE_SIZE
+                return folio.data, (pfn - folio.pfn) * PAGE_SIZE
         fault(s, mm, addr, write)
         tries += 1
         if tries > 1 and relax("the fault"):

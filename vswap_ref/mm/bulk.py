@@ -97,7 +97,7 @@ def enter_swap_ptes(s: System, mm: Mm, addr: int, folio: Folio) -> int:
 
 def zswap_store_alike(s: System, folio: Folio, page: bytes) -> bool:
     """Store a folio whose pages are all ``page``: one compressed object, entered for each slot.  False if refused."""
-    pool, nr = s.zswap.pool, 1 << folio.order
+    pool, nr = s.zswap.pool, folio.nr_pages
     if pool is None or is_folio_zero_filled(folio) or not s.zswap.enabled or not zswap_may_store(s, folio):
         return False
     packed = zswap_compress(s, page, folio.memcg, pool)

@@ -25,9 +25,8 @@ from .types import (
     PTE_DIRTY,
     PTE_PRESENT,
     PTE_SHIFT,
-    PTE_SOFT_DIRTY,
+    PTE_SWP_CARRIED,
     PTE_SWP_EXCLUSIVE,
-    PTE_UFFD_WP,
     PTE_WRITE,
     PTE_YOUNG,
     SWP_STABLE_WRITES,
@@ -163,7 +162,7 @@ def do_swap_page(s: System, vmf: VmFault) -> int:
 
 def do_swap_page_major(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry) -> int:
     """Not in the cache: a synchronous device and a single user bypass it, everything else reads ahead."""
-    bypass = bool(si.flags & SWP_SYNCHRONOUS_IO) and __swap_count(s, entry) == 1
+    bypass = si.flags & SWP_SYNCHRONOUS_IO != 0 and __swap_count(s, entry) == 1
     if bypass:
         folio, err = swapin_bypass(s, vmf, entry)
         if err == -EEXIST:
@@ -198,7 +197,7 @@ def swapin_bypass(s: System, vmf: VmFault, entry: SwpEntry) -> tuple[Folio | Non
     folio = alloc_swap_folio(s, vmf, entry)
     if folio is None:
         return None, -ENOMEM
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     entry = swp_entry_align(entry, nr)
     folio_lock(folio)
     folio.swapbacked = True
@@ -261,7 +260,7 @@ def map_swap_folio(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry, folio
     swap_free_nr(s, entry, 1)
     if should_try_to_free_swap(s, folio, vmf):
         folio_free_swap(s, folio)
-    flags = PTE_YOUNG | vmf.pte & (PTE_SOFT_DIRTY | PTE_UFFD_WP)
+    flags = PTE_YOUNG | vmf.pte & PTE_SWP_CARRIED
     if exclusive or folio.refcount == 1:
         exclusive = True
         flags |= PTE_WRITE | PTE_DIRTY if vmf.write else PTE_WRITE
@@ -289,7 +288,7 @@ def map_large_swap_folio(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry,
     page, nr = swapin_batch(s, vmf, folio, entry, bypass)
     if not nr:
         return 0
-    back = swp_entry_page(entry, 1 << folio.order) - page
+    back = swp_entry_page(entry, folio.nr_pages) - page
     exclusive = bypass or bool(vmf.pte & PTE_SWP_EXCLUSIVE)
     if folio.writeback and si.flags & SWP_STABLE_WRITES:
         exclusive = False
@@ -297,7 +296,7 @@ def map_large_swap_folio(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry,
     if should_try_to_free_swap(s, folio, vmf):
         folio_free_swap(s, folio)
     exclusive = exclusive or folio.refcount == 1
-    flags = PTE_YOUNG | vmf.pte & (PTE_SOFT_DIRTY | PTE_UFFD_WP)
+    flags = PTE_YOUNG | vmf.pte & PTE_SWP_CARRIED
     if exclusive:
         flags |= PTE_WRITE | PTE_DIRTY if vmf.write else PTE_WRITE
     vmf.mm.anonpages += nr
@@ -314,7 +313,7 @@ def should_try_to_free_swap(s: System, folio: Folio, vmf: VmFault) -> bool:
         return False
     if mem_cgroup_swap_full(s, folio) or vmf.vma.locked:
         return True
-    return vmf.write and folio.refcount == 1 + (1 << folio.order)
+    return vmf.write and folio.refcount == 1 + folio.nr_pages
 
 
 def do_wp_page(s: System, vmf: VmFault) -> int:

@@ -53,10 +53,7 @@ def new_frames(memory: Memory, nr: int) -> tuple[int, bytearray]:
 
 def set_mem_map(memory: Memory, pfn: int, nr: int, folio: Folio | None) -> None:
     """Say what ``nr`` page frames belong to."""
-    if nr == 1:
-        memory.mem_map[pfn] = folio
-    else:
-        memory.mem_map[pfn : pfn + nr] = [folio] * nr
+    memory.mem_map[pfn : pfn + nr] = [folio] * nr
 
 
 def prep_new_folio(s: System, order: int) -> Folio:
@@ -66,10 +63,11 @@ def prep_new_folio(s: System, order: int) -> Folio:
     memory.used += nr
     free = memory.free_frames[order]
     pfn, data = free.pop() if free else expand(memory, order)
-    folio = Folio(pfn, order, data)
+    memory.mem_map[pfn] = folio = Folio(pfn, order, data)
     if order:
+        folio.nr_pages = nr
         folio.mapcounts = [0] * nr
-    set_mem_map(memory, pfn, nr, folio)
+        set_mem_map(memory, pfn, nr, folio)
     s.vmstat["pgalloc_normal"] += nr
     return folio
 
@@ -118,9 +116,11 @@ def folio_free(s: System, folio: Folio) -> None:
         folio_unqueue_deferred_split(s, folio)
     mem_cgroup_uncharge(s, folio)
     memory = s.memory
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     memory.used -= nr
-    set_mem_map(memory, folio.pfn, nr, None)
+    memory.mem_map[folio.pfn] = None
+    if folio.order:
+        set_mem_map(memory, folio.pfn, nr, None)
     memory.free_frames[folio.order].append((folio.pfn, folio.data))
     s.vmstat["pgfree"] += nr
 

@@ -140,7 +140,7 @@ def try_charge_memsw(s: System, memcg: Memcg, nr: int) -> bool:
 def mem_cgroup_charge(s: System, folio: Folio, memcg: Memcg) -> int:
     """Charge a new folio to a cgroup.  Returns 0 or -ENOMEM."""
     if memcg.parent is not None:
-        err = try_charge_memcg(s, memcg, 1 << folio.order)
+        err = try_charge_memcg(s, memcg, folio.nr_pages)
         if err:
             return err
     folio.memcg = memcg
@@ -152,9 +152,9 @@ def mem_cgroup_uncharge(s: System, folio: Folio) -> None:
     memcg = folio.memcg
     if memcg is not None:
         if memcg.memory_counters:
-            page_counter_uncharge(memcg.memory_counters, 1 << folio.order)
+            page_counter_uncharge(memcg.memory_counters, folio.nr_pages)
         if s.memcg.memsw:
-            page_counter_uncharge(memcg.memsw_counters, 1 << folio.order)
+            page_counter_uncharge(memcg.memsw_counters, folio.nr_pages)
         folio.memcg = None
 
 

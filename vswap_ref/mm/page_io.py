@@ -34,7 +34,7 @@ def swap_zeromap_folio_set(s: System, folio: Folio) -> None:
     slot = swp_entry_to_swp_slot(s, folio.swap)
     zeromap = __swap_slot_to_info(s, slot).zeromap
     assert zeromap is not None
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     zeromap.set_range(swp_slot_offset(slot), nr)
     s.vmstat["swpout_zero"] += nr
     if folio.memcg is not None:
@@ -46,7 +46,7 @@ def swap_zeromap_folio_clear(s: System, folio: Folio) -> None:
     slot = swp_entry_to_swp_slot(s, folio.swap)
     zeromap = __swap_slot_to_info(s, slot).zeromap
     assert zeromap is not None
-    zeromap.clear_range(swp_slot_offset(slot), 1 << folio.order)
+    zeromap.clear_range(swp_slot_offset(slot), folio.nr_pages)
 
 
 def swap_writeout(s: System, folio: Folio) -> int:
@@ -83,7 +83,7 @@ def swap_read_folio_zeromap(s: System, folio: Folio) -> bool:
     slot = swp_entry_to_swp_slot(s, folio.swap)
     zeromap = __swap_slot_to_info(s, slot).zeromap
     assert zeromap is not None
-    offset, nr = swp_slot_offset(slot), 1 << folio.order
+    offset, nr = swp_slot_offset(slot), folio.nr_pages
     if nr > 1 and not zeromap.all_equal(offset, nr):
         folio_unlock(folio)
         return True

@@ -96,7 +96,7 @@ def find_vma(mm: Mm, addr: int) -> Vma | None:
 def folio_pte_batch(folio: Folio, table: list[int], index: int, max_nr: int) -> int:
     """How many PTEs from ``index`` on map consecutive pages of the large folio (1..max_nr)."""
     pfn = table[index] >> PTE_SHIFT
-    limit = min(max_nr, folio.pfn + (1 << folio.order) - pfn)
+    limit = min(max_nr, folio.pfn + folio.nr_pages - pfn)
     nr = 1
     while nr < limit and table[index + nr] & PTE_PRESENT and table[index + nr] >> PTE_SHIFT == pfn + nr:
         nr += 1

@@ -102,7 +102,7 @@ def shrink_folio_list(s: System, folios: Iterable[Folio], ignore_references: boo
             continue
         verdict = shrink_folio(s, folio, ignore_references, folio_list)
         if verdict == FREED:
-            freed += 1 << folio.order
+            freed += folio.nr_pages
             continue
         if verdict == ACTIVATE:
             activate_locked(s, folio)
@@ -125,7 +125,7 @@ def activate_locked(s: System, folio: Folio) -> None:
         folio_free_swap(s, folio)
     if not folio.active:
         folio.active = True
-        s.vmstat["pgactivate"] += 1 << folio.order
+        s.vmstat["pgactivate"] += folio.nr_pages
 
 
 def folio_alloc_swap_large(s: System, folio: Folio, folio_list: list[Folio]) -> int:
@@ -212,7 +212,7 @@ def shrink_lazyfree_folio(s: System, folio: Folio) -> str:
         return ACTIVATE
     if not folio_ref_freeze(folio, 1):
         return KEEP
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     s.vmstat["pglazyfreed"] += nr
     if folio.memcg is not None:
         folio.memcg.stat["pglazyfreed"] += nr
@@ -223,7 +223,7 @@ def shrink_lazyfree_folio(s: System, folio: Folio) -> str:
 
 def pageout(s: System, folio: Folio) -> str:
     """Write a dirty folio out.  Returns "" if it can be freed at once, else KEEP or ACTIVATE."""
-    if folio.refcount != 1 + (1 << folio.order):
+    if folio.refcount != 1 + folio.nr_pages:
         return KEEP
     folio.dirty = False
     folio.reclaim = True
@@ -231,7 +231,7 @@ def pageout(s: System, folio: Folio) -> str:
     if writeout(s, folio) == AOP_WRITEPAGE_ACTIVATE:
         folio.reclaim = False
         return ACTIVATE
-    s.vmstat["nr_vmscan_write"] += 1 << folio.order
+    s.vmstat["nr_vmscan_write"] += folio.nr_pages
     if folio.writeback:
         return KEEP
     folio.reclaim = False
@@ -268,7 +268,7 @@ def isolate_lru_folios(s: System, lru: OrderedDict[Folio, None], nr_to_scan: int
         folio = next(iter(lru))
         folio_isolate_lru(s, folio)
         taken.append(folio)
-        nr_to_scan -= 1 << folio.order
+        nr_to_scan -= folio.nr_pages
     return taken
 
 
@@ -281,7 +281,7 @@ def shrink_inactive_list(s: System, memcg: Memcg, nr_to_scan: int, sc: ScanContr
     swap_io_poll(s)
     folios = isolate_lru_folios(s, memcg.lruvec.inactive, nr_to_scan)
     s.clock.ns += SCAN_NS * len(folios)
-    scanned = sum(1 << folio.order for folio in folios)
+    scanned = sum(folio.nr_pages for folio in folios)
     throttle = bool(folios) and all(folio.writeback for folio in folios)
     freed = shrink_folio_list(s, folios, ignore_references=False)
     count_scan(s, memcg, sc.who, scanned, freed)
@@ -295,7 +295,7 @@ def shrink_lazyfree_list(s: System, memcg: Memcg, sc: ScanControl) -> None:
     size = memcg.lruvec.nr_lazyfree
     share = (size >> sc.priority) - scan_share(s, size, sc.priority) if sc.priority else size
     folios = isolate_lru_folios(s, memcg.lruvec.lazyfree, share)
-    scanned = sum(1 << folio.order for folio in folios)
+    scanned = sum(folio.nr_pages for folio in folios)
     freed = shrink_folio_list(s, folios, ignore_references=False)
     count_scan(s, memcg, sc.who, scanned, freed)
     sc.nr_reclaimed += freed
@@ -315,7 +315,7 @@ def shrink_active_list(s: System, memcg: Memcg, nr_to_scan: int) -> None:
         folio_referenced(folio)
         folio.active = False
         folio.workingset = True
-        s.vmstat["pgdeactivate"] += 1 << folio.order
+        s.vmstat["pgdeactivate"] += folio.nr_pages
         putback_folio(s, folio)
 
 

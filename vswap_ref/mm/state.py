@@ -76,7 +76,7 @@ class Mm:
 
 @dataclass(slots=True, eq=False)
 class Folio:
-    """A unit of memory of 2**order pages (struct folio) with its content.
+    """A unit of memory of ``nr_pages`` = 2**order pages (struct folio) with its content.
 
     ``refcount`` counts one reference per page for the swap cache or the page cache, one per mapping, one for the LRU
     isolation or any other user.  ``exclusive`` is a bit set over the pages: mapped by one process only
@@ -87,6 +87,7 @@ class Folio:
     pfn: int
     order: int
     data: bytearray
+    nr_pages: int = 1
     refcount: int = 1
     mapcount: int = 0
     locked: bool = False
@@ -160,7 +161,7 @@ class Memcg:
     id: int
     name: str
     parent: Memcg | None
-    stat: Counters
+    stat: dict[str, int]
     memory: PageCounter = field(default_factory=PageCounter)
     swap: PageCounter = field(default_factory=PageCounter)
     memsw: PageCounter = field(default_factory=PageCounter)

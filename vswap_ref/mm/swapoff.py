@@ -24,9 +24,8 @@ from .swapon import release_swap_info
 from .types import (
     PTE_MARKER_POISONED,
     PTE_SHIFT,
-    PTE_SOFT_DIRTY,
+    PTE_SWP_CARRIED,
     PTE_SWP_EXCLUSIVE,
-    PTE_UFFD_WP,
     SWAP_MAP_BAD,
     SWAP_SLOT_INVALID,
     SWP_WRITEOK,
@@ -198,8 +197,8 @@ def unuse_pte(s: System, vma: Vma, addr: int, table: list[int], old: Pte, folio:
             folio_add_anon_rmap(s, folio, vma, addr, exclusive=bool(old & PTE_SWP_EXCLUSIVE))
             folio.refcount += 1
             vma.mm.anonpages += 1
-            page = swp_entry_page(entry, 1 << folio.order)
-            table[index] = mk_pte(folio.pfn + page, old & (PTE_SOFT_DIRTY | PTE_UFFD_WP))
+            page = swp_entry_page(entry, folio.nr_pages)
+            table[index] = mk_pte(folio.pfn + page, old & PTE_SWP_CARRIED)
         else:
             table[index] = make_pte_marker(PTE_MARKER_POISONED)
     swap_free(s, entry)

@@ -32,7 +32,7 @@ def zswap_store(s: System, folio: Folio) -> bool:
 
     If that fails, older compressed copies of its slots are dropped too: they are obsolete.
     """
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     if s.zswap.enabled and zswap_may_store(s, folio) and zswap_store_pages(s, folio, nr):
         s.vmstat["zswpout"] += nr
         if folio.memcg is not None:

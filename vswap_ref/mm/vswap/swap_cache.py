@@ -172,7 +172,7 @@ def __swap_cache_replace_folio(s: System, old: Folio, new: Folio) -> None:
 
 def folio_matches_swap_entry(folio: Folio, entry: SwpEntry) -> bool:
     """A locked folio is (still) cached for this entry."""
-    return folio.swapcache and folio.swap == swp_entry_align(entry, 1 << folio.order)
+    return folio.swapcache and folio.swap == swp_entry_align(entry, folio.nr_pages)
 
 
 def vswap_get_swap_cache(s: System, entry: SwpEntry, cache_only: bool) -> Folio | None:
