@@ -8,7 +8,7 @@ from itertools import zip_longest
 from typing import Any
 
 from .effects import STATS, in_order, show, sums
-from .expected import Cluster, Expected, Slot, digest
+from .expected import Cluster, Expected, Slot
 from .reader import Operation
 from .world import CLUSTER, CPUS, World, flags_of, place
 
@@ -134,7 +134,7 @@ def cluster_differences(name: str, expected: Cluster, got: Cluster) -> Iterator[
     """In what a cluster differs: its figures, then its slots."""
     for figure in ("order", "count", "ref", "cached", "full"):
         yield from named(f"{name}: {figure}", getattr(expected, figure), getattr(got, figure))
-    if digest(expected.slots) != digest(got.slots):
+    if expected.slots != got.slots:
         for index in sorted(expected.slots.keys() | got.slots.keys()):
             a, b = expected.slots.get(index), got.slots.get(index)
             yield from named(f"{name}: slot {index}", a or "free", b or "free") if a != b else ()

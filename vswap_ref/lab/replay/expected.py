@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from .reader import Operation, TraceError
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(NamedTuple):
     """An allocated virtual slot as traces describe it.
 
     ``kind``: F folio, S slot of a device, C compressed, 0 zeros; ``backing``: "type.offset", an id of zswap's, or "-";
@@ -20,13 +19,12 @@ class Slot:
     kind: str
     backing: str
     cache: str
-    count: int
+    swap_count: int
     in_swapcache: int
     memcgid: int
 
     def __str__(self) -> str:
-        fields = self.kind, self.backing, self.cache, self.count, self.in_swapcache, self.memcgid
-        return ":".join(map(str, fields))
+        return "%s:%s:%s:%s:%s:%s" % self
 
 
 @dataclass(slots=True)
