@@ -2,83 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-import vswap_ref as vr
-
-STAGE = vr.at(9)
-ORDERS = range(10)
+from vswap_layer import ORDERS, STAGES, Layer
 
 
-class Layer:
-    """The virtual layer of a kernel without devices: its slots are never linked to physical ones."""
-
-    def __init__(self, cpus: int = 1) -> None:
-        self.kernel = STAGE.Kernel(ram="8M", cpus=cpus)
-        self.s = self.kernel.system
-        self.vswap = self.s.vswap
-
-    def call(self, name: str, *args: Any) -> Any:
-        """A function of the layer by its name."""
-        for module in ("allocation", "cluster", "free", "lookup", "pin", "rmap"):
-            if hasattr(STAGE.module(f"vswap.{module}"), name):
-                return getattr(STAGE.module(f"vswap.{module}"), name)(self.s, *args)
-        raise AttributeError(name)
-
-    def alloc(self, order: int = 0, cpu: int = 0) -> int:
-        """Take slots; returns the first."""
-        self.s.cpu = cpu
-        return int(self.call("vswap_alloc", order))
-
-    def free(self, *entries: int) -> None:
-        """Free slots, one by one."""
-        for entry in entries:
-            self.call("vswap_free", entry, None)
-        self.s.rcu.synchronize()
-
-    def cluster(self, entry: int) -> Any:
-        """The cluster of a slot, or None."""
-        return self.vswap.cluster_map.load(entry >> 9)
-
-    def partial(self, order: int) -> list[int]:
-        """Ids on a partial list, from its head."""
-        return [cluster.id for cluster in self.vswap.partial_lists[order]]
-
-    def assert_invariants(self, pins: dict[int, int] | None = None) -> None:
-        """What must hold between any two operations."""
-        v, clusters = self.vswap, dict(self.vswap.cluster_map.items())
-        for id_, c in clusters.items():
-            assert c.id == id_
-            assert c.bitmap.weight == c.count <= 512 - (0 if id_ else 1 << c.order)
-            assert c.refcnt == c.count + c.cached + (pins or {}).get(id_, 0) > 0
-            places = [(cpu, k) for cpu, hint in enumerate(v.percpu) for k, x in enumerate(hint.clusters) if x is c]
-            listed = [k for k in ORDERS if c in v.partial_lists[k]]
-            assert [k for _, k in places] == [c.order] * c.cached
-            assert not listed or (listed == [c.order] and not c.cached and not c.full)
-            assert not c.cached or (not c.full and c.count + (1 << c.order) <= 512)
-            assert c.order < 9 or not (c.cached or c.full or listed or not id_)
-            assert id_ or not any(c.bitmap.bits[: 1 << c.order])
-        assert sum(c.count for c in clusters.values()) == v.used
-        assert {c for k in ORDERS for c in v.partial_lists[k]} <= set(clusters.values())
+@pytest.fixture(params=STAGES)
+def layer(request: pytest.FixtureRequest) -> Layer:
+    """The layer of each stage that has it, with two CPUs: what is tested here stays true."""
+    return Layer(request.param, cpus=2)
 
 
-def test_first_values() -> None:
+def test_first_values(layer: Layer) -> None:
     """The first cluster since boot has id 1, the second one id 0; an order-9 allocation opens a cluster each time."""
-    layer = Layer()
     assert [layer.alloc(order) for order in (0, 0, 9, 9, 4)] == [512, 513, 1024, 1536, 16]
-    layer = Layer()
+    layer = Layer(layer.number)
     assert [layer.alloc(k) for k in ORDERS] == [512, 2, 1024, 1536, 2048, 2560, 3072, 3584, 4096, 4608]
     assert [layer.alloc(k) for k in ORDERS] == [513, 4, 1028, 1544, 2064, 2592, 3136, 3712, 4352, 5120]
     layer.assert_invariants()
 
 
-def test_id_zero_is_free_once_something_was_stored() -> None:
+def test_id_zero_is_free_once_something_was_stored(layer: Layer) -> None:
     """After the map has been emptied the next cluster gets id 0, but never for order 9."""
-    layer = Layer()
     first = layer.alloc(9)
     assert first == 512
     layer.free(*range(first, first + 512))
@@ -86,9 +32,8 @@ def test_id_zero_is_free_once_something_was_stored() -> None:
     assert [layer.alloc(9), layer.alloc(0)] == [512, 1]
 
 
-def test_fragmentation() -> None:
+def test_fragmentation(layer: Layer) -> None:
     """By its count a cluster has room, by its alignment none: it goes round between list and full."""
-    layer = Layer()
     entries = [layer.alloc(4) for _ in range(32)]
     cluster = layer.cluster(entries[0])
     assert (cluster.count, cluster.full, cluster.cached) == (512, True, False)
@@ -102,9 +47,8 @@ def test_fragmentation() -> None:
     layer.assert_invariants()
 
 
-def test_cluster_zero_is_retired_late() -> None:
+def test_cluster_zero_is_retired_late(layer: Layer) -> None:
     """511 slots of order 0 are all that cluster 0 has; it stays cached until the 512th request fails there."""
-    layer = Layer()
     first = [layer.alloc() for _ in range(512)]
     assert layer.cluster(first[0]).full
     entries = [layer.alloc() for _ in range(511)]
@@ -115,9 +59,8 @@ def test_cluster_zero_is_retired_late() -> None:
     layer.assert_invariants()
 
 
-def test_lists_take_from_the_head_and_give_back_to_the_tail() -> None:
+def test_lists_take_from_the_head_and_give_back_to_the_tail(layer: Layer) -> None:
     """Clusters that get room again queue up; the one that had it first is used first."""
-    layer = Layer()
     entries = [layer.alloc(8) for _ in range(6)]
     assert entries == [512, 768, 256, 1024, 1280, 1536]
     layer.free(*range(1024, 1280))
@@ -129,9 +72,8 @@ def test_lists_take_from_the_head_and_give_back_to_the_tail() -> None:
     layer.assert_invariants()
 
 
-def test_a_busy_cluster_is_skipped() -> None:
+def test_a_busy_cluster_is_skipped(layer: Layer) -> None:
     """Allocation does not wait for a cluster on the list: it takes another one, or a new one."""
-    layer = Layer()
     layer.alloc(8), layer.alloc(8)
     layer.free(*range(512, 768))
     busy = layer.cluster(768)
@@ -141,9 +83,8 @@ def test_a_busy_cluster_is_skipped() -> None:
     layer.assert_invariants()
 
 
-def test_cpu_death_strands_a_cluster() -> None:
+def test_cpu_death_strands_a_cluster(layer: Layer) -> None:
     """The dead CPU's cluster is on no list and not full, so its 511 free slots are out of reach until it is empty."""
-    layer = Layer(cpus=2)
     entry = layer.alloc(0, cpu=1)
     assert layer.s.cpuhp_dead["CPUHP_MM_VSWAP_DEAD"](layer.s, 1) == 0
     cluster = layer.cluster(entry)
@@ -154,9 +95,8 @@ def test_cpu_death_strands_a_cluster() -> None:
     layer.assert_invariants()
 
 
-def test_an_empty_cached_cluster_dies_with_its_cpu() -> None:
+def test_an_empty_cached_cluster_dies_with_its_cpu(layer: Layer) -> None:
     """After everything is freed at most nine empty clusters a CPU are left; they go with the CPU."""
-    layer = Layer(cpus=2)
     for cpu in (0, 1):
         entries = [layer.alloc(k, cpu) for k in ORDERS]
         for k, entry in enumerate(entries):
@@ -168,13 +108,11 @@ def test_an_empty_cached_cluster_dies_with_its_cpu() -> None:
     assert layer.s.rcu.pending == 9 + 9
 
 
-def test_memory_of_a_dead_cluster_is_gone_after_the_grace_period() -> None:
+def test_memory_of_a_dead_cluster_is_gone_after_the_grace_period(layer: Layer) -> None:
     """A reader in time finds an empty cluster; one that comes too late finds out."""
-    layer = Layer()
     entry = layer.alloc(9)
     cluster = layer.cluster(entry)
-    for i in range(512):
-        layer.call("vswap_free", entry + i, None)
+    layer.free(*range(entry, entry + 512), wait=False)
     assert cluster.desc.slot[0] == 0
     layer.s.rcu.synchronize()
     with pytest.raises(AttributeError):
@@ -182,9 +120,8 @@ def test_memory_of_a_dead_cluster_is_gone_after_the_grace_period() -> None:
 
 
 @pytest.mark.parametrize("site", ["vswap_cluster_alloc", "vswap_desc_alloc", "vswap_cluster_id", "vswap_map_node"])
-def test_a_failed_allocation_changes_one_counter(site: str) -> None:
+def test_a_failed_allocation_changes_one_counter(layer: Layer, site: str) -> None:
     """No memory or no id: nothing is used, and the pages that found no slot are counted."""
-    layer = Layer()
     layer.kernel.faults.fail(site)
     assert layer.alloc(4) == 0
     assert (layer.vswap.used, layer.vswap.alloc_reject) == (0, 16)
@@ -193,9 +130,8 @@ def test_a_failed_allocation_changes_one_counter(site: str) -> None:
     layer.assert_invariants()
 
 
-def test_iter_hands_the_lock_over() -> None:
+def test_iter_hands_the_lock_over(layer: Layer) -> None:
     """A walk takes a cluster's lock once, holds one at a time, and none where a slot is not allocated."""
-    layer = Layer()
     first, second = layer.alloc(9), layer.alloc(9)
     assert second == first + 512
     held, before = None, dict(layer.s.cost)
@@ -212,14 +148,13 @@ def test_iter_hands_the_lock_over() -> None:
     assert not layer.cluster(first + 1).lock.locked()
 
 
-def test_migration_lists_the_new_cluster_at_the_head() -> None:
+def test_migration_lists_the_new_cluster_at_the_head(layer: Layer) -> None:
     """If the CPU has got another cluster while the new one was made, the new one waits at the head of the list."""
-    layer = Layer(cpus=2)
     layer.alloc(3, cpu=0)
     layer.alloc(3, cpu=1)
     mine = layer.vswap.percpu[0].clusters[3]
     full = layer.vswap.partial_lists[3]
-    entry, roomy = layer.call("vswap_alloc_new", 3)
+    entry, roomy = layer.call("vswap_alloc_new", 3 if layer.number == 9 else layer.folio(3))
     layer.vswap.used += 8
     layer.s.cpu = 0
     layer.call("vswap_cache_cluster", roomy)
@@ -232,10 +167,10 @@ OPS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 9), st.integers(0, 2)
 
 
 @settings(max_examples=60, deadline=None)
-@given(OPS)
-def test_random_lives(ops: list[tuple[int, int, int, int]]) -> None:
+@given(st.sampled_from(STAGES), OPS)
+def test_random_lives(stage: int, ops: list[tuple[int, int, int, int]]) -> None:
     """Whatever happens: slots are aligned, given once, in a cluster of their order; all invariants hold."""
-    layer = Layer(cpus=3)
+    layer = Layer(stage, cpus=3)
     live: dict[int, int] = {}
     for what, order, cpu, pick in ops:
         if what < 4:

@@ -32,7 +32,7 @@ from .types import (
 )
 from .vswap.lookup import swp_entry_to_swp_slot
 from .vswap.swap_cache import swap_cache_peek
-from .zswap_pool import is_zswapped
+from .vswap.zswap_index import is_zswapped
 
 MAX_FAULT_RETRIES = 8
 

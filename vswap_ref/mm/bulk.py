@@ -24,8 +24,9 @@ from .swap_io import swap_io_wait_one
 from .swap_map import __swap_duplicate
 from .types import PMD_ORDER, PTE_SWP_EXCLUSIVE, PTRS_PER_PTE, swap_nth, swp_entry_to_pte
 from .vswap.swap_out import folio_alloc_swap
+from .vswap.zswap_index import zswap_entry_store
 from .zswap import zswap_may_store
-from .zswap_pool import zs_object_size, zswap_compress, zswap_tree_index
+from .zswap_pool import zs_object_size, zswap_compress
 
 
 def swap_out_mapping(s: System, vma: Vma, page: bytes) -> int:
@@ -111,7 +112,8 @@ def zswap_store_alike(s: System, folio: Folio, page: bytes) -> bool:
 
 def zswap_enter_range(s: System, entry: ZswapEntry, nr: int) -> None:
     """Enter one compressed object for ``nr`` slots from its own on, all without one."""
-    s.zswap.tree.store_range(zswap_tree_index(entry.swpentry), nr, entry)
+    for i in range(nr):
+        zswap_entry_store(s, swap_nth(entry.swpentry, i), entry)
 
 
 def account_alike(s: System, entry: ZswapEntry, nr: int) -> None:

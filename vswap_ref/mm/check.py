@@ -49,7 +49,7 @@ from .vswap.cluster import cluster_is_alloc_candidate
 from .vswap.lookup import swp_entry_to_swp_slot
 from .vswap.rmap import swp_slot_to_swp_entry
 from .vswap.swap_cache import swap_cache_peek
-from .zswap_pool import zswap_items
+from .vswap.zswap_index import zswap_items
 
 
 class InvariantError(AssertionError):

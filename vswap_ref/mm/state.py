@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vswap_ref.machine import (
+    Arena,
     Bitmap,
     BlockDevice,
     Clock,
@@ -395,10 +396,10 @@ class ZswapEntry:
 
 @dataclass(slots=True, eq=False)
 class ZswapState:
-    """zswap's parameters, pools, the tree of all compressed pages (index: the swap entry) and debugfs counters."""
+    """zswap's parameters, pools, the stored entries by handle, which descriptors hold, and debugfs counters."""
 
     debugfs: Counters
-    tree: XArray[ZswapEntry]
+    entries: Arena[ZswapEntry] = field(default_factory=Arena)
     enabled: bool = False
     ever_enabled: bool = False
     max_pool_percent: int = 20

@@ -33,7 +33,8 @@ from .types import (
 )
 from .vswap.rmap import swp_slot_to_swp_entry
 from .vswap.swap_cache import swap_cache_get_folio
-from .zswap_pool import is_zswapped, zswap_total_pages
+from .vswap.zswap_index import is_zswapped
+from .zswap_pool import zswap_total_pages
 
 
 def refresh_vmstat(s: System) -> None:

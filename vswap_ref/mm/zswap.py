@@ -14,16 +14,14 @@ from .folio import folio_mark_dirty, folio_unlock
 from .memcg import obj_cgroup_charge_zswap, obj_cgroup_may_zswap
 from .state import Folio, Memcg, System, ZswapEntry, ZswapPool
 from .types import SwpEntry, swap_nth
+from .vswap.zswap_index import zswap_entry_erase, zswap_entry_load, zswap_entry_store
 from .zswap_pool import (
     zs_free,
     zswap_check_limits,
     zswap_compress,
     zswap_decompress,
     zswap_entry_alloc,
-    zswap_entry_erase,
     zswap_entry_free,
-    zswap_entry_load,
-    zswap_entry_store,
     zswap_lru_add,
     zswap_never_enabled,
 )

@@ -7,13 +7,12 @@ up to 16 bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from vswap_ref.machine import PAGE_SIZE, ZSWAP_DEBUGFS, Counters, Faults, XArray
+from vswap_ref.machine import PAGE_SIZE, ZSWAP_DEBUGFS, Counters, Faults
 
 from .memcg import mem_cgroup_zswap_writeback_enabled, obj_cgroup_uncharge_zswap, online_ancestor
 from .state import Memcg, System, ZswapEntry, ZswapPool, ZswapState
 from .types import SwpEntry
+from .vswap.zswap_index import zswap_empty, zswap_entry_erase
 from .zswap_pools import zswap_compressor_param_set, zswap_pool_destroy
 
 ZSMALLOC_GRANULE = 16
@@ -35,22 +34,16 @@ def zswap_accept_thr_pages(s: System) -> int:
 
 
 ZSWAP_FAULT_SITES = {
-    "xa_node": "a node of zswap's tree",
     "zs_malloc": "an object in the compressed pool",
     "zswap_entry_cache_alloc": "a zswap entry",
 }
 
 
 def zswap_boot(faults: Faults) -> ZswapState:
-    """zswap at boot, still off: its counters, its tree, and its allocations that can be made to fail."""
+    """zswap at boot, still off: its counters, and its allocations that can be made to fail."""
     for site, doc in ZSWAP_FAULT_SITES.items():
         faults.declare(site, doc)
-    return ZswapState(Counters(ZSWAP_DEBUGFS), XArray(faults, "xa_node"))
-
-
-def zswap_tree_index(entry: SwpEntry) -> int:
-    """Index of a swap entry in zswap's tree: its value."""
-    return entry
+    return ZswapState(Counters(ZSWAP_DEBUGFS))
 
 
 def zswap_check_limits(s: System) -> bool:
@@ -75,46 +68,6 @@ def zswap_enable(s: System, compressor: str) -> None:
 def zswap_never_enabled(s: System) -> bool:
     """True until zswap is enabled for the first time; large swap-in depends on it."""
     return not s.zswap.ever_enabled
-
-
-def zswap_entry_store(s: System, entry: SwpEntry, zentry: ZswapEntry) -> ZswapEntry | None:
-    """Store a compressed page under its swap entry; returns the one that was there.
-
-    Takes the tree's lock.  Raises MemoryError if the tree needs a node and gets none, then nothing is stored.
-    """
-    s.cost["zswap_tree_store"] += 1
-    return s.zswap.tree.store(zswap_tree_index(entry), zentry)
-
-
-def zswap_entry_load(s: System, entry: SwpEntry) -> ZswapEntry | None:
-    """The compressed page of a swap entry, or None.
-
-    An RCU read section, no lock and no reference: who wants to keep it holds the lock of the entry's folio in the
-    swap cache.
-    """
-    s.cost["zswap_tree_load"] += 1
-    return s.zswap.tree.load(zswap_tree_index(entry))
-
-
-def zswap_entry_erase(s: System, entry: SwpEntry) -> ZswapEntry | None:
-    """Take a swap entry's compressed page out, and return it; None if there is none.  Takes the tree's lock."""
-    s.cost["zswap_tree_erase"] += 1
-    return s.zswap.tree.erase(zswap_tree_index(entry))
-
-
-def zswap_empty(s: System, entry: SwpEntry) -> bool:
-    """True if no page at all is compressed, in the whole system; ``entry`` means nothing.  A hint: no lock is taken."""
-    return s.zswap.tree.empty
-
-
-def zswap_items(s: System) -> Iterator[tuple[SwpEntry, ZswapEntry]]:
-    """All compressed pages, each with the swap entry that finds it."""
-    return ((SwpEntry(index), entry) for index, entry in s.zswap.tree.items())
-
-
-def is_zswapped(s: System, entry: SwpEntry) -> bool:
-    """True if zswap has a page.  For displays and checks: looking from outside costs nothing."""
-    return s.zswap.tree.load(zswap_tree_index(entry)) is not None
 
 
 def zs_object_size(length: int) -> int:

@@ -19,14 +19,8 @@ from .swap_read import __read_swap_cache_async
 from .types import SwpEntry
 from .vswap.pin import put_swap_entry, tryget_swap_entry
 from .vswap.swap_cache import swap_cache_del_folio
-from .zswap_pool import (
-    zswap_accept_thr_pages,
-    zswap_decompress,
-    zswap_entry_erase,
-    zswap_entry_free,
-    zswap_entry_load,
-    zswap_total_pages,
-)
+from .vswap.zswap_index import zswap_entry_erase, zswap_entry_load
+from .zswap_pool import zswap_accept_thr_pages, zswap_decompress, zswap_entry_free, zswap_total_pages
 
 
 def zswap_writeback_entry(s: System, entry: ZswapEntry, swpentry: SwpEntry) -> int:

@@ -35,9 +35,10 @@ def __vswap_alloc_from_cluster(cluster: VswapCluster, start: int, folio: Folio) 
     nr, desc = 1 << cluster.order, cluster.desc
     if nr == 1:
         desc.slot[start] = 0
+        desc.zswap_entry[start] = 0
         desc.swap_cache[start] = folio_word(folio.pfn)
     else:
-        desc.array[start : start + nr] = (0, folio_word(folio.pfn))
+        desc.array[start : start + nr] = (0, 0, folio_word(folio.pfn))
     cluster.count += nr
 
 
