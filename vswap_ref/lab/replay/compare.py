@@ -185,9 +185,53 @@ def cgroup_view(memcg: Any) -> dict[str, int]:
     }
 
 
-def note_counters(world: World, before: dict[str, int]) -> None:
+COSTS = (
+    "xa_load",
+    "cl_lock",
+    "cl_trylock_fail",
+    "xa_lock",
+    "ci_lock",
+    "local_lock",
+    "ref",
+    "atomic",
+    "rmap_atomic",
+    "rcu_lock",
+    "bit_scans",
+)
+"""Events that are the layer's own doing; those of its neighbours are the stand-ins'."""
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """Counters as they were before an operation, and whether the map's memory was going to fail."""
+
+    vmstat: dict[str, int]
+    cost: dict[str, int]
+    no_nodes: bool
+
+
+def snapshot(world: World) -> Before:
+    """The counters now."""
+    return Before(dict(world.s.vmstat), dict(world.s.cost), world.failing.get("xa_node", (0, 0))[1] > 0)
+
+
+def cost_differences(world: World, operation: Operation, before: Before) -> Iterator[Difference]:
+    """Events that the operation caused in another number.  Without memory the kernel locks the map twice, not once."""
+    if operation.cost is None:
+        return
+    table, counts = world.functions["COST_OF_PATH"], dict.fromkeys(COSTS, 0)
+    for path, taken in world.s.cost.items():
+        if taken != before.cost[path]:
+            for primitive in table[path].keys() & counts.keys():
+                counts[primitive] += table[path][primitive] * (taken - before.cost[path])
+    for primitive, got in counts.items():
+        if primitive != "xa_lock" or not before.no_nodes:
+            yield from named(f"events {primitive}", operation.cost.get(primitive, 0), got)
+
+
+def note_counters(world: World, before: Before) -> None:
     """Write down by how much the operation moved the counters that traces have."""
     for name, counter in STATS.items():
-        moved = world.s.vmstat[counter] - before[counter]
+        moved = world.s.vmstat[counter] - before.vmstat[counter]
         if moved:
             world.note("stat", name, moved)

@@ -24,7 +24,7 @@ class Slot(NamedTuple):
     memcgid: int
 
     def __str__(self) -> str:
-        return "%s:%s:%s:%s:%s:%s" % self
+        return f"{self[0]}:{self[1]}:{self[2]}:{self[3]}:{self[4]}:{self[5]}"
 
 
 @dataclass(slots=True)

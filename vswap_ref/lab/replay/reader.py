@@ -10,7 +10,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,10 @@ class TraceError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A line of a trace: operation ``number`` with its arguments, its result, its effects and the state's changes."""
+    """A line of a trace: operation ``number`` with its arguments, its result, its effects and the state's changes.
+
+    ``cost`` counts locks and other events (0 if absent); None if the operation is none of the kernel's.
+    """
 
     line: int
     number: int
@@ -36,7 +39,8 @@ class Operation:
     args: dict[str, Any]
     ret: Any
     fx: list[list[Any]]
-    changes: dict[str, Any] = field(default_factory=dict)
+    cost: dict[str, int] | None
+    changes: dict[str, Any]
 
     def __str__(self) -> str:
         arguments = ", ".join(f"{name}={value}" for name, value in self.args.items())
@@ -120,4 +124,5 @@ def operation(path: Path, number: int, line: dict[str, Any]) -> Operation:
     if line.get("nested") or line["op"] == "env.hook":
         raise TraceError(f"{place}: {INTERLEAVED}")
     changes = {name: line[name] for name in STATE if name in line}
-    return Operation(number, line["i"], line["cpu"], line["op"], line["args"], line.get("ret"), line["fx"], changes)
+    fixed = number, line["i"], line["cpu"], line["op"], line["args"]
+    return Operation(*fixed, line.get("ret"), line["fx"], line.get("cost"), changes)
