@@ -111,6 +111,13 @@ def stage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Lo
     return loaded
 
 
+@pytest.fixture(autouse=True)
+def _runs_at_its_stage(request: pytest.FixtureRequest) -> None:
+    """A test that is marked with ``stages`` runs at its stage, whether it asks for the fixture or not."""
+    if request.node.get_closest_marker("stages"):
+        request.getfixturevalue("stage")
+
+
 def modules_of(loaded: LoadedStage) -> list[Any]:
     """All modules of a stage's ``mm``, imported."""
     names = [path.removesuffix(".py").replace("/", ".") for path in stages()[loaded.id]["modules"]]

@@ -19,7 +19,7 @@ from vswap_ref.mm.pagetable import ptep_get
 from vswap_ref.mm.reclaim import ScanControl, shrink_lruvec
 from vswap_ref.mm.slot_reclaim import folio_free_swap, free_folio_and_swap_cache
 from vswap_ref.mm.state import Folio
-from vswap_ref.mm.swap_alloc import cluster_reclaim_range, folio_alloc_swap, swap_sync_discard
+from vswap_ref.mm.swap_alloc import cluster_reclaim_range, swap_sync_discard
 from vswap_ref.mm.swap_cache import (
     swap_cache_del_folio,
     swap_cache_get_folio,
@@ -31,6 +31,7 @@ from vswap_ref.mm.swap_io import swap_folio_sector
 from vswap_ref.mm.swap_map import __swap_duplicate, swap_duplicate, swap_free, swap_shmem_alloc
 from vswap_ref.mm.swapon import swap_flags, swapon
 from vswap_ref.mm.types import SWAP_HAS_CACHE, SWAP_MAP_SHMEM, pte_to_swp_entry, swp_offset
+from vswap_ref.mm.vswap.swap_out import folio_alloc_swap
 from vswap_ref.mm.workingset import pack_shadow, workingset_refault
 from vswap_ref.mm.zswap_pool import zswap_items
 from vswap_ref.mm.zswap_writeback import zswap_shrinker_scan

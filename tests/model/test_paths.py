@@ -13,7 +13,7 @@ from vswap_ref.mm.folio import folio_alloc, folio_lock, folio_put, folio_unlock
 from vswap_ref.mm.lru import folio_add_lru
 from vswap_ref.mm.slot_reclaim import folio_free_swap
 from vswap_ref.mm.state import Folio
-from vswap_ref.mm.swap_alloc import folio_alloc_swap
+from vswap_ref.mm.vswap.swap_out import folio_alloc_swap
 from vswap_ref.mm.zswap import zswap_store
 
 TEXT = b"some text " * 409 + bytes(6)

@@ -13,13 +13,13 @@ from vswap_ref.mm import memcg as memcg_module
 from vswap_ref.mm import swap_alloc
 from vswap_ref.mm.folio import folio_alloc
 from vswap_ref.mm.state import Folio, SwapInfo, System
-from vswap_ref.mm.swap_alloc import folio_alloc_swap
 from vswap_ref.mm.swap_cache import swap_cache_peek
 from vswap_ref.mm.swap_cgroup import lookup_swap_cgroup_id
 from vswap_ref.mm.swap_device import swap_usage_in_pages
 from vswap_ref.mm.swap_map import swap_entry_swapped, swapcache_prepare
 from vswap_ref.mm.swap_read import __read_swap_cache_async as read_swap_cache_async
 from vswap_ref.mm.types import SWAP_HAS_CACHE, SWAP_MAP_BAD, SwpEntry, swp_entry
+from vswap_ref.mm.vswap.swap_out import folio_alloc_swap
 from vswap_ref.mm.zswap_pool import is_zswapped, zswap_never_enabled
 
 TEXT = b"some text " * 409 + bytes(6)

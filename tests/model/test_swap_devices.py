@@ -19,9 +19,9 @@ from vswap_ref.mm.folio import folio_alloc
 from vswap_ref.mm.hibernate import count_swap_pages, swap_type_of, swapdev_block, swsusp_extents_insert
 from vswap_ref.mm.slot_reclaim import folio_free_swap
 from vswap_ref.mm.state import SwapInfo
-from vswap_ref.mm.swap_alloc import folio_alloc_swap
 from vswap_ref.mm.swap_extent import swap_slot_block
 from vswap_ref.mm.types import SWAP_MAP_BAD, SWP_AREA_DISCARD, SWP_DISCARDABLE, SWP_PAGE_DISCARD
+from vswap_ref.mm.vswap.swap_out import folio_alloc_swap
 
 
 def raw_header(last_page: int, bad: list[int], nr_bad: int | None = None, version: int = 1) -> bytes:

@@ -12,9 +12,9 @@ from errno import ENOMEM
 from vswap_ref.machine import PAGE_SIZE
 
 from .state import Folio, LruvecStats, Memcg, PageCounter, System, ZswapEntry
-from .swap_cgroup import swap_cgroup_clear, swap_cgroup_record
 from .swap_device import vm_swap_full
 from .types import SwpEntry
+from .vswap.cgroup import __swap_cgroup_record, swap_cgroup_clear, swap_cgroup_record
 
 MAX_RECLAIM_RETRIES = 16
 SWAP_CLUSTER_MAX = 32
@@ -155,7 +155,7 @@ def mem_cgroup_uncharge(s: System, folio: Folio) -> None:
 def memcg1_swapout(s: System, folio: Folio, entry: SwpEntry) -> None:
     """Version 1: a frozen folio leaves the cache and will be freed; its charge of memory + swap passes to the slots.
 
-    Records the cgroup's id for the slots.  Called with the cluster locked.
+    Records the cgroup's id for the slots.  Called with the entry's part of the swap cache locked.
     """
     memcg = folio.memcg
     if memcg is None or not s.memcg.memsw:
@@ -163,7 +163,7 @@ def memcg1_swapout(s: System, folio: Folio, entry: SwpEntry) -> None:
     nr = 1 << folio.order
     owner = mem_cgroup_id_get_online(s, memcg, nr)
     owner.nr_swap += nr
-    swap_cgroup_record(s, owner.id, entry, nr)
+    __swap_cgroup_record(s, folio, owner.id, entry)
     if owner is not memcg:
         page_counter_uncharge(memcg.memsw_counters, nr)
         page_counter_charge(owner.memsw_counters, nr)
@@ -216,7 +216,7 @@ def mem_cgroup_try_charge_swap(s: System, folio: Folio, entry: SwpEntry) -> int:
         mem_cgroup_id_put_many(s, memcg, nr)
         return -ENOMEM
     memcg.nr_swap += nr
-    swap_cgroup_record(s, memcg.id, entry, nr)
+    swap_cgroup_record(s, folio, memcg.id, entry)
     return 0
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .state import AnonVma, Folio, Mm, System, Vma
-from .swap_cgroup import lookup_swap_cgroup_id
 from .types import (
     NO_ENTRY,
     PTE_PRESENT,
@@ -29,6 +28,7 @@ from .types import (
     swp_slot_offset,
     swp_slot_type,
 )
+from .vswap.cgroup import lookup_swap_cgroup_id
 from .vswap.lookup import swp_entry_to_swp_slot
 
 PTE_TABLE_SHIFT = 9

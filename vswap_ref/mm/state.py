@@ -310,7 +310,6 @@ class SwapState:
     nr_swap_pages: int = 0
     total_swap_pages: int = 0
     nr_rotate_swap: int = 0
-    cgroup: dict[int, array[int]] = field(default_factory=dict)
     mmlist: dict[Mm, None] = field(default_factory=dict)
     readahead_hits: int = 0
     readahead_prev_offset: int = 0

@@ -12,7 +12,6 @@ from vswap_ref.machine import Bitmap, BlockDevice, PercpuRef, RequestQueue
 
 from .cluster import move_cluster, swap_cluster_alloc_table
 from .state import SwapClusterInfo, SwapInfo, System
-from .swap_cgroup import swap_cgroup_swapoff, swap_cgroup_swapon
 from .swap_continuation import free_swap_count_continuations
 from .swap_device import add_to_avail_list, plist_add
 from .swap_extent import discard_swap, setup_swap_extents
@@ -92,8 +91,6 @@ def setup_swap_map(s: System, si: SwapInfo, header: SwapHeader) -> int:
     if s.faults.should_fail("vzalloc"):
         return -ENOMEM
     si.swap_map = bytearray(si.max)
-    if swap_cgroup_swapon(s, si.type, si.max):
-        return -ENOMEM
     si.swap_map[0] = SWAP_MAP_BAD
     for page in header.badpages:
         if not 0 < page <= header.last_page:
@@ -199,14 +196,8 @@ def enable_swap_info(s: System, si: SwapInfo, prio: int) -> None:
         add_to_avail_list(s, si, swapon=True)
 
 
-def release_side_tables(s: System, type_: int) -> None:
-    """Free what others keep for a device."""
-    swap_cgroup_swapoff(s, type_)
-
-
 def release_swap_info(s: System, si: SwapInfo) -> None:
     """Free everything that hangs on a device that nobody uses; its number can be taken again."""
-    release_side_tables(s, si.type)
     si.swap_map = bytearray()
     si.zeromap = None
     for ci in si.cluster_info:

@@ -15,7 +15,6 @@ from .folio import folio_put, nr_free_pages
 from .memcg import memcg_subtree
 from .pagetable import ptep_get
 from .state import Folio, Memcg, Mm, ShmemInode, SwapClusterInfo, SwapInfo, System
-from .swap_cgroup import lookup_swap_cgroup_id
 from .swap_device import swap_usage_in_pages
 from .types import (
     CLUSTER_FLAG_FREE,
@@ -31,6 +30,7 @@ from .types import (
     radix_to_swp_entry,
     swp_slot,
 )
+from .vswap.cgroup import lookup_swap_cgroup_id
 from .vswap.rmap import swp_slot_to_swp_entry
 from .vswap.swap_cache import swap_cache_get_folio
 from .vswap.zswap_index import is_zswapped

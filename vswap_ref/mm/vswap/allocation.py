@@ -37,8 +37,9 @@ def __vswap_alloc_from_cluster(cluster: VswapCluster, start: int, folio: Folio) 
         desc.slot[start] = 0
         desc.zswap_entry[start] = 0
         desc.swap_cache[start] = folio_word(folio.pfn)
+        desc.memcgid[start] = 0
     else:
-        desc.array[start : start + nr] = (0, 0, folio_word(folio.pfn))
+        desc.array[start : start + nr] = (0, 0, folio_word(folio.pfn), 0)
     cluster.count += nr
 
 

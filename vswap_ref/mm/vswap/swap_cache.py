@@ -127,17 +127,18 @@ def swap_cache_add_folio(s: System, folio: Folio, entry: SwpEntry) -> Shadow | N
     folio.refcount += nr
     folio.swapcache = True
     folio.swap = entry
-    swap_cache_lock_irq(s, entry)
-    cluster = s.vswap.cluster_map.load(entry >> VSWAP_CLUSTER_SHIFT)
-    assert cluster is not None
-    if nr == 1:
-        shadow = cluster.desc.swap_cache[index]
-        cluster.desc.swap_cache[index] = folio_word(folio.pfn)
-    else:
-        old = swap_cache_exchange(cluster, entry, nr, folio_word(folio.pfn))
-        shadow = int(next(iter(old[old & 1 == 1]), 0))
+    with s.rcu.read, s.locks.irqs_off:
+        cluster = vswap_cluster_load(s, entry)
+        assert cluster is not None
+        vswap_cluster_lock(s, cluster)
+        if nr == 1:
+            shadow = cluster.desc.swap_cache[index]
+            cluster.desc.swap_cache[index] = folio_word(folio.pfn)
+        else:
+            old = swap_cache_exchange(cluster, entry, nr, folio_word(folio.pfn))
+            shadow = int(next(iter(old[old & 1 == 1]), 0))
+        vswap_cluster_unlock(cluster)
     assert not word_is_folio(shadow)
-    swap_cache_unlock_irq(s, entry)
     account_swap_cache(s, folio, nr)
     return Shadow(shadow) if shadow else None
 
