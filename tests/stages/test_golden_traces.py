@@ -87,6 +87,19 @@ def one_too_many(alloc: Plant) -> Plant:
     return allocated
 
 
+def looked_up_twice(iterate: Plant) -> Plant:
+    """Every look-up locks the cluster, lets it go, and locks it again."""
+
+    def iterated(s: Any, held: Any, entry: int) -> Any:
+        cluster = iterate(s, held, entry)
+        if cluster is None:
+            return None
+        cluster.lock.release()
+        return iterate(s, None, entry)
+
+    return iterated
+
+
 @pytest.mark.parametrize(
     ("name", "change", "trace", "field"),
     [
@@ -94,6 +107,7 @@ def one_too_many(alloc: Plant) -> Plant:
         ("vswap_rmap_set", not_cleared, "s01", "effect"),
         ("tryget_swap_entry", no_reference, "s01", "cluster 1: ref"),
         ("vswap_alloc", one_too_many, "s04", "alloc_reject"),
+        ("vswap_iter", looked_up_twice, "s01", "events cl_lock"),
     ],
 )
 def test_a_planted_change_is_found(

@@ -50,7 +50,7 @@ def plain_backing(desc: Any, index: int) -> tuple[str, str]:
     return ("S", "{}.{}".format(*place(slot))) if slot else ("F", "-")
 
 
-TYPES = "SC0F"
+TYPES = "S0CF"
 
 
 def typed_backing(world: World, desc: Any, index: int) -> tuple[str, str]:
@@ -203,16 +203,26 @@ COSTS = (
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """Counters as they were before an operation, and whether the map's memory was going to fail."""
+    """Counters as they were before an operation, and whether the map's memory was going to fail.
+
+    ``zeros``: pages of zeros swapped out, by cgroup.
+    """
 
     vmstat: dict[str, int]
+    zeros: dict[int, int]
     cost: dict[str, int]
     no_nodes: bool
 
 
 def snapshot(world: World) -> Before:
     """The counters now."""
-    return Before(dict(world.s.vmstat), dict(world.s.cost), world.failing.get("xa_node", (0, 0))[1] > 0)
+    no_nodes = world.failing.get("xa_node", (0, 0))[1] > 0
+    return Before(dict(world.s.vmstat), zeros_swapped_out(world), dict(world.s.cost), no_nodes)
+
+
+def zeros_swapped_out(world: World) -> dict[int, int]:
+    """Id of a cgroup -> its pages of zeros swapped out."""
+    return {id_: memcg.stat["swpout_zero"] for id_, memcg in world.s.memcg.by_id.items()}
 
 
 def cost_differences(world: World, operation: Operation, before: Before) -> Iterator[Difference]:
@@ -235,3 +245,6 @@ def note_counters(world: World, before: Before) -> None:
         moved = world.s.vmstat[counter] - before.vmstat[counter]
         if moved:
             world.note("stat", name, moved)
+    for id_, zeros in zeros_swapped_out(world).items():
+        if zeros != before.zeros.get(id_, 0):
+            world.note("objcg_stat", id_, "SWPOUT_ZERO", zeros - before.zeros.get(id_, 0))

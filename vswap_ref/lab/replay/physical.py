@@ -32,6 +32,7 @@ def swap_slot_free_nr(world: World, slot: int, nr: int) -> None:
     while offset < end:
         here = min(end, (offset // CLUSTER + 1) * CLUSTER) - offset
         ci = world.s.swap.info[type_].cluster_info[offset // CLUSTER]
+        world.s.cost["ci_lock"] += 1
         with ci.lock:
             world.vswap_rmap_set(ci, swp_slot(type_, offset), 0, here)
         world.phys[type_].difference_update(range(offset, offset + here))
