@@ -12,11 +12,12 @@ from .folio import folio_put
 from .pagetable import PTE_TABLE_MASK, PTE_TABLE_SHIFT, folio_pte_batch, pte_alloc, swap_pte_batch, table_ranges
 from .rmap import drop_file_pte, folio_remove_rmap
 from .shmem import iput
-from .slot_reclaim import free_swap_and_cache_nr, free_swap_cache
+from .slot_reclaim import free_swap_cache
 from .state import Memcg, Mm, System, Vma
 from .swap_continuation import add_swap_count_continuation
-from .swap_map import swap_duplicate
 from .types import PTE_PRESENT, PTE_SHIFT, PTE_SWP_EXCLUSIVE, PTE_WRITE, Pte, is_swap_pte, pte_to_swp_entry
+from .vswap.lifecycle import swap_duplicate
+from .vswap.swap_cache import free_swap_and_cache_nr
 
 
 def mm_alloc(s: System, memcg: Memcg) -> Mm:

@@ -18,11 +18,11 @@ from .memcg import charge_zswap_bytes, mem_cgroup_charge
 from .page_io import is_folio_zero_filled
 from .pagetable import PTE_TABLE_MASK, pte_alloc
 from .reclaim import reclaim_pages
-from .slot_reclaim import folio_free_swap
 from .state import Folio, Memcg, Mm, System, Vma, ZswapEntry
 from .swap_io import swap_io_wait_one
-from .swap_map import __swap_duplicate
-from .types import PMD_ORDER, PTE_SWP_EXCLUSIVE, PTRS_PER_PTE, swap_nth, swp_entry_to_pte
+from .types import PMD_ORDER, PTE_SWP_EXCLUSIVE, PTRS_PER_PTE, swap_nth, swp_entry_range, swp_entry_to_pte
+from .vswap.lifecycle import swap_duplicate_nr
+from .vswap.swap_cache import folio_free_swap
 from .vswap.swap_out import folio_alloc_swap
 from .vswap.zswap_index import zswap_entry_store
 from .zswap import zswap_may_store
@@ -85,12 +85,11 @@ def enter_swap_ptes(s: System, mm: Mm, addr: int, folio: Folio) -> int:
     """Enter swap PTEs for all pages of a cached folio, one user for each slot.  Returns 0 or -ENOMEM."""
     nr = 1 << folio.order
     table = pte_alloc(s, mm, addr)
-    if table is None or __swap_duplicate(s, folio.swap, 1, nr):
+    if table is None or swap_duplicate_nr(s, folio.swap, nr):
         folio_free_swap(s, folio)
         return -ENOMEM
-    entries = (swap_nth(folio.swap, i) for i in range(nr))
     index = addr & PTE_TABLE_MASK
-    table[index : index + nr] = [swp_entry_to_pte(entry, PTE_SWP_EXCLUSIVE) for entry in entries]
+    table[index : index + nr] = [swp_entry_to_pte(entry, PTE_SWP_EXCLUSIVE) for entry in swp_entry_range(folio.swap, nr)]
     mm.swapents += nr
     s.swap.mmlist[mm] = None
     return 0

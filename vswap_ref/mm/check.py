@@ -14,7 +14,6 @@ from vswap_ref.machine import PAGE_SIZE
 from .memcg import memcg_lineage, memcg_subtree
 from .pagetable import PTE_TABLE_MASK, ptep_get, table_ranges
 from .state import Folio, Memcg, ShmemInode, SwapInfo, System, VswapCluster
-from .swap_continuation import swp_swapcount
 from .swap_device import _swap_info_get, swap_usage_in_pages
 from .types import (
     CLUSTER_FLAG_DISCARD,
@@ -46,6 +45,7 @@ from .types import (
     vswap_entry,
 )
 from .vswap.cluster import cluster_is_alloc_candidate
+from .vswap.lifecycle import swp_swapcount
 from .vswap.lookup import swp_entry_to_swp_slot
 from .vswap.rmap import swp_slot_to_swp_entry
 from .vswap.swap_cache import swap_cache_peek

@@ -18,10 +18,8 @@ from .pagetable import PTE_TABLE_MASK, find_vma, pte_alloc, pte_move_swp_offset,
 from .readahead import swap_update_readahead, swapin_readahead
 from .rmap import folio_add_anon_rmap, folio_add_file_rmap, folio_maybe_mapped_shared, folio_remove_rmap
 from .shmem_swap import shmem_get_folio
-from .slot_reclaim import folio_free_swap, free_swap_cache
+from .slot_reclaim import free_swap_cache
 from .state import Folio, Mm, ShmemInode, SwapInfo, System, Vma
-from .swap_cache import folio_matches_swap_entry
-from .swap_map import __swap_count, swap_free_nr, swapcache_clear, swapcache_prepare
 from .swap_read import mem_cgroup_swapin_charge_folio
 from .types import (
     PTE_DIRTY,
@@ -48,8 +46,10 @@ from .types import (
     swp_entry_align,
     swp_entry_page,
 )
+from .vswap.cache_pin import swapcache_clear, swapcache_prepare
+from .vswap.lifecycle import __swap_count, swap_free_nr
 from .vswap.pin import put_swap_entry, tryget_swap_entry
-from .vswap.swap_cache import swap_cache_get_folio, swap_cache_get_shadow
+from .vswap.swap_cache import folio_free_swap, folio_matches_swap_entry, swap_cache_get_folio, swap_cache_get_shadow
 from .workingset import workingset_refault
 
 MINOR_FAULT_NS = 1_000

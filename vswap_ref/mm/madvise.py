@@ -20,11 +20,10 @@ from .readahead import read_swap_cache_async
 from .reclaim import reclaim_pages
 from .rmap import folio_maybe_mapped_shared
 from .shmem_swap import shmem_swapin_range
-from .slot_reclaim import folio_free_swap
 from .state import Folio, Mm, ShmemInode, System, Vma
 from .types import PTE_DIRTY, PTE_PRESENT, PTE_YOUNG, Pte, SwpEntry, is_swap_pte, pte_to_swp_entry, radix_to_swp_entry
 from .vswap.pin import put_swap_entry, tryget_swap_entry
-from .vswap.swap_cache import swap_cache_get_folio
+from .vswap.swap_cache import folio_free_swap, swap_cache_get_folio
 
 
 def madvise_pageout(s: System, mm: Mm, start: int, end: int) -> int:

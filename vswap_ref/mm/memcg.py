@@ -222,17 +222,8 @@ def mem_cgroup_try_charge_swap(s: System, folio: Folio, entry: SwpEntry) -> int:
 
 def mem_cgroup_uncharge_swap(s: System, entry: SwpEntry, nr: int) -> None:
     """Uncharge ``nr`` slots from the cgroup recorded for them and clear the record."""
-    if not s.memcg.enabled:
-        return
-    memcg_id = swap_cgroup_clear(s, entry, nr)
-    memcg = s.memcg.by_id.get(memcg_id)
-    if memcg is None:
-        s.cost["mem_cgroup_uncharge_swap_nobody"] += 1
-        return
-    s.cost["mem_cgroup_uncharge_swap"] += 1
-    page_counter_uncharge(memcg.memsw_counters if s.memcg.memsw else memcg.swap_counters, nr)
-    memcg.nr_swap -= nr
-    mem_cgroup_id_put_many(s, memcg, nr)
+    if s.memcg.enabled:
+        __mem_cgroup_uncharge_swap_by_id(s, swap_cgroup_clear(s, entry, nr), nr)
 
 
 def mem_cgroup_get_nr_swap_pages(s: System, memcg: Memcg) -> int:
@@ -312,3 +303,21 @@ def note_over_high(s: System, memcg: Memcg, nr: int) -> None:
     """Remember pages charged while some ancestor is above a high limit: the program pays for them later."""
     if any(map(above_high, memcg.memory_counters)) or any(map(above_high, memcg.swap_counters)):
         s.memcg.nr_over_high += nr
+
+
+def __mem_cgroup_uncharge_swap_by_id(s: System, memcg_id: int, nr: int) -> None:
+    """Give back the charge of ``nr`` slots of the cgroup with this id, and their references on it; none for id 0."""
+    memcg = s.memcg.by_id.get(memcg_id)
+    if memcg is None:
+        s.cost["mem_cgroup_uncharge_swap_nobody"] += 1
+        return
+    s.cost["mem_cgroup_uncharge_swap"] += 1
+    page_counter_uncharge(memcg.memsw_counters if s.memcg.memsw else memcg.swap_counters, nr)
+    memcg.nr_swap -= nr
+    mem_cgroup_id_put_many(s, memcg, nr)
+
+
+def mem_cgroup_uncharge_swap_by_id(s: System, memcg_id: int, nr: int) -> None:
+    """__mem_cgroup_uncharge_swap_by_id, unless cgroups are disabled."""
+    if s.memcg.enabled:
+        __mem_cgroup_uncharge_swap_by_id(s, memcg_id, nr)

@@ -10,13 +10,13 @@ from errno import ENOENT
 
 from .folio import folio_mark_dirty, folio_unlock
 from .memcg import mem_cgroup_zswap_writeback_enabled
-from .slot_reclaim import folio_free_swap
 from .state import Folio, System
 from .swap_device import __swap_slot_to_info
 from .swap_io import __swap_writepage, swap_read_folio_bdev
 from .thp import count_mthp_stat
 from .types import AOP_WRITEPAGE_ACTIVATE, swp_slot_offset
 from .vswap.lookup import swp_entry_to_swp_slot
+from .vswap.swap_cache import folio_free_swap
 from .zswap import zswap_load, zswap_store
 from .zswap_writeback import zswap_folio_swapin
 

@@ -34,21 +34,18 @@ from .memcg import (
     lruvec_page_state,
     mem_cgroup_get_nr_swap_pages,
     mem_cgroup_swap_full,
-    memcg1_swapout,
     memcg_subtree,
 )
 from .memcg_life import mem_cgroup_release_dying
 from .page_io import swap_writeout
 from .rmap import folio_referenced, try_to_unmap
 from .shmem_swap import shmem_remove_mapping, shmem_writeout
-from .slot_reclaim import folio_free_swap
 from .state import Folio, LruvecStats, Memcg, System
 from .swap_alloc import swap_reclaim_work
 from .swap_io import folio_wait_writeback, swap_io_poll, swap_io_wait_one
-from .swap_map import put_swap_folio
 from .thp import count_mthp_stat
 from .types import AOP_WRITEPAGE_ACTIVATE, PMD_ORDER
-from .vswap.swap_cache import __swap_cache_del_folio, swap_cache_lock_irq, swap_cache_unlock_irq
+from .vswap.swap_cache import __vswap_remove_mapping, folio_free_swap, swap_cache_lock_irq, swap_cache_unlock_irq
 from .vswap.swap_out import folio_alloc_swap
 from .workingset import workingset_eviction
 from .zswap_writeback import shrink_worker, zswap_shrinker_count, zswap_shrinker_scan
@@ -238,19 +235,15 @@ def __remove_mapping(s: System, folio: Folio) -> bool:
         return shmem_remove_mapping(s, folio)
     entry = folio.swap
     expected = 1 + (1 << folio.order)
-    swap_cache_lock_irq(s)
+    swap_cache_lock_irq(s, entry)
     if not folio_ref_freeze(folio, expected):
-        swap_cache_unlock_irq(s)
+        swap_cache_unlock_irq(s, entry)
         return False
     if folio.dirty:
         folio_ref_unfreeze(folio, expected)
-        swap_cache_unlock_irq(s)
+        swap_cache_unlock_irq(s, entry)
         return False
-    shadow = workingset_eviction(s, folio)
-    __swap_cache_del_folio(s, folio, entry, shadow)
-    memcg1_swapout(s, folio, entry)
-    swap_cache_unlock_irq(s)
-    put_swap_folio(s, folio, entry)
+    __vswap_remove_mapping(s, folio, entry, workingset_eviction(s, folio))
     folio_unlock(folio)
     folio_free(s, folio)
     return True

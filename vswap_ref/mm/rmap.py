@@ -13,7 +13,6 @@ from .folio import folio_mark_dirty, folio_put
 from .pagetable import PTE_TABLE_MASK, PTE_TABLE_SHIFT
 from .split_queue import deferred_split_folio
 from .state import Folio, Mm, ShmemInode, System, Vma
-from .swap_map import swap_duplicate
 from .types import (
     PTE_DIRTY,
     PTE_PRESENT,
@@ -25,6 +24,7 @@ from .types import (
     swap_nth,
     swp_entry_to_pte,
 )
+from .vswap.lifecycle import swap_duplicate
 
 
 def folio_add_anon_rmap(s: System, folio: Folio, vma: Vma, addr: int, exclusive: bool, nr: int = 1) -> None:

@@ -12,9 +12,9 @@ from vswap_ref.machine import XArray
 
 from .folio import folio_lock, folio_put, folio_unlock
 from .pagetable import mmap_region
-from .slot_reclaim import free_swap_and_cache_nr
 from .state import Folio, Mm, ShmemInode, System, Vma
 from .types import RadixEntry, is_poisoned_swp_entry, radix_to_swp_entry
+from .vswap.swap_cache import free_swap_and_cache_nr
 
 
 def shmem_get_inode(s: System, name: str, nr_pages: int) -> ShmemInode:

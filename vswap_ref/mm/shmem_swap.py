@@ -16,7 +16,6 @@ from .readahead import read_swap_cache_async, swap_cluster_readahead, swap_updat
 from .shmem import shmem_add_to_page_cache, shmem_delete_from_page_cache, shmem_recalc_inode
 from .state import Folio, Memcg, ShmemInode, SwapInfo, System
 from .swap_io import folio_wait_writeback
-from .swap_map import swap_free, swap_shmem_alloc, swapcache_clear, swapcache_prepare
 from .swap_read import mem_cgroup_swapin_charge_folio
 from .types import (
     AOP_WRITEPAGE_ACTIVATE,
@@ -29,6 +28,8 @@ from .types import (
     swp_slot_type,
     swp_to_radix_entry,
 )
+from .vswap.cache_pin import swapcache_clear, swapcache_prepare
+from .vswap.lifecycle import swap_free, swap_shmem_alloc
 from .vswap.lookup import swp_entry_to_swp_slot
 from .vswap.pin import put_swap_entry, tryget_swap_entry
 from .vswap.swap_cache import swap_cache_del_folio, swap_cache_get_folio, swap_cache_get_shadow

@@ -9,13 +9,11 @@ from __future__ import annotations
 from .folio import folio_mark_dirty, folio_put, folio_trylock, folio_unlock
 from .memcg import mem_cgroup_swap_full
 from .state import Folio, SwapInfo, System
-from .swap_cache import folio_matches_swap_entry
-from .swap_device import swap_cluster_lock, swap_cluster_unlock, swap_slot_put_swap_info, swap_slot_tryget_swap_info
-from .swap_map import folio_swapped, swap_slots_put_map_nr
-from .types import SWAP_HAS_CACHE, TTRS_ANYWAY, TTRS_FULL, TTRS_UNMAPPED, SwpEntry, swp_slot, swp_slot_offset
+from .swap_device import swap_cluster_lock, swap_cluster_unlock
+from .types import SWAP_HAS_CACHE, TTRS_ANYWAY, TTRS_FULL, TTRS_UNMAPPED, swp_slot, swp_slot_offset
 from .vswap.lookup import swp_entry_to_swp_slot
 from .vswap.rmap import swp_slot_to_swp_entry
-from .vswap.swap_cache import swap_cache_del_folio, swap_cache_get_folio
+from .vswap.swap_cache import folio_free_swap, folio_matches_swap_entry, swap_cache_del_folio, swap_cache_get_folio
 
 
 def folio_swapcache_freeable(s: System, folio: Folio) -> bool:
@@ -24,15 +22,6 @@ def folio_swapcache_freeable(s: System, folio: Folio) -> bool:
     In the image a clean cached folio may stand as "in swap": its slot must keep the content until the machine is back.
     """
     return folio.swapcache and not folio.writeback and not s.power.suspended_storage
-
-
-def folio_free_swap(s: System, folio: Folio) -> bool:
-    """Give up the slots of a locked cached folio that no PTE refers to.  True if done."""
-    if not folio_swapcache_freeable(s, folio) or folio_swapped(s, folio):
-        return False
-    swap_cache_del_folio(s, folio)
-    folio_mark_dirty(folio)
-    return True
 
 
 def ttrs_wanted(s: System, folio: Folio, flags: int) -> bool:
@@ -78,28 +67,6 @@ def __try_to_reclaim_swap(s: System, si: SwapInfo, offset: int, flags: int) -> i
     folio_unlock(folio)
     folio_put(s, folio)
     return result
-
-
-def reclaim_cache_only(s: System, si: SwapInfo, offset: int, nr: int, flags: int) -> None:
-    """Walk ``nr`` slots and try to free those that only the cache uses, folio by folio."""
-    end = offset + nr
-    while offset < end:
-        step = 1
-        if si.swap_map[offset] == SWAP_HAS_CACHE:
-            step = abs(__try_to_reclaim_swap(s, si, offset, flags)) or 1
-        offset = (offset // step + 1) * step
-
-
-def free_swap_and_cache_nr(s: System, entry: SwpEntry, nr: int) -> None:
-    """``nr`` swap PTEs go away: drop their references, and cached folios that nobody needs."""
-    slot = swp_entry_to_swp_slot(s, entry)
-    si = swap_slot_tryget_swap_info(s, slot)
-    if si is None:
-        return
-    offset = swp_slot_offset(slot)
-    if offset + nr <= si.max and swap_slots_put_map_nr(s, si, offset, nr):
-        reclaim_cache_only(s, si, offset, nr, TTRS_UNMAPPED | TTRS_FULL)
-    swap_slot_put_swap_info(si)
 
 
 def free_swap_cache(s: System, folio: Folio) -> None:

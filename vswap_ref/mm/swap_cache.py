@@ -7,15 +7,10 @@ being swapped off, and owns the cache flag of the slots that it adds or deletes.
 
 from __future__ import annotations
 
-from .state import Folio, System
+from .state import System
 from .swap_device import __swap_slot_to_info
-from .types import SWAP_HAS_CACHE, SwpEntry, swp_entry_align, swp_slot_offset
+from .types import SwpEntry, swp_slot_offset
 from .vswap.lookup import swp_entry_to_swp_slot
-
-
-def folio_matches_swap_entry(folio: Folio, entry: SwpEntry) -> bool:
-    """A locked folio is (still) cached for this entry."""
-    return folio.swapcache and folio.swap == swp_entry_align(entry, 1 << folio.order)
 
 
 def swap_zeromap_batch(s: System, entry: SwpEntry, max_nr: int) -> int:
@@ -25,14 +20,6 @@ def swap_zeromap_batch(s: System, entry: SwpEntry, max_nr: int) -> int:
     assert zeromap is not None
     other = zeromap.bits.find(1 - zeromap.bits[offset], offset, offset + max_nr)
     return max_nr if other < 0 else other - offset
-
-
-def non_swapcache_batch(s: System, entry: SwpEntry, max_nr: int) -> int:
-    """How many slots from the entry's on have no cache flag (0..max_nr); read without lock."""
-    slot = swp_entry_to_swp_slot(s, entry)
-    offset = swp_slot_offset(slot)
-    window = __swap_slot_to_info(s, slot).swap_map[offset : offset + max_nr]
-    return next((nr for nr, byte in enumerate(window) if byte & SWAP_HAS_CACHE), max_nr)
 
 
 def total_swapcache_pages(s: System) -> int:

@@ -102,27 +102,6 @@ def continuation_borrow(levels: list[bytearray], place: int) -> bool:
     return remains
 
 
-def swp_swapcount(s: System, entry: SwpEntry) -> int:
-    """The exact number of users of an entry, continuation included."""
-    slot = swp_entry_to_swp_slot(s, entry)
-    si = swap_slot_tryget_swap_info(s, slot)
-    if si is None:
-        return 0
-    offset = swp_slot_offset(slot)
-    ci = swap_cluster_lock(s, si, offset)
-    byte = swap_count(si.swap_map[offset])
-    total, weight = byte & ~COUNT_CONTINUED, SWAP_MAP_MAX + 1
-    for level in si.continuation.get(offset // PAGE_SIZE, ()):
-        if not byte & COUNT_CONTINUED:
-            break
-        byte = level[offset % PAGE_SIZE]
-        total += (byte & ~COUNT_CONTINUED) * weight
-        weight *= SWAP_CONT_MAX + 1
-    swap_cluster_unlock(ci)
-    swap_slot_put_swap_info(si)
-    return total
-
-
 def free_swap_count_continuations(si: SwapInfo) -> None:
     """Free all continuation pages of a device (swapoff)."""
     si.continuation.clear()

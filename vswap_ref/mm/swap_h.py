@@ -9,21 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .hibernate import count_swap_pages, find_first_swap, swap_slot_alloc_of_type, swap_type_of, swapdev_block
-from .slot_reclaim import folio_free_swap, free_folio_and_swap_cache, free_swap_and_cache_nr, free_swap_cache
+from .slot_reclaim import free_folio_and_swap_cache, free_swap_cache
 from .swap_cache import total_swapcache_pages
-from .swap_continuation import add_swap_count_continuation, swp_swapcount
+from .swap_continuation import add_swap_count_continuation
 from .swap_device import swap_slot_put_swap_info, swap_slot_tryget_swap_info, vm_swap_full
 from .swap_extent import add_swap_extent, generic_swapfile_activate
 from .swap_io import swap_folio_sector
-from .swap_map import (
+from .vswap.cache_pin import put_swap_folio, swapcache_prepare
+from .vswap.lifecycle import (
     __swap_count,
-    put_swap_folio,
     swap_duplicate,
     swap_entry_swapped,
     swap_free_nr,
     swap_shmem_alloc,
-    swapcache_prepare,
+    swp_swapcount,
 )
+from .vswap.swap_cache import folio_free_swap, free_swap_and_cache_nr
 from .vswap.swap_out import folio_alloc_swap
 
 LIFECYCLE: tuple[Callable[..., object], ...] = (

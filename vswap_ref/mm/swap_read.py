@@ -11,9 +11,10 @@ from .lru import folio_add_lru
 from .memcg import mem_cgroup_charge, memcg1_swapin
 from .state import Folio, Memcg, System
 from .swap_device import __swap_slot_to_info
-from .swap_map import put_swap_folio, swap_entry_swapped, swapcache_prepare
 from .types import SwpEntry
+from .vswap.cache_pin import put_swap_folio, swapcache_prepare
 from .vswap.cgroup import lookup_swap_cgroup_id
+from .vswap.lifecycle import swap_entry_swapped
 from .vswap.lookup import swp_entry_to_swp_slot
 from .vswap.swap_cache import swap_cache_add_folio, swap_cache_get_folio
 from .workingset import workingset_refault

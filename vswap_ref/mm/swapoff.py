@@ -15,12 +15,9 @@ from .pagetable import PTE_TABLE_MASK, table_ranges
 from .readahead import swapin_readahead
 from .rmap import folio_add_anon_rmap
 from .shmem_swap import shmem_unuse
-from .slot_reclaim import folio_free_swap
 from .state import Folio, Mm, SwapInfo, System, Vma
-from .swap_cache import folio_matches_swap_entry
 from .swap_device import add_to_avail_list, del_from_avail_list, plist_add, swap_type_to_info, swap_usage_in_pages
 from .swap_io import folio_wait_writeback
-from .swap_map import swap_free
 from .swapon import release_swap_info
 from .types import (
     PTE_MARKER_POISONED,
@@ -43,9 +40,10 @@ from .types import (
     swp_slot_offset,
     swp_slot_type,
 )
+from .vswap.lifecycle import swap_free
 from .vswap.lookup import swp_entry_to_swp_slot
 from .vswap.rmap import swp_slot_to_swp_entry
-from .vswap.swap_cache import swap_cache_get_folio
+from .vswap.swap_cache import folio_free_swap, folio_matches_swap_entry, swap_cache_get_folio
 
 
 def swapoff(s: System, type_: int) -> int:

@@ -8,7 +8,8 @@ mm/swap_table.h, include/linux/swap.h, arch page-table headers (a page-table ent
 
 from __future__ import annotations
 
-from typing import NewType
+from collections.abc import Sequence
+from typing import NewType, cast
 
 SwpEntry = NewType("SwpEntry", int)
 """A swap entry: type (device number) from bit 58 on, offset (slot number) below.  0 = no entry."""
@@ -95,6 +96,15 @@ MAX_VSWAP = SwpEntry(VSWAP_CLUSTER_ID_MAX << VSWAP_CLUSTER_SHIFT | VSWAP_CLUSTER
 def vswap_entry(cluster_id: int, index: int) -> SwpEntry:
     """The virtual slot at an index (0..511) of a cluster."""
     return SwpEntry(cluster_id << VSWAP_CLUSTER_SHIFT | index)
+
+
+def swp_entry_range(entry: SwpEntry, nr: int) -> Sequence[SwpEntry]:
+    """``nr`` entries in a row."""
+    return cast("Sequence[SwpEntry]", range(entry, entry + nr))
+
+
+SWP_RMAP_CACHE_ONLY = 1 << 63
+SWP_RMAP_ENTRY_MASK = SWP_RMAP_CACHE_ONLY - 1
 
 
 def swp_slot_add(slot: SwpSlot, delta: int) -> SwpSlot:

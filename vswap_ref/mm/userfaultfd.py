@@ -14,11 +14,10 @@ from .folio import folio_put, folio_trylock, folio_unlock
 from .huge_memory import split_folio
 from .pagetable import PTE_TABLE_MASK, PTE_TABLE_SHIFT, pte_alloc
 from .state import Folio, SwapInfo, System, Vma
-from .swap_cache import folio_matches_swap_entry
-from .swap_map import is_swap_cached
 from .types import PTE_PRESENT, PTE_SOFT_DIRTY, PTE_SWP_EXCLUSIVE, Pte, SwpEntry, is_swap_pte, pte_pfn, pte_to_swp_entry
+from .vswap.cache_pin import is_swap_cached
 from .vswap.pin import put_swap_entry, tryget_swap_entry
-from .vswap.swap_cache import swap_cache_get_folio
+from .vswap.swap_cache import folio_matches_swap_entry, swap_cache_get_folio
 
 
 @dataclass(slots=True)

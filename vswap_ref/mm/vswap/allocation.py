@@ -37,9 +37,11 @@ def __vswap_alloc_from_cluster(cluster: VswapCluster, start: int, folio: Folio) 
         desc.slot[start] = 0
         desc.zswap_entry[start] = 0
         desc.swap_cache[start] = folio_word(folio.pfn)
+        desc.swap_count[start] = 0
         desc.memcgid[start] = 0
+        desc.in_swapcache[start] = 1
     else:
-        desc.array[start : start + nr] = (0, 0, folio_word(folio.pfn), 0)
+        desc.array[start : start + nr] = (0, 0, folio_word(folio.pfn), 0, 0, 1)
     cluster.count += nr
 
 

@@ -7,7 +7,7 @@ Kernel home: mm/vswap.c.  Id 0 means no record.  An id other than 0 has a refere
 from __future__ import annotations
 
 from ..state import Folio, System, VswapCluster
-from ..types import VSWAP_CLUSTER_MASK, SwpEntry
+from ..types import VSWAP_CLUSTER_MASK, SwpEntry, swp_entry_range
 from .lookup import vswap_cluster_load, vswap_cluster_unlock, vswap_iter
 
 
@@ -64,3 +64,23 @@ def lookup_swap_cgroup_id(s: System, entry: SwpEntry) -> int:
         memcgid = cluster.desc.memcgid[entry & VSWAP_CLUSTER_MASK]
         vswap_cluster_unlock(cluster)
     return memcgid
+
+
+def vswap_cgroup_batch(s: System, entry: SwpEntry, max_nr: int) -> int:
+    """How many slots from the entry's on have the same id as the first; at least 1."""
+    if max_nr <= 1:
+        return max_nr
+    cluster, nr, memcgid = None, 0, 0
+    with s.rcu.read:
+        for one in swp_entry_range(entry, max_nr):
+            cluster = vswap_iter(s, cluster, one)
+            if cluster is None:
+                break
+            found = cluster.desc.memcgid[one & VSWAP_CLUSTER_MASK]
+            memcgid = memcgid if nr else found
+            if found != memcgid:
+                break
+            nr += 1
+        if cluster is not None:
+            vswap_cluster_unlock(cluster)
+    return max(nr, 1)

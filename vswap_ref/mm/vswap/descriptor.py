@@ -12,14 +12,16 @@ from ..types import VSWAP_CLUSTER_SIZE
 
 swp_desc: np.dtype[np.void] = np.dtype(
     {
-        "names": ["slot", "zswap_entry", "swap_cache", "memcgid"],
-        "formats": ["u8", "u8", "u8", "u2"],
-        "offsets": [0, 8, 16, 24],
+        "names": ["slot", "zswap_entry", "swap_cache", "swap_count", "memcgid", "in_swapcache"],
+        "formats": ["u8", "u8", "u8", "u4", "u2", "u1"],
+        "offsets": [0, 8, 16, 24, 28, 30],
         "itemsize": 32,
     }
 )
 """A descriptor (struct swp_desc): ``slot`` is the physical slot, or 0; ``zswap_entry`` the compressed copy, or 0, as a
-handle; ``swap_cache`` is a folio, a shadow, or 0; ``memcgid`` the cgroup that is charged, or 0."""
+handle; ``swap_cache`` is a folio, a shadow, or 0; ``swap_count`` is the number of page-table entries (or shmem's)
+that have the slot; ``memcgid`` the cgroup that is charged, or 0; ``in_swapcache`` is 1 while the slot is pinned for
+the swap cache."""
 
 
 class Descriptors:
@@ -28,14 +30,16 @@ class Descriptors:
     ``array`` goes to None when the memory is given back: who still reads it then makes an error.
     """
 
-    __slots__ = ("array", "memcgid", "slot", "swap_cache", "zswap_entry")
+    __slots__ = ("array", "in_swapcache", "memcgid", "slot", "swap_cache", "swap_count", "zswap_entry")
 
     def __init__(self, array: np.ndarray | None = None) -> None:
         self.array = np.zeros(VSWAP_CLUSTER_SIZE, swp_desc) if array is None else array
         self.slot = self.array["slot"].data
         self.zswap_entry = self.array["zswap_entry"].data
         self.swap_cache = self.array["swap_cache"].data
+        self.swap_count = self.array["swap_count"].data
         self.memcgid = self.array["memcgid"].data
+        self.in_swapcache = self.array["in_swapcache"].data
 
     def __reduce__(self) -> tuple[type[Descriptors], tuple[np.ndarray]]:
         """Views cannot be copied; the array can, and they follow from it."""

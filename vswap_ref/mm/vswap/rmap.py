@@ -9,7 +9,17 @@ from __future__ import annotations
 from array import array
 
 from ..state import SwapClusterInfo, System
-from ..types import CLUSTER_MASK, CLUSTER_SHIFT, NO_ENTRY, SwpEntry, SwpSlot, swp_slot_offset, swp_slot_type
+from ..types import (
+    CLUSTER_MASK,
+    CLUSTER_SHIFT,
+    NO_ENTRY,
+    SWP_RMAP_CACHE_ONLY,
+    SWP_RMAP_ENTRY_MASK,
+    SwpEntry,
+    SwpSlot,
+    swp_slot_offset,
+    swp_slot_type,
+)
 
 
 def swp_slot_to_swp_entry(s: System, slot: SwpSlot) -> SwpEntry:
@@ -18,7 +28,7 @@ def swp_slot_to_swp_entry(s: System, slot: SwpSlot) -> SwpEntry:
         return NO_ENTRY
     offset = swp_slot_offset(slot)
     table = s.swap.info[swp_slot_type(slot)].cluster_info[offset >> CLUSTER_SHIFT].table
-    return SwpEntry(table[offset & CLUSTER_MASK]) if table is not None else NO_ENTRY
+    return SwpEntry(table[offset & CLUSTER_MASK] & SWP_RMAP_ENTRY_MASK) if table is not None else NO_ENTRY
 
 
 def vswap_rmap_set(s: System, ci: SwapClusterInfo, slot: SwpSlot, entry: SwpEntry, nr: int) -> None:
@@ -34,3 +44,26 @@ def vswap_rmap_set(s: System, ci: SwapClusterInfo, slot: SwpSlot, entry: SwpEntr
         return
     s.cost["further_vswap_rmap_set"] += nr - 1
     ci.table[first : first + nr] = array("Q", range(entry, entry + nr) if entry else bytes(8 * nr))
+
+
+def swap_rmap_mark_cache_only(s: System, slot: SwpSlot) -> None:
+    """Mark a physical slot: only the swap cache uses it.  Its virtual slot's cluster is locked, so its table exists."""
+    offset = swp_slot_offset(slot)
+    table = s.swap.info[swp_slot_type(slot)].cluster_info[offset >> CLUSTER_SHIFT].table
+    assert table is not None
+    s.cost["vswap_rmap_set"] += 1
+    table[offset & CLUSTER_MASK] |= SWP_RMAP_CACHE_ONLY
+
+
+def swap_rmap_clear_cache_only(s: System, slot: SwpSlot) -> None:
+    """Take the mark off: somebody else uses the slot too."""
+    offset = swp_slot_offset(slot)
+    table = s.swap.info[swp_slot_type(slot)].cluster_info[offset >> CLUSTER_SHIFT].table
+    assert table is not None
+    s.cost["vswap_rmap_set"] += 1
+    table[offset & CLUSTER_MASK] &= SWP_RMAP_ENTRY_MASK
+
+
+def swap_rmap_is_cache_only(ci: SwapClusterInfo, offset: int) -> bool:
+    """Is the slot at an offset of the device, in this cluster, marked?  No lock; false if the cluster has no table."""
+    return ci.table is not None and ci.table[offset & CLUSTER_MASK] & SWP_RMAP_CACHE_ONLY != 0

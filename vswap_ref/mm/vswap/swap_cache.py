@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..folio import folio_put, folio_try_get
+from ..folio import folio_mark_dirty, folio_put, folio_try_get, folio_trylock, folio_unlock
+from ..memcg import memcg1_swapout
 from ..state import Folio, System, VswapCluster
-from ..swap_map import put_swap_folio
 from ..types import (
     NO_ENTRY,
     VSWAP_CLUSTER_MASK,
@@ -19,9 +19,14 @@ from ..types import (
     Shadow,
     SwpEntry,
     folio_word,
+    swap_nth,
+    swp_entry_align,
+    swp_entry_page,
     word_is_folio,
     word_pfn,
 )
+from .cache_pin import __swapcache_clear, put_swap_folio
+from .lifecycle import vswap_free_nr_any_cache_only
 from .lookup import __vswap_iter, vswap_cluster_load, vswap_cluster_lock, vswap_cluster_unlock, vswap_iter
 
 
@@ -67,19 +72,9 @@ def swap_cache_word(s: System, entry: SwpEntry) -> int:
 def swap_cache_get_folio(s: System, entry: SwpEntry) -> Folio | None:
     """The folio cached for an entry, with a reference, unlocked; or None.
 
-    Lock the folio, then check it with folio_matches_swap_entry.  One that nobody can refer to now is waited for.
+    Lock the folio, then check it with folio_matches_swap_entry.
     """
-    while True:
-        with s.rcu.read:
-            cluster = vswap_iter(s, None, entry)
-            if cluster is None:
-                return None
-            word = cluster.desc.swap_cache[entry & VSWAP_CLUSTER_MASK]
-            folio = s.memory.mem_map[word_pfn(word)] if word_is_folio(word) else None
-            referenced = folio is not None and folio_try_get(folio)
-            vswap_cluster_unlock(cluster)
-        if folio is None or referenced:
-            return folio
+    return vswap_get_swap_cache(s, entry, cache_only=False)
 
 
 def swap_cache_get_shadow(s: System, entry: SwpEntry) -> Shadow | None:
@@ -93,8 +88,11 @@ def swap_cache_peek(s: System, entry: SwpEntry) -> Folio | Shadow | None:
     cluster = s.vswap.cluster_map.load(entry >> VSWAP_CLUSTER_SHIFT)
     if cluster is None or not __vswap_iter(cluster, entry):
         return None
-    word = cluster.desc.swap_cache[entry & VSWAP_CLUSTER_MASK]
-    return s.memory.mem_map[word_pfn(word)] if word_is_folio(word) else Shadow(word) if word else None
+    index = entry & VSWAP_CLUSTER_MASK
+    word = cluster.desc.swap_cache[index]
+    if word_is_folio(word):
+        return s.memory.mem_map[word_pfn(word)] if cluster.desc.in_swapcache[index] else None
+    return Shadow(word) if word else None
 
 
 def account_swap_cache(s: System, folio: Folio, nr: int) -> None:
@@ -143,37 +141,22 @@ def swap_cache_add_folio(s: System, folio: Folio, entry: SwpEntry) -> Shadow | N
     return Shadow(shadow) if shadow else None
 
 
-def __swap_cache_del_folio(s: System, folio: Folio, entry: SwpEntry, shadow: Shadow | None) -> None:
-    """Take a locked folio that is not under writeback out of its slots, leaving a shadow or nothing.
+def swap_cache_del_folio(s: System, folio: Folio) -> None:
+    """Take a folio out of the cache, then unpin its slots, and drop its references.
 
-    The entry's part of the cache is locked.  References and claims on the slots stay with the caller.
+    Only if the content is not needed (nobody refers to the slots) or stands elsewhere.  In between the slots are
+    pinned and have no folio.
     """
     assert folio.swapcache
     assert not folio.writeback
-    nr, index, word = 1 << folio.order, entry & VSWAP_CLUSTER_MASK, folio_word(folio.pfn)
-    with s.rcu.read:
+    entry = folio.swap
+    with s.rcu.read, s.locks.irqs_off:
         cluster = vswap_cluster_load(s, entry)
         assert cluster is not None
-        if nr == 1:
-            assert cluster.desc.swap_cache[index] == word
-            cluster.desc.swap_cache[index] = shadow or 0
-        else:
-            old = swap_cache_exchange(cluster, entry, nr, shadow or 0)
-            assert (old == word).all()
-    folio.swap = NO_ENTRY
-    folio.swapcache = False
-    account_swap_cache(s, folio, -nr)
-
-
-def swap_cache_del_folio(s: System, folio: Folio) -> None:
-    """Take a folio out of the cache and give up the claims on its slots and its references.
-
-    Only if the content is not needed (nobody refers to the slots) or stands elsewhere.
-    """
-    entry = folio.swap
-    swap_cache_lock_irq(s, entry)
-    __swap_cache_del_folio(s, folio, entry, None)
-    swap_cache_unlock_irq(s, entry)
+        vswap_cluster_lock(s, cluster)
+        vswap_replace_words(cluster, folio, 0)
+        vswap_cluster_unlock(cluster)
+    folio_clear_swap(s, folio)
     put_swap_folio(s, folio, entry)
     folio_put(s, folio, 1 << folio.order)
 
@@ -185,3 +168,113 @@ def __swap_cache_replace_folio(s: System, old: Folio, new: Folio) -> None:
         assert cluster is not None
         words = swap_cache_exchange(cluster, new.swap, 1 << new.order, folio_word(new.pfn))
         assert (words == folio_word(old.pfn)).all()
+
+
+def folio_matches_swap_entry(folio: Folio, entry: SwpEntry) -> bool:
+    """A locked folio is (still) cached for this entry."""
+    return folio.swapcache and folio.swap == swp_entry_align(entry, 1 << folio.order)
+
+
+def vswap_get_swap_cache(s: System, entry: SwpEntry, cache_only: bool) -> Folio | None:
+    """The folio cached for an entry, with a reference; or None.  ``cache_only``: only if nobody refers to the entry.
+
+    One that nobody can refer to now is waited for.
+    """
+    while True:
+        with s.rcu.read:
+            cluster = vswap_iter(s, None, entry)
+            if cluster is None:
+                return None
+            desc, index = cluster.desc, entry & VSWAP_CLUSTER_MASK
+            word = desc.swap_cache[index]
+            wanted = desc.in_swapcache[index] and not (cache_only and desc.swap_count[index])
+            folio = s.memory.mem_map[word_pfn(word)] if wanted and word_is_folio(word) else None
+            referenced = folio is not None and folio_try_get(folio)
+            vswap_cluster_unlock(cluster)
+        if folio is None or referenced:
+            return folio
+
+
+def folio_clear_swap(s: System, folio: Folio) -> None:
+    """The folio is in the swap cache no more: no entry, no flag, and the counts."""
+    folio.swap = NO_ENTRY
+    folio.swapcache = False
+    account_swap_cache(s, folio, -(1 << folio.order))
+
+
+def vswap_replace_words(cluster: VswapCluster, folio: Folio, word: int) -> None:
+    """Write a word to the descriptors of a cached folio, which have the folio now (cluster locked)."""
+    nr, index, old = 1 << folio.order, folio.swap & VSWAP_CLUSTER_MASK, folio_word(folio.pfn)
+    if nr == 1:
+        assert cluster.desc.swap_cache[index] == old
+        cluster.desc.swap_cache[index] = word
+    else:
+        assert (swap_cache_exchange(cluster, folio.swap, nr, word) == old).all()
+
+
+def __vswap_remove_mapping(s: System, folio: Folio, entry: SwpEntry, shadow: Shadow | None) -> None:
+    """Take a locked, frozen, clean folio out of the cache, leaving a shadow or nothing; free what nobody refers to.
+
+    The entry's part of the cache is locked, with interrupts off; returns with it unlocked and interrupts on.
+    References stay with the caller.
+    """
+    assert folio.swapcache
+    assert not folio.writeback
+    with s.rcu.read:
+        cluster = vswap_cluster_load(s, entry)
+        assert cluster is not None
+        vswap_replace_words(cluster, folio, shadow or 0)
+        memcg1_swapout(s, folio, entry)
+        __swapcache_clear(s, cluster, entry, 1 << folio.order)
+        vswap_cluster_unlock(cluster)
+        s.locks.irqs_off.__exit__(None, None, None)
+    folio_clear_swap(s, folio)
+
+
+def vswap_drop_unused(s: System, cluster: VswapCluster, folio: Folio) -> bool:
+    """Free the slots of a cached folio that nobody refers to (cluster locked).  False: somebody does, no change."""
+    nr, desc, index = 1 << folio.order, cluster.desc, folio.swap & VSWAP_CLUSTER_MASK
+    if desc.swap_count[index] if nr == 1 else desc.array["swap_count"][index : index + nr].any():
+        return False
+    vswap_replace_words(cluster, folio, 0)
+    __swapcache_clear(s, cluster, folio.swap, nr)
+    return True
+
+
+def folio_free_swap(s: System, folio: Folio) -> bool:
+    """Give up the slots of a locked cached folio that nobody refers to.  True if done; the folio is dirty then.
+
+    Not while it is being written, nor while a hibernation image is: in the image the slot must keep the content.
+    """
+    assert folio.locked
+    if not folio.swapcache or folio.writeback or s.power.suspended_storage or not folio.swap:
+        return False
+    with s.rcu.read, s.locks.irqs_off:
+        cluster = vswap_cluster_load(s, folio.swap)
+        assert cluster is not None
+        vswap_cluster_lock(s, cluster)
+        dropped = vswap_drop_unused(s, cluster, folio)
+        vswap_cluster_unlock(cluster)
+    if dropped:
+        folio_clear_swap(s, folio)
+        folio.refcount -= 1 << folio.order
+        folio_mark_dirty(folio)
+    return dropped
+
+
+def free_swap_and_cache_nr(s: System, entry: SwpEntry, nr: int) -> None:
+    """``nr`` swap PTEs go away: drop their references, and cached folios that nobody needs."""
+    if not vswap_free_nr_any_cache_only(s, entry, nr):
+        return
+    i = 0
+    while i < nr:
+        one = swap_nth(entry, i)
+        folio, step = vswap_get_swap_cache(s, one, cache_only=True), 1
+        if folio is not None and folio_trylock(folio):
+            if folio_matches_swap_entry(folio, one):
+                step = (1 << folio.order) - swp_entry_page(one, 1 << folio.order)
+                folio_free_swap(s, folio)
+            folio_unlock(folio)
+        if folio is not None:
+            folio_put(s, folio)
+        i += step

@@ -14,10 +14,10 @@ from ..memcg import mem_cgroup_try_charge_swap
 from ..state import Folio, System
 from ..swap_alloc import swap_slot_alloc
 from ..swap_device import __swap_slot_to_info, swap_cluster_lock, swap_cluster_unlock
-from ..swap_map import put_swap_folio
-from ..types import NO_ENTRY, VSWAP_CLUSTER_MASK, SwpEntry, SwpSlot, swap_nth, swp_slot_offset
+from ..types import NO_ENTRY, VSWAP_CLUSTER_MASK, SwpEntry, SwpSlot, swp_entry_range, swp_slot_offset
 from .allocation import vswap_alloc
-from .free import vswap_free
+from .cache_pin import put_swap_folio
+from .lifecycle import vswap_free
 from .lookup import vswap_cluster_unlock, vswap_iter
 from .rmap import vswap_rmap_set
 from .swap_cache import account_swap_cache
@@ -55,8 +55,7 @@ def folio_alloc_swap(s: System, folio: Folio) -> int:
     err, slot = swap_slot_alloc(s, folio.order)
     if err:
         mem_cgroup_try_charge_swap(s, folio, NO_ENTRY)
-        for i in range(nr):
-            vswap_free(s, swap_nth(entry, i), None)
+        vswap_free_unlinked(s, entry, nr)
         return err
     vswap_link(s, entry, slot, nr)
     if mem_cgroup_try_charge_swap(s, folio, entry):
@@ -67,3 +66,14 @@ def folio_alloc_swap(s: System, folio: Folio) -> int:
     folio.swap = entry
     account_swap_cache(s, folio, nr)
     return 0
+
+
+def vswap_free_unlinked(s: System, entry: SwpEntry, nr: int) -> None:
+    """Give virtual slots back that have just been taken, and that nobody knows."""
+    cluster = None
+    for one in swp_entry_range(entry, nr):
+        cluster = vswap_iter(s, cluster, one)
+        assert cluster is not None
+        vswap_free(s, cluster, one)
+    if cluster is not None:
+        vswap_cluster_unlock(cluster)

@@ -1,0 +1,143 @@
+# Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
+"""The life of an entry: who refers to it, and its end.
+
+Kernel home: mm/vswap.c.  A virtual slot is allocated exactly as long as somebody refers to it (``swap_count``) or the
+swap cache pins it (``in_swapcache``).  Whoever takes the last of these away frees it, under the lock of its cluster.
+"""
+
+from __future__ import annotations
+
+from errno import ENOENT
+
+from ..memcg import mem_cgroup_uncharge_swap_by_id
+from ..state import System, VswapCluster
+from ..swap_map import swap_slot_free_nr
+from ..types import VSWAP_CLUSTER_MASK, SwpEntry, SwpSlot, swp_entry_range
+from ..zswap_pool import zswap_entry_free
+from .cluster import release_vswap_slot
+from .lookup import vswap_cluster_unlock, vswap_iter
+from .rmap import swap_rmap_clear_cache_only, swap_rmap_mark_cache_only
+
+
+def vswap_free(s: System, cluster: VswapCluster, entry: SwpEntry) -> None:
+    """Free a virtual slot that nobody needs: compressed copy, charge, physical slot, then the slot itself.
+
+    Its cluster is locked, in an RCU read section.  Other fields keep what they have until the next allocation.
+    """
+    desc, index = cluster.desc, entry & VSWAP_CLUSTER_MASK
+    slot = SwpSlot(desc.slot[index])
+    desc.slot[index] = 0
+    handle = desc.zswap_entry[index]
+    if handle:
+        desc.zswap_entry[index] = 0
+        zswap_entry_free(s, s.zswap.entries.free(handle))
+    mem_cgroup_uncharge_swap_by_id(s, desc.memcgid[index], 1)
+    if slot:
+        swap_slot_free_nr(s, slot, 1)
+    release_vswap_slot(s, cluster, entry)
+
+
+def vswap_put_count(s: System, cluster: VswapCluster, entry: SwpEntry) -> bool:
+    """Take one reference off a slot (cluster locked); the last one frees it unless it is pinned for the cache.
+
+    True if it is pinned and this was the last one.  ValueError for a slot that has none: the kernel would count on
+    from 2**32.
+    """
+    desc, index = cluster.desc, entry & VSWAP_CLUSTER_MASK
+    count, pinned = desc.swap_count[index], desc.in_swapcache[index]
+    desc.swap_count[index] = count - 1
+    if count > 1:
+        return False
+    if pinned:
+        slot = SwpSlot(desc.slot[index])
+        if slot:
+            swap_rmap_mark_cache_only(s, slot)
+        return True
+    if desc.swap_cache[index] & 1:
+        desc.swap_cache[index] = 0
+    vswap_free(s, cluster, entry)
+    return False
+
+
+def vswap_free_nr_any_cache_only(s: System, entry: SwpEntry, nr: int) -> bool:
+    """Take one reference off each of ``nr`` slots.  True if some slot is now held by the swap cache alone: a hint."""
+    cluster, any_cache_only = None, False
+    with s.rcu.read:
+        for one in swp_entry_range(entry, nr):
+            cluster = vswap_iter(s, cluster, one)
+            assert cluster is not None
+            any_cache_only |= vswap_put_count(s, cluster, one)
+        if cluster is not None:
+            vswap_cluster_unlock(cluster)
+    return any_cache_only
+
+
+def swap_free_nr(s: System, entry: SwpEntry, nr: int) -> None:
+    """Take one reference off each of ``nr`` entries."""
+    vswap_free_nr_any_cache_only(s, entry, nr)
+
+
+def swap_free(s: System, entry: SwpEntry) -> None:
+    """Take one reference off an entry."""
+    swap_free_nr(s, entry, 1)
+
+
+def vswap_get_count(s: System, cluster: VswapCluster, entry: SwpEntry) -> bool:
+    """One reference more to an allocated slot (cluster locked).  False if it has none and is not pinned."""
+    desc, index = cluster.desc, entry & VSWAP_CLUSTER_MASK
+    count = desc.swap_count[index]
+    if not count:
+        if not desc.in_swapcache[index]:
+            return False
+        slot = SwpSlot(desc.slot[index])
+        if slot:
+            swap_rmap_clear_cache_only(s, slot)
+    desc.swap_count[index] = count + 1
+    return True
+
+
+def swap_duplicate_nr(s: System, entry: SwpEntry, nr: int) -> int:
+    """One reference more to each of ``nr`` entries.  0, or -ENOENT if one is not allocated: then there is no change."""
+    cluster, done = None, 0
+    with s.rcu.read:
+        for one in swp_entry_range(entry, nr):
+            cluster = vswap_iter(s, cluster, one)
+            if cluster is None or not vswap_get_count(s, cluster, one):
+                break
+            done += 1
+        if cluster is not None:
+            vswap_cluster_unlock(cluster)
+    if 0 < done < nr:
+        swap_free_nr(s, entry, done)
+    return 0 if done == nr else -ENOENT
+
+
+def swap_duplicate(s: System, entry: SwpEntry) -> int:
+    """One more PTE refers to the entry.  Returns 0, or -ENOENT if it is not allocated."""
+    return swap_duplicate_nr(s, entry, 1)
+
+
+def swap_shmem_alloc(s: System, entry: SwpEntry, nr: int) -> None:
+    """A shared object refers to the entries: it counts like any other reference."""
+    swap_duplicate_nr(s, entry, nr)
+
+
+def swp_swapcount(s: System, entry: SwpEntry) -> int:
+    """How many references the entry has; 0 if it is not allocated."""
+    with s.rcu.read:
+        cluster = vswap_iter(s, None, entry)
+        if cluster is None:
+            return 0
+        count = cluster.desc.swap_count[entry & VSWAP_CLUSTER_MASK]
+        vswap_cluster_unlock(cluster)
+    return count
+
+
+def __swap_count(s: System, entry: SwpEntry) -> int:
+    """swp_swapcount."""
+    return swp_swapcount(s, entry)
+
+
+def swap_entry_swapped(s: System, entry: SwpEntry) -> bool:
+    """Somebody refers to the entry."""
+    return swp_swapcount(s, entry) != 0
