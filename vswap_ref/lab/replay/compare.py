@@ -226,7 +226,7 @@ def zeros_swapped_out(world: World) -> dict[int, int]:
 
 
 def cost_differences(world: World, operation: Operation, before: Before) -> Iterator[Difference]:
-    """Events that the operation caused in another number.  Without memory the kernel locks the map twice, not once."""
+    """Events that the operation caused in another number."""
     if operation.cost is None:
         return
     table, counts = world.functions["COST_OF_PATH"], dict.fromkeys(COSTS, 0)
@@ -234,9 +234,15 @@ def cost_differences(world: World, operation: Operation, before: Before) -> Iter
         if taken != before.cost[path]:
             for primitive in table[path].keys() & counts.keys():
                 counts[primitive] += table[path][primitive] * (taken - before.cost[path])
-    for primitive, got in counts.items():
-        if primitive != "xa_lock" or not before.no_nodes:
-            yield from named(f"events {primitive}", operation.cost.get(primitive, 0), got)
+    for primitive in counts.keys() - not_counted(world, operation, before):
+        yield from named(f"events {primitive}", operation.cost.get(primitive, 0), counts[primitive])
+
+
+def not_counted(world: World, operation: Operation, before: Before) -> set[str]:
+    """Events that the model counts otherwise, on two paths of failures (see EXCLUDED)."""
+    unlinked = any(effect[0] == "swap_slot_alloc" and effect[2] is None for effect in operation.fx)
+    found = {"xa_lock"} if before.no_nodes else set()
+    return found | {"rcu_lock"} if world.level == 13 and unlinked else found
 
 
 def note_counters(world: World, before: Before) -> None:

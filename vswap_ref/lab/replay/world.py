@@ -20,11 +20,14 @@ from vswap_ref.machine import Counters, PercpuRef
 from vswap_ref.machine.counters import MEMCG_STAT
 from vswap_ref.series.stages import LoadedStage, stages
 
-from .effects import Effect
+from .effects import MARKS, Effect
 
 CPUS = 4
 CLUSTER = 512
 OFFSET_BITS = 58
+CACHE_ONLY = 1 << 63
+"""The mark in a word of the reverse map: only the swap cache uses the slot."""
+
 FAILING = {
     "vswap_cluster_alloc": "kmem_cache_zalloc",
     "vswap_desc_alloc": "vzalloc",
@@ -45,15 +48,16 @@ class ReverseMap(array):  # type: ignore[type-arg]
     fx: list[Effect]
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        """Write a word, or a run of them."""
-        super().__setitem__(index, value)
+        """Write a word, or a run of them.  A word that names the entry that it had is a mark, or takes it off."""
         run = index if isinstance(index, slice) else slice(index, index + 1)
-        for i in range(*run.indices(len(self))):
-            self.fx.append(("rmap_set", (self.first[0], self.first[1] + i), 1, self[i]))
-
-    def quietly(self, index: int, value: int) -> None:
-        """Write a word without a note."""
+        before = self[run]
         super().__setitem__(index, value)
+        for i, old in zip(range(*run.indices(len(self))), before, strict=True):
+            slot, entry = (self.first[0], self.first[1] + i), self[i] & ~CACHE_ONLY
+            if entry and entry == old & ~CACHE_ONLY:
+                self.fx.append((MARKS[self[i] < CACHE_ONLY], slot, 1))
+            else:
+                self.fx.append(("rmap_set", slot, 1, self[i]))
 
 
 @dataclass(slots=True, eq=False)
@@ -221,13 +225,6 @@ def swp_slot(type_: int, offset: int) -> int:
 def place(slot: int) -> tuple[int, int]:
     """A physical slot as traces write it: (device, offset)."""
     return slot >> OFFSET_BITS, slot & (1 << OFFSET_BITS) - 1
-
-
-def table_of(world: World, slot: int) -> ReverseMap:
-    """The reverse map that has a slot's word."""
-    type_, offset = place(slot)
-    table: ReverseMap = world.s.swap.info[type_].cluster_info[offset // CLUSTER].table
-    return table
 
 
 def new_cgroup(world: World, id_: int, parent: Any, limit: int | None) -> Any:
