@@ -184,6 +184,8 @@ SLOTLESS = {
         ([HEADER, [1, 2]], "line 2: expected a JSON object, got '[1, 2]'"),
         ([HEADER, {"op": "state"}], "line 2: field 'i' is None: expected an integer"),
         ([HEADER, operation(fx="none")], "line 2: field 'fx' is 'none': expected a list"),
+        ([HEADER, operation(fx=[["rmap_set", 5]])], "line 2: malformed effects: ValueError"),
+        ([HEADER, operation(cpu=4)], "line 2: cpu 4: expected a number below 4"),
         (
             [HEADER, operation(nested=1)],
             "line 2: operations inside another operation (interleaving) cannot be replayed",

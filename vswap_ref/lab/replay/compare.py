@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from .effects import STATS, in_order, show, sums
+from .effects import in_order, show, sums
 from .expected import Cluster, Expected, Slot
-from .reader import Operation
-from .world import CLUSTER, CPUS, World, flags_of, place
+from .reader import CPUS, Operation
+from .world import CLUSTER, World, flags_of, place
 
 ZSWAP_LEVELS = range(9, 14)
 """Levels whose traces list compressed copies apart from the slots."""
@@ -112,6 +112,7 @@ def differences(
         yield from named(f"partial list of order {order}", expected.partial.get(order, []), [c.id for c in listed])
     yield from named("locks held", expected.held["locks"], locks_held(world))
     yield from named("interrupts off", expected.held["irqs_off"], world.s.locks.lockdep.task.irqs_off)
+    yield from named("RCU read sections", 0, world.s.rcu.read.depth)
     yield from neighbour_differences(world, expected, operation)
 
 
@@ -123,11 +124,11 @@ def named(field: str, expected: Any, got: Any) -> Iterator[Difference]:
 
 def effect_differences(world: World, operation: Operation) -> Iterator[Difference]:
     """The first effect that differs, and counters that moved otherwise."""
-    for number, (a, b) in enumerate(zip_longest(in_order(operation.fx), in_order(world.fx)), 1):
+    for number, (a, b) in enumerate(zip_longest(operation.calls, in_order(world.fx)), 1):
         if a != b:
             yield Difference(f"effect {number}", show(a) if a else "no more", show(b) if b else "no more")
             break
-    yield from named("counters", sums(operation.fx), sums(world.fx))
+    yield from named("counters", operation.counters, sums(world.fx))
 
 
 def cluster_differences(name: str, expected: Cluster, got: Cluster) -> Iterator[Difference]:
@@ -183,74 +184,3 @@ def cgroup_view(memcg: Any) -> dict[str, int]:
         "memsw": memcg.memsw.usage,
         "stat": memcg.nr_swap,
     }
-
-
-COSTS = (
-    "xa_load",
-    "cl_lock",
-    "cl_trylock_fail",
-    "xa_lock",
-    "ci_lock",
-    "local_lock",
-    "ref",
-    "atomic",
-    "rmap_atomic",
-    "rcu_lock",
-    "bit_scans",
-)
-"""Events that are the layer's own doing; those of its neighbours are the stand-ins'."""
-
-
-@dataclass(frozen=True, slots=True)
-class Before:
-    """Counters as they were before an operation, and whether the map's memory was going to fail.
-
-    ``zeros``: pages of zeros swapped out, by cgroup.
-    """
-
-    vmstat: dict[str, int]
-    zeros: dict[int, int]
-    cost: dict[str, int]
-    no_nodes: bool
-
-
-def snapshot(world: World) -> Before:
-    """The counters now."""
-    no_nodes = world.failing.get("xa_node", (0, 0))[1] > 0
-    return Before(dict(world.s.vmstat), zeros_swapped_out(world), dict(world.s.cost), no_nodes)
-
-
-def zeros_swapped_out(world: World) -> dict[int, int]:
-    """Id of a cgroup -> its pages of zeros swapped out."""
-    return {id_: memcg.stat["swpout_zero"] for id_, memcg in world.s.memcg.by_id.items()}
-
-
-def cost_differences(world: World, operation: Operation, before: Before) -> Iterator[Difference]:
-    """Events that the operation caused in another number."""
-    if operation.cost is None:
-        return
-    table, counts = world.functions["COST_OF_PATH"], dict.fromkeys(COSTS, 0)
-    for path, taken in world.s.cost.items():
-        if taken != before.cost[path]:
-            for primitive in table[path].keys() & counts.keys():
-                counts[primitive] += table[path][primitive] * (taken - before.cost[path])
-    for primitive in counts.keys() - not_counted(world, operation, before):
-        yield from named(f"events {primitive}", operation.cost.get(primitive, 0), counts[primitive])
-
-
-def not_counted(world: World, operation: Operation, before: Before) -> set[str]:
-    """Events that the model counts otherwise, on two paths of failures (see EXCLUDED)."""
-    unlinked = any(effect[0] == "swap_slot_alloc" and effect[2] is None for effect in operation.fx)
-    found = {"xa_lock"} if before.no_nodes else set()
-    return found | {"rcu_lock"} if world.level == 13 and unlinked else found
-
-
-def note_counters(world: World, before: Before) -> None:
-    """Write down by how much the operation moved the counters that traces have."""
-    for name, counter in STATS.items():
-        moved = world.s.vmstat[counter] - before.vmstat[counter]
-        if moved:
-            world.note("stat", name, moved)
-    for id_, zeros in zeros_swapped_out(world).items():
-        if zeros != before.zeros.get(id_, 0):
-            world.note("objcg_stat", id_, "SWPOUT_ZERO", zeros - before.zeros.get(id_, 0))

@@ -73,7 +73,7 @@ class Expected:
                 getattr(self, name).update((int(key), value) for key, value in changes.get(name, {}).items())
             self.used = changes.get("used", self.used)
             self.alloc_reject = changes.get("alloc_reject", self.alloc_reject)
-            self.held = changes.get("held", {"locks": 0, "irqs_off": 0})
+            self.held = {"locks": 0, "irqs_off": 0} | changes.get("held", {})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise TraceError(f"line {operation.line}, {operation}: malformed state: {error!r}") from None
         if operation.op == "env.folio_gone":

@@ -11,8 +11,10 @@ from traceback import extract_tb
 from typing import Any
 
 from vswap_ref.series import at
+from vswap_ref.series.stages import stages
 
-from .compare import Difference, cluster_view, cost_differences, differences, note_counters, snapshot
+from .compare import Difference, cluster_view, differences
+from .events import cost_differences, note_counters, snapshot
 from .expected import Cluster, Expected
 from .neighbours import standins
 from .operations import execute
@@ -88,7 +90,7 @@ def replay(path: str | Path, stage: int | str | None = None, progress: Progress 
     trace = read_trace(path)
     chosen = at(trace.level if stage is None else stage)
     outcome = Replay(trace, chosen.id)
-    if "mm/vswap/lookup.py" not in chosen.sources():
+    if "mm/vswap/lookup.py" not in stages()[chosen.id]["modules"]:
         raise ValueError(f"stage={chosen.id!r}: expected a stage that has virtual slots")
     world = new_world(chosen, trace.level)
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields
 from errno import EBUSY, ENOMEM
@@ -21,8 +21,8 @@ from vswap_ref.machine.counters import MEMCG_STAT
 from vswap_ref.series.stages import LoadedStage, stages
 
 from .effects import MARKS, Effect
+from .reader import CPUS
 
-CPUS = 4
 CLUSTER = 512
 OFFSET_BITS = 58
 CACHE_ONLY = 1 << 63
@@ -64,8 +64,8 @@ class ReverseMap(array):  # type: ignore[type-arg]
 class World:
     """A stage's state and what the trace has put into it.
 
-    ``fx`` are the effects of the current operation, ``slots`` the physical slots that it will be given: (order, slot).
-    ``owner`` tells the cgroup to which version 1 still charges a folio.
+    ``functions`` are the stage's by name, its classes too.  ``fx`` are the effects of the current operation, ``slots``
+    the physical slots that it will be given: (order, slot).
     """
 
     stage: LoadedStage
@@ -271,7 +271,7 @@ def next_slot(world: World, order: int) -> int:
     return slot
 
 
-def given_slots(fx: Sequence[Sequence[Any]]) -> list[tuple[int, int]]:
+def given_slots(calls: Iterable[Effect]) -> list[tuple[int, int]]:
     """What the recorded allocator answered during an operation: (order, slot)."""
-    answers = (effect for effect in fx if effect[0] == "swap_slot_alloc")
+    answers = (effect for effect in calls if effect[0] == "swap_slot_alloc")
     return [(effect[1], swp_slot(*effect[2]) if effect[2] else 0) for effect in answers]
