@@ -84,12 +84,12 @@ class Allocator:
             if old >= 0:
                 self.put(old)
 
-    def state(self) -> dict[str, Any]:
-        """What the trace tells of the allocator."""
+    def state(self, changed: set[int]) -> dict[str, Any]:
+        """What the trace tells of the allocator, and which slots of the changed clusters are in use."""
         vswap = self.world.s.vswap
         return {
             "clusters": {id_: figures(cluster, cluster.refcnt) for id_, cluster in vswap.cluster_map.items()},
-            "slots": {id_: used(cluster) for id_, cluster in vswap.cluster_map.items()},
+            "slots": {id_: used(cluster) for id_, cluster in vswap.cluster_map.items() if id_ in changed},
             "partial": [[cluster.id for cluster in listed] for listed in vswap.partial_lists],
             "cached": [cached_by(self.world, cpu) for cpu in range(4)],
             "counters": (vswap.used, vswap.alloc_reject),
@@ -106,11 +106,11 @@ def used(cluster: Any) -> set[int]:
     return {index for index, bit in enumerate(cluster.bitmap.bits) if bit}
 
 
-def expected_state(expected: Expected) -> dict[str, Any]:
+def expected_state(expected: Expected, changed: set[int]) -> dict[str, Any]:
     """The same from the trace."""
     return {
         "clusters": {id_: figures(cluster, cluster.ref) for id_, cluster in expected.clusters.items()},
-        "slots": {id_: set(cluster.slots) for id_, cluster in expected.clusters.items()},
+        "slots": {id_: set(cluster.slots) for id_, cluster in expected.clusters.items() if id_ in changed},
         "partial": [expected.partial.get(order, []) for order in range(10)],
         "cached": [expected.pcpu[cpu] for cpu in range(4)],
         "counters": (expected.used, expected.alloc_reject),
@@ -122,13 +122,14 @@ def first_difference(stage: LoadedStage) -> str:
     allocator, expected = Allocator(stage), Expected()
     nr_listed = 0
     for operation in read_trace(TRACE).operations:
-        before = {id_: set(cluster.slots) for id_, cluster in expected.clusters.items()}
+        changed = {change["id"] for change in operation.changes["clusters"]}
+        before = {id_: set(cluster.slots) for id_, cluster in expected.clusters.items() if id_ in changed}
         expected.apply(operation)
         now = {id_: expected.clusters.get(id_, Cluster()).slots.keys() for id_ in before}
         freed = {id_: indices - now[id_] for id_, indices in before.items() if indices - now[id_]}
         entries = [entry for entry in allocator.play(operation, freed) if entry]
         nr_listed = max(nr_listed, *map(len, expected.partial.values()), 0)
-        got, wanted = allocator.state(), expected_state(expected)
+        got, wanted = allocator.state(changed), expected_state(expected, changed)
         for what in wanted:
             if got[what] != wanted[what]:
                 return f"{operation}: {what}: expected {wanted[what]}, got {got[what]}"
