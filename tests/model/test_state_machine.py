@@ -14,6 +14,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 import vswap_ref as vr
 from vswap_ref.kernel import Cgroup, Kernel, Mapping, OutOfMemory, Process, Shmem
+from vswap_ref.lab.defects import VERSION_1_RECLAIM, has_defect, image_pages
 from vswap_ref.machine import PAGE_SIZE, BlockDevice
 from vswap_ref.series import at
 from vswap_ref.series.stages import stages
@@ -48,6 +49,7 @@ CONTENTS = {
 class SwapMachine(RuleBasedStateMachine):
     """Processes write, read, fork, exit, are pushed out, share objects; devices come and go and fail; limits change."""
 
+    stage = ""
     Kernel: type[Any] = Kernel
     OutOfMemory: type[BaseException] = OutOfMemory
 
@@ -69,6 +71,7 @@ class SwapMachine(RuleBasedStateMachine):
         self, devices: list[str], zswap: str | None, pool_percent: int, locks: str, memcg: str, thp: str, size: str
     ) -> Process:
         """A small kernel, so that memory, swap and the pool all run full; or room for large folios in swap."""
+        memcg = "v2" if has_defect(VERSION_1_RECLAIM, self.stage) else memcg
         swap = [DEVICES[name](size, f"/dev/{name}{i}") for i, name in enumerate(devices)]
         parameters = vr.Zswap(zswap, max_pool_percent=pool_percent) if zswap else None
         self.kernel = self.Kernel(ram="256K", swap=swap, zswap=parameters, locks=locks, memcg=memcg, thp=THP[thp])
@@ -81,7 +84,8 @@ class SwapMachine(RuleBasedStateMachine):
 
     def start(self, name: str, group: Cgroup | None) -> Process:
         """A process with one mapping."""
-        process = self.kernel.spawn(name, cgroup=group, cpu=len(self.kernel.processes) % 2)
+        cpus = self.kernel.online_cpus
+        process = self.kernel.spawn(name, cgroup=group, cpu=cpus[len(self.kernel.processes) % len(cpus)])
         process.mmap(PAGES * PAGE_SIZE)
         return process
 
@@ -384,18 +388,24 @@ class SwapMachine(RuleBasedStateMachine):
             assert device not in self.kernel.devices.values()
             self.spares.append(device)
 
+    @precondition(lambda self: len(self.kernel.online_cpus) > 1)
+    @rule(which=st.integers(0, 1))
+    def cpu_offline(self, which: int) -> None:
+        """A CPU goes; what it kept must not be missed."""
+        self.kernel.cpu_offline(self.kernel.online_cpus[which])
+
     @rule(pages=st.integers(0, 12), which=st.integers(0, 2))
     def hibernate(self, pages: int, which: int) -> None:
         """Save some of memory to a device, or have no room there."""
         numbers = list(self.kernel.devices)
-        used = self.kernel.system.memory.used
+        pages = image_pages(self.stage, min(pages, self.kernel.system.memory.used))
         if which < len(numbers):
             try:
-                image = self.kernel.hibernate(min(pages, used), numbers[which])
+                image = self.kernel.hibernate(pages, numbers[which])
             except OSError:
                 return
             self.saved = image.read()
-            assert len(self.saved) == min(pages, used)
+            assert len(self.saved) == pages
 
     @precondition(lambda self: self.kernel.image is not None)
     @rule()
@@ -416,6 +426,10 @@ class SwapMachine(RuleBasedStateMachine):
                 "folio_alloc",
                 "swap_table_alloc",
                 "swap_cache_node",
+                "vswap_cluster_alloc",
+                "vswap_desc_alloc",
+                "vswap_cluster_id",
+                "vswap_map_node",
                 "zs_malloc",
                 "zswap_entry_cache_alloc",
                 "xa_node",
@@ -482,7 +496,7 @@ EXAMPLES = 60 if os.environ.get("VSWAP_DEEP") else max(6, 60 // len(STAGES))
 def at_stage(stage: str) -> type[Any]:
     """The test case of one stage."""
     kernel = at(stage).kernel
-    body = {"Kernel": kernel.Kernel, "OutOfMemory": kernel.OutOfMemory, "__module__": __name__}
+    body = {"stage": stage, "Kernel": kernel.Kernel, "OutOfMemory": kernel.OutOfMemory, "__module__": __name__}
     machine = type(f"SwapMachineAtStage{stage}", (SwapMachine,), body)
     case: type[Any] = machine.TestCase
     case.settings = settings(

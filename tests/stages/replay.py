@@ -17,6 +17,7 @@ from typing import Any
 
 from workload import WORLDS, Step, play
 
+from vswap_ref.lab.defects import image_pages
 from vswap_ref.series import at
 from vswap_ref.series.stages import ROOT, LoadedStage, checkout_series
 
@@ -101,12 +102,13 @@ def assert_same(
     without a caller; what it returns is compared too.  Allocations fail at the sites that both stages have.
     """
     changed, sites = changed_functions(before, after), common_sites(before, after)
+    image = min(image_pages(stage, 8) for stage in (before, after))
     skipped = set() if os.environ.get("VSWAP_DEEP") else set(unreachable)
     steps: list[list[Step]] = []
     extras: list[object] = []
     for stage, wanted in ((at(before), changed.before), (at(after), changed.after)):
         coverage = Coverage(stage, wanted - skipped)
-        steps.append(coverage.of(lambda stage=stage: play(stage, seed, nr_steps, worlds, sites)))
+        steps.append(coverage.of(lambda stage=stage: play(stage, seed, nr_steps, worlds, sites, image)))
         if also is not None:
             extras.append(coverage.of(lambda stage=stage: also(stage)))
         assert_covered(stage, wanted - skipped, coverage.missing, unreachable)

@@ -8,7 +8,9 @@ import pytest
 
 import vswap_ref as vr
 from vswap_ref.kernel import Kernel, Process
+from vswap_ref.lab.defects import VERSION_1_RECLAIM, has_defect, image_pages
 from vswap_ref.machine import PAGE_SIZE
+from vswap_ref.machine.locks import LockdepError
 from vswap_ref.series.stages import LoadedStage
 
 pytestmark = pytest.mark.stages(0, every=True)
@@ -130,10 +132,14 @@ def test_shared_memory() -> None:
 
 
 @pytest.mark.parametrize("version", ["v2", "v1"])
-def test_a_cgroup_pays_and_is_paid_back(version: str) -> None:
-    """Its limit holds; when its process ends nothing is charged."""
+def test_a_cgroup_pays_and_is_paid_back(version: str, stage: LoadedStage) -> None:
+    """Its limit holds; when its process ends nothing is charged.  Where version 1 stands still in reclaim, it does."""
     kernel = Kernel(ram="1M", swap=[vr.Ssd("1M")], memcg=version, debug=True)
     group = kernel.cgroup("group", memory_max="64K")
+    if version == "v1" and has_defect(VERSION_1_RECLAIM, stage.id):
+        with pytest.raises(LockdepError, match="recursive locking: vswap_cluster"):
+            filled(kernel, group)
+        return
     app = filled(kernel, group)
     assert group.memory_current <= 64 << 10
     assert intact(app)
@@ -152,11 +158,11 @@ def test_large_folios() -> None:
     end(kernel)
 
 
-def test_an_image_of_memory() -> None:
+def test_an_image_of_memory(stage: LoadedStage) -> None:
     """Saved, read back, its slots free again."""
     kernel = Kernel(ram="1M", swap=[vr.Ssd("1M")], debug=True)
     filled(kernel)
-    with kernel.hibernate(8) as image:
+    with kernel.hibernate(image_pages(stage.id, 8)) as image:
         assert set(image.read()) <= {content(page) for page in range(PAGES)}
     end(kernel)
 

@@ -101,8 +101,11 @@ def shown(value: object) -> str:
 class Play:
     """One kernel in the hands of a random user."""
 
-    def __init__(self, stage: LoadedStage, name: str, seed: int, sites: Collection[str] = ()) -> None:
+    def __init__(
+        self, stage: LoadedStage, name: str, seed: int, sites: Collection[str] = (), image_pages: int = 8
+    ) -> None:
         world = WORLDS[name]
+        self.image_pages = image_pages
         self.name, self.pages, self.steps = name, world.pages, list[Step]()
         self.rng = random.Random(f"{name} {seed}")
         self.refusals = (OSError, ValueError, IndexError, stage.OutOfMemory)
@@ -378,7 +381,7 @@ class Play:
                 self.do("munmap it", heap.munmap)
         for page in range(self.pages):
             self.write(self.kernel.processes[0].mappings[0], page)
-        image = self.do("hibernate", self.kernel.hibernate, 8)
+        image = self.do("hibernate", self.kernel.hibernate, self.image_pages)
         self.do("hibernate twice", self.kernel.hibernate, 1)
         self.do("reclaim", self.kernel.reclaim, "256K")
         if image is not None:
@@ -558,11 +561,15 @@ def play(
     nr_steps: int = 150,
     worlds: Iterable[str] = WORLDS,
     sites: Collection[str] = (),
+    image_pages: int = 8,
 ) -> list[Step]:
-    """The whole workload on one stage; returns its steps.  ``sites``: where allocations fail (empty: everywhere)."""
+    """The whole workload on one stage; returns its steps.
+
+    ``sites``: where allocations fail (empty: everywhere).  ``image_pages``: how many pages are saved for hibernation.
+    """
     steps: list[Step] = []
     for name in worlds:
-        run = Play(stage, name, seed, sites)
+        run = Play(stage, name, seed, sites, image_pages)
         run.tour()
         run.wander(nr_steps)
         run.farewell()

@@ -14,7 +14,7 @@ from vswap_ref.machine import PAGE_SIZE
 from .memcg import memcg_lineage, memcg_subtree
 from .pagetable import PTE_TABLE_MASK, ptep_get, table_ranges
 from .state import Folio, Memcg, ShmemInode, SwapInfo, System, VswapCluster
-from .swap_device import _swap_info_get, swap_usage_in_pages
+from .swap_device import swap_usage_in_pages
 from .types import (
     CLUSTER_FLAG_DISCARD,
     CLUSTER_FLAG_FRAG,
@@ -161,11 +161,9 @@ def check_slots(s: System, si: SwapInfo, references: Counter[int], shmem: Counte
 
 
 def check_free_slot(s: System, si: SwapInfo, offset: int) -> None:
-    """A free slot has no zero bit and no cgroup; without a name it can have neither a shadow nor a compressed copy."""
+    """A free slot has no zero bit; without a name it can have neither a shadow nor a compressed copy nor a cgroup."""
     assert si.zeromap is not None
-    ids = s.swap.cgroup.get(si.type)
-    clean = not si.zeromap.test(offset) and (ids is None or not ids[offset])
-    expect(clean, "free slot is clean", device=si.type, slot=offset)
+    expect(not si.zeromap.test(offset), "free slot is clean", device=si.type, slot=offset)
 
 
 def check_used_slot(s: System, si: SwapInfo, entry: SwpEntry, offset: int) -> None:
@@ -243,16 +241,16 @@ def check_split_queues(s: System, folios: set[Folio]) -> None:
 
 
 def check_swap_cache(s: System) -> None:
-    """The tree holds cached folios, each at its entries, and shadows of slots in use."""
-    cache = {SwpEntry(index): item for index, item in s.swap.cache.xa.items()}
-    cached = {entry: folio for entry, folio in cache.items() if isinstance(folio, Folio)}
+    """The descriptors of allocated slots hold cached folios, each at its entries; the rest are shadows or nothing."""
+    cached: dict[int, Folio] = {}
+    for entry in forward_map(dict(s.vswap.cluster_map.items())):
+        item = swap_cache_peek(s, SwpEntry(entry))
+        if isinstance(item, Folio):
+            cached[entry] = item
     flagged = [folio for folio in all_folios(s) if folio.swapcache]
     covered = {swap_nth(folio.swap, page): folio for folio in flagged for page in range(1 << folio.order)}
     expect(cached == covered, "each cached folio is at its entries", only=sorted(cached.keys() ^ covered.keys()))
     expect(s.vmstat["nr_swapcached"] == len(cached), "nr_swapcached", counter=s.vmstat["nr_swapcached"])
-    free = [hex(entry) for entry in cache if _swap_info_get(s, swp_entry_to_swp_slot(s, entry)) is None]
-    expect(not free, "an entry of the swap cache has a slot", entries=free)
-    expect(not s.swap.cache.xa_lock.locked(), "the swap cache's lock did not leak")
 
 
 def check_vswap_cluster(cluster_id: int, cluster: VswapCluster) -> None:
@@ -368,14 +366,15 @@ def check_anon_rmap(s: System) -> None:
 
 
 def check_zswap(s: System) -> None:
-    """Tree, lists and counters name the same entries."""
+    """Descriptors, handles, lists and counters name the same entries."""
     stored = list(zswap_items(s))
     listed = [entry for memcg in memcg_subtree(s.memcg.root) for entry in memcg.zswap_lru]
-    expect(len(stored) == s.zswap.stored_pages, "stored_pages = tree entries", counter=s.zswap.stored_pages)
-    expect({id(entry) for _, entry in stored} == {id(entry) for entry in listed}, "zswap lists = trees")
+    expect(len(stored) == s.zswap.stored_pages, "stored_pages = descriptors with one", counter=s.zswap.stored_pages)
+    expect(s.zswap.entries.live == len(stored), "each handle is in one descriptor", handles=s.zswap.entries.live)
+    expect({id(entry) for _, entry in stored} == {id(entry) for entry in listed}, "zswap lists = descriptors")
     expect(all(entry == zentry.swpentry for entry, zentry in stored), "zswap entry is where its swap entry leads")
     free = [hex(entry) for entry, _ in stored if not swp_entry_to_swp_slot(s, entry)]
-    expect(not free, "zswap has pages of allocated virtual slots only", free=free)
+    expect(not free, "a compressed page has a physical slot as well", free=free)
     pool = sum(-(-entry.length // 16) * 16 for _, entry in stored)
     expect(s.zswap.pool_bytes == pool, "pool bytes = objects", counter=s.zswap.pool_bytes, objects=pool)
     check_zswap_pools(s, {id(entry.pool) for _, entry in stored})
@@ -409,11 +408,10 @@ def memcg_swapped(s: System) -> tuple[Counter[Memcg], Counter[Memcg]]:
     """Slots recorded for each cgroup, and bytes compressed, with those of its descendants."""
     swap: Counter[Memcg] = Counter()
     zswap: Counter[Memcg] = Counter()
-    records: Counter[int] = Counter()
-    for ids in s.swap.cgroup.values():
-        records.update(ids)
+    records = recorded_ids(s)
     for memcg_id, nr in records.items():
-        for memcg in memcg_lineage(s.memcg.by_id.get(memcg_id)):
+        expect(memcg_id in s.memcg.by_id, "a recorded id is a cgroup's", id=memcg_id, slots=nr)
+        for memcg in memcg_lineage(s.memcg.by_id[memcg_id]):
             swap[memcg] += nr
     for owner in memcg_subtree(s.memcg.root):
         check_memcg_life(s, owner, records)
@@ -548,3 +546,15 @@ def image_slots(s: System) -> set[SwpSlot]:
     slots = {swp_slot(type_, offset) for first, end in extents for offset in range(first, end)}
     expect(len(slots) == len(s.power.image_blocks), "each image page has a slot", slots=len(slots))
     return slots
+
+
+def recorded_ids(s: System) -> Counter[int]:
+    """How many virtual slots record each cgroup id; a slot that is not allocated records none."""
+    records: Counter[int] = Counter()
+    for cluster_id, cluster in s.vswap.cluster_map.items():
+        ids = cluster.desc.memcgid.tolist()
+        records.update(ids)
+        stale = [index for index, bit in enumerate(cluster.bitmap.bits) if ids[index] and not bit]
+        expect(not stale, "a free virtual slot records no cgroup", cluster=cluster_id, slots=stale)
+    del records[0]
+    return records

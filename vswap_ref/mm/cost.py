@@ -15,11 +15,10 @@ from .vswap.cost import VSWAP_COST_OF_PATH, VSWAP_PRIMITIVES
 
 PRIMITIVES = {
     "ci_lock": "locks of physical clusters taken",
-    "cache_lock": "the lock of the swap cache taken",
     "local_lock": "locks of a CPU's own allocation hint taken",
     "rcu_lock": "RCU read sections entered, those in XArray look-ups included",
-    "xa_load": "look-ups in a tree: zswap's, the swap cache's, the map of virtual clusters",
-    "xa_lock": "locks of a tree taken, to store or to erase: zswap's, the map of virtual clusters",
+    "xa_load": "look-ups in the map of virtual clusters",
+    "xa_lock": "the lock of the map of virtual clusters taken",
     "atomic": "atomic updates of the counts of used and of free slots",
     "memcg_ref": "changes of the reference count of a cgroup's id",
     "memcg_lookup": "look-ups of a cgroup by its id",
@@ -32,21 +31,16 @@ PRIMITIVES = {
 
 COST_OF_PATH: dict[str, dict[str, int]] = {
     "ci_lock": {"ci_lock": 1},
-    "swap_cache_lock": {"cache_lock": 1},
     "swap_range_alloc": {"local_lock": 1, "atomic": 2},
     "folio_alloc_swap_fails": {"local_lock": 1},
     "swap_range_free": {"atomic": 2, "phys_free_calls": 1, "phys_free_slots": 1},
     "further_slot_free": {"phys_free_slots": 1},
-    "swap_cache_get_folio": {"rcu_lock": 1, "xa_load": 1},
     "mem_cgroup_id_get": {"memcg_ref": 1},
     "mem_cgroup_id_get_many": {"memcg_ref": 1},
     "mem_cgroup_try_charge_swap_fails": {"memcg_ref": 1},
     "mem_cgroup_from_id": {"memcg_lookup": 1, "rcu_lock": 1},
     "mem_cgroup_uncharge_swap": {"memcg_uncharge_calls": 1, "memcg_lookup": 1, "rcu_lock": 1, "memcg_ref": 1},
     "mem_cgroup_uncharge_swap_nobody": {"memcg_uncharge_calls": 1, "memcg_lookup": 1, "rcu_lock": 1},
-    "zswap_tree_load": {"xa_load": 1, "rcu_lock": 1},
-    "zswap_tree_store": {"xa_lock": 1},
-    "zswap_tree_erase": {"xa_lock": 1},
     "zswap_entry_free": {"zswap_free": 1},
     **VSWAP_COST_OF_PATH,
 }

@@ -75,12 +75,12 @@ def __folio_freeze_and_split_unmapped(s: System, folio: Folio) -> list[Folio] | 
         lruvec_del_folio(s, folio)
     folio_unqueue_deferred_split(s, folio)
     if folio.swapcache:
-        swap_cache_lock(s)
+        swap_cache_lock(s, folio.swap)
     tails = [split_off_page(s, folio, page) for page in range(1, nr)]
     if folio.swapcache:
         for tail in tails:
             __swap_cache_replace_folio(s, folio, tail)
-        swap_cache_unlock(s)
+        swap_cache_unlock(s, folio.swap)
     assert folio.mapcounts is not None
     folio.mapcount, folio.mapcounts = folio.mapcounts[0], None
     folio.exclusive &= 1

@@ -18,7 +18,7 @@ from .vswap.descriptor import swp_desc
 SIZEOF_SWAP_CLUSTER_INFO = 32
 SIZEOF_ZSWAP_ENTRY = 56
 SIZEOF_XARRAY = 16
-SIZEOF_MEMCG_ID = 2
+
 SIZEOF_WORD = 8
 AT_SWAPON = "at swapon"
 WITH_USE = "with use"
@@ -36,8 +36,7 @@ class LedgerRow(NamedTuple):
 def memory_ledger(s: System) -> list[LedgerRow]:
     """Every kind of swap metadata with its bytes."""
     devices = [si for si in s.swap.info if si.bdev is not None]
-    slots = slot_array_rows(s, devices)
-    return [*slots, *cluster_rows(devices), *vswap_rows(s), swap_cache_row(s), *zswap_rows(s)]
+    return [*slot_array_rows(s, devices), *cluster_rows(devices), *vswap_rows(s), *zswap_rows(s)]
 
 
 def vmalloc_bytes(size: int) -> int:
@@ -48,14 +47,10 @@ def vmalloc_bytes(size: int) -> int:
 def slot_array_rows(s: System, devices: list[SwapInfo]) -> list[LedgerRow]:
     """The arrays with one element a slot, and the pages that the swap map continues on."""
     maps = [len(si.swap_map) for si in devices]
-    charged = [si for si in devices if si.type in s.swap.cgroup]
-    ids = SIZEOF_MEMCG_ID * sum(si.max for si in charged)
-    arrays = sum(vmalloc_bytes(SIZEOF_MEMCG_ID * len(s.swap.cgroup[si.type])) for si in charged)
     bitmaps = [si.zeromap for si in devices if si.zeromap is not None]
     levels = sum(len(levels) for si in devices for levels in si.continuation.values())
     return [
         LedgerRow("swap_map", AT_SWAPON, sum(maps), sum(map(vmalloc_bytes, maps))),
-        LedgerRow("swap_cgroup", AT_SWAPON, ids, arrays),
         LedgerRow("zeromap", AT_SWAPON, sum(map(len, bitmaps)) // 8, sum(bitmap.nbytes for bitmap in bitmaps)),
         LedgerRow("count continuation", WITH_USE, 0, levels * PAGE_SIZE),
     ]
@@ -73,19 +68,8 @@ def cluster_rows(devices: list[SwapInfo]) -> list[LedgerRow]:
 
 
 def zswap_rows(s: System) -> list[LedgerRow]:
-    """What finds a compressed page: the tree's head and nodes, and the entries; not the compressed bytes."""
-    tree = s.zswap.tree
-    return [
-        LedgerRow("zswap tree heads", AT_BOOT, 0, SIZEOF_XARRAY),
-        LedgerRow("zswap trees", WITH_USE, SIZEOF_WORD * len(tree), tree.nbytes),
-        LedgerRow("zswap entries", WITH_USE, 0, SIZEOF_ZSWAP_ENTRY * s.zswap.stored_pages),
-    ]
-
-
-def swap_cache_row(s: System) -> LedgerRow:
-    """The tree's entries, folios and shadows; its nodes."""
-    xa = s.swap.cache.xa
-    return LedgerRow("swap cache", WITH_USE, SIZEOF_WORD * len(xa), xa.nbytes)
+    """The entries of compressed pages; what finds them is in the descriptors, and the compressed bytes are not here."""
+    return [LedgerRow("zswap entries", WITH_USE, 0, SIZEOF_ZSWAP_ENTRY * s.zswap.stored_pages)]
 
 
 AT_BOOT = "at boot"

@@ -1,8 +1,7 @@
 # Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
-"""The swap cache: folios that have a slot, found by it.
+"""What the swap cache's users ask about a folio, and about the slots behind a range of entries.
 
-Kernel home: mm/swap_state.c.  One tree for all devices, indexed by the whole entry.  The caller keeps the device from
-being swapped off, and owns the cache flag of the slots that it adds or deletes.
+Kernel homes: mm/swap_state.c, mm/swap.h, mm/memory.c.  The caller keeps the device from being swapped off.
 """
 
 from __future__ import annotations

@@ -39,9 +39,7 @@ def charge_and_add_folio(s: System, folio: Folio, memcg: Memcg, entry: SwpEntry)
     err = mem_cgroup_swapin_charge_folio(s, folio, memcg, entry)
     if err:
         return err
-    err, shadow = swap_cache_add_folio(s, folio, entry)
-    if err:
-        return err
+    shadow = swap_cache_add_folio(s, folio, entry)
     memcg1_swapin(s, entry, 1)
     if shadow is not None:
         workingset_refault(s, folio, shadow)

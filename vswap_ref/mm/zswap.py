@@ -16,7 +16,6 @@ from .state import Folio, Memcg, System, ZswapEntry, ZswapPool
 from .types import SwpEntry, swap_nth
 from .vswap.zswap_index import zswap_entry_erase, zswap_entry_load, zswap_entry_store
 from .zswap_pool import (
-    zs_free,
     zswap_check_limits,
     zswap_compress,
     zswap_decompress,
@@ -73,19 +72,17 @@ def zswap_store_pages(s: System, folio: Folio, nr: int) -> bool:
 
 
 def zswap_store_page(s: System, swpentry: SwpEntry, data: bytes, memcg: Memcg | None, pool: ZswapPool) -> bool:
-    """Compress a page and enter it in place of an older copy."""
+    """Compress a page and enter it in place of an older copy.
+
+    It can be found from then on, and is charged and counted afterwards: the folio's lock keeps others away.
+    """
     packed = zswap_compress(s, data, memcg, pool)
     if packed is None:
         return False
     entry = zswap_entry_alloc(s, swpentry, packed, memcg)
     if entry is None:
         return False
-    try:
-        old = zswap_entry_store(s, swpentry, entry)
-    except MemoryError:
-        s.zswap.debugfs["reject_alloc_fail"] += 1
-        zs_free(s, entry)
-        return False
+    old = zswap_entry_store(s, swpentry, entry)
     if old is not None:
         zswap_entry_free(s, old)
     zswap_publish(s, entry)

@@ -1,5 +1,5 @@
 # Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
-"""Compressed pages: the pool, its limits, the tree that finds an entry, the list that ages it.
+"""Compressed pages: the pool, its limits, the list that ages an entry.
 
 Kernel homes: mm/zswap.c, mm/zsmalloc.c.  Objects are kept at their compressed size; the pool counts each as rounded
 up to 16 bytes.
