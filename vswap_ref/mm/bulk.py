@@ -83,7 +83,7 @@ def swap_out_folio(s: System, mm: Mm, addr: int, order: int, content: bytes) -> 
 
 def enter_swap_ptes(s: System, mm: Mm, addr: int, folio: Folio) -> int:
     """Enter swap PTEs for all pages of a cached folio, one user for each slot.  Returns 0 or -ENOMEM."""
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     table = pte_alloc(s, mm, addr)
     if table is None or swap_duplicate_nr(s, folio.swap, nr):
         folio_free_swap(s, folio)

@@ -232,7 +232,7 @@ def map_swapped_in(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry, folio
             folio.refcount += mapped
     folio_unlock(folio)
     if bypass:
-        swapcache_clear(s, swp_entry_align(entry, 1 << folio.order), 1 << folio.order)
+        swapcache_clear(s, swp_entry_align(entry, folio.nr_pages), folio.nr_pages)
     folio_put(s, folio)
     if pending_write:
         vmf.pte = Pte(vmf.table[vmf.index])
@@ -273,7 +273,7 @@ def map_swap_folio(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry, folio
 
 def swapin_batch(s: System, vmf: VmFault, folio: Folio, entry: SwpEntry, bypass: bool) -> tuple[int, int]:
     """Which PTEs a large folio that came back maps: (page of the folio, number).  Number 0: give up."""
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     page = swp_entry_page(entry, nr)
     first, index = vmf.addr - page, vmf.index - page
     inside = vmf.vma.start <= first and first + nr <= vmf.vma.end and 0 <= index <= len(vmf.table) - nr

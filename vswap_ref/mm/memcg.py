@@ -166,7 +166,7 @@ def memcg1_swapout(s: System, folio: Folio, entry: SwpEntry) -> None:
     memcg = folio.memcg
     if memcg is None or not s.memcg.memsw:
         return
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     owner = mem_cgroup_id_get_online(s, memcg, nr)
     owner.nr_swap += nr
     __swap_cgroup_record(s, folio, owner.id, entry)
@@ -213,7 +213,7 @@ def mem_cgroup_try_charge_swap(s: System, folio: Folio, entry: SwpEntry) -> int:
     if not entry:
         memcg_event(memcg, "swap.fail")
         return 0
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     memcg = mem_cgroup_id_get_online(s, memcg, nr)
     if memcg.swap_counters and page_counter_try_charge(memcg.swap_counters, nr) >= 0:
         memcg_event(memcg, "swap.max")

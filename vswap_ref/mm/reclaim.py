@@ -246,7 +246,7 @@ def __remove_mapping(s: System, folio: Folio) -> bool:
     if folio.mapping is not None:
         return shmem_remove_mapping(s, folio)
     entry = folio.swap
-    expected = 1 + (1 << folio.order)
+    expected = 1 + folio.nr_pages
     swap_cache_lock_irq(s, entry)
     if not folio_ref_freeze(folio, expected):
         swap_cache_unlock_irq(s, entry)

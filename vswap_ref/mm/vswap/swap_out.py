@@ -48,7 +48,7 @@ def folio_alloc_swap(s: System, folio: Folio) -> int:
     assert folio.locked
     assert folio.uptodate
     assert not folio.swapcache
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     entry = vswap_alloc(s, folio)
     if not entry:
         return -ENOMEM
