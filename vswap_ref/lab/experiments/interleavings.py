@@ -55,7 +55,7 @@ def swapoff(kernel: Any) -> None:
     try:
         kernel.swapoff(0)
     except OSError as error:
-        kernel.processes[0].name = f"swapoff: {error.strerror.rpartition(' ')[2]}"
+        kernel.processes[0].name = f"swapoff: {str(error).rpartition(' ')[2]}"
 
 
 SCENES = {
