@@ -268,6 +268,38 @@ def test_an_atomic_section_keeps_its_cpu() -> None:
     assert orders([0, 0]) == {"aAb", "baA"}
 
 
+@pytest.mark.parametrize("spins", [True, False])
+def test_who_spins_keeps_its_cpu_and_who_sleeps_does_not(spins: bool) -> None:
+    """Task a waits on CPU 0 for b on CPU 1: only if a sleeps c can run on CPU 0 meanwhile."""
+
+    def make() -> list[Body]:
+        lock, done = Locks("scheduled").spinlock("ci"), []
+
+        def waits() -> None:
+            if spins:
+                with lock:
+                    pass
+            else:
+                wait_until(lambda: bool(done), "b")
+                switch_point("after")
+
+        def holds() -> None:
+            with lock:
+                switch_point("inside")
+            done.append(True)
+
+        return [waits, holds, lambda: switch_point("c")]
+
+    meanwhile = set()
+    for run in explore(make, 2, cpus=[0, 1, 0]):
+        tasks = [(task, label.startswith("waits for")) for task, label in run.trace]
+        if ("a", True) in tasks:
+            begin = tasks.index(("a", True))
+            end = tasks.index(("a", False), begin)
+            meanwhile |= {task for task, _ in tasks[begin + 1 : end]}
+    assert meanwhile == ({"b"} if spins else {"b", "c"})
+
+
 def test_a_grace_period_waits_for_its_readers() -> None:
     """Who has found an object keeps it until the section ends; sections that began later are not waited for."""
 

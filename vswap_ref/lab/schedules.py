@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from html import escape
 from itertools import groupby
+from textwrap import shorten
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ class Failure:
         return [(task, len(labels), labels[-1]) for task, labels in runs]
 
     def __repr__(self) -> str:
-        text = str(self.error).splitlines()[0] if str(self.error) else ""
+        text = shorten(str(self.error), 160)
         return f"schedule={self.schedule!r}: {type(self.error).__name__}: {text}"
 
     def _repr_html_(self) -> str:
