@@ -51,14 +51,12 @@ def invariant_ledger(texts: dict[str, str]) -> dict[str, list[str]]:
 
 
 def spans(row: list[str], line: list[str]) -> str:
-    """The states of an invariant as runs of stages: "0-5 holds, 6-8 suspended"; just "holds" if it always does."""
+    """The states of an invariant as runs of stages: "holds at 0-5, suspended at 6-8"; "holds" if it always does."""
     pairs = groupby(zip(row, line, strict=True), key=itemgetter(0))
     runs = [(state, [stage for _, stage in run]) for state, run in pairs]
     if len(runs) == 1:
         return runs[0][0]
-    return ", ".join(
-        f"{stages[0]}-{stages[-1]} {state}" if stages[1:] else f"{stages[0]} {state}" for state, stages in runs
-    )
+    return ", ".join(f"{state} at {stages[0]}" + (f"-{stages[-1]}" if stages[1:] else "") for state, stages in runs)
 
 
 def states(holds: Iterable[bool]) -> list[str]:
@@ -87,9 +85,9 @@ def symbols_page(text: str) -> str:
 
 
 def life(events: list[dict[str, Any]]) -> str:
-    """What the stages did to a symbol: "0 new, 2 moved and changed"."""
+    """What the stages did to a symbol: "new at 0, moved and changed at 2"."""
     deeds = [
-        f"{stage} {' and '.join(dict.fromkeys(VERBS[event['verb']] for event in run))}"
+        f"{' and '.join(dict.fromkeys(VERBS[event['verb']] for event in run))} at {stage}"
         for stage, run in groupby(events, key=lambda event: event["stage"])
     ]
     return ", ".join(deeds)

@@ -34,8 +34,8 @@ def test_states_of_an_invariant() -> None:
     ("row", "text"),
     [
         (["holds"] * 4, "holds"),
-        (["holds", "holds", "suspended", "holds"], "0-1 holds, 2 suspended, 3 holds"),
-        (["not yet", "not yet", "not yet", "holds"], "0-2 not yet, 3 holds"),
+        (["holds", "holds", "suspended", "holds"], "holds at 0-1, suspended at 2, holds at 3"),
+        (["not yet", "not yet", "not yet", "holds"], "not yet at 0-2, holds at 3"),
     ],
 )
 def test_states_are_told_in_runs(row: list[str], text: str) -> None:
@@ -54,7 +54,7 @@ def test_the_ledger_has_every_call() -> None:
 def test_a_symbol_shows_what_each_stage_did() -> None:
     """Verbs behind their stage."""
     events = [{"stage": "0", "verb": "added"}, {"stage": "2", "verb": "moved"}, {"stage": "2", "verb": "replaced"}]
-    assert stage_pages.life(events) == "0 new, 2 moved and changed"
+    assert stage_pages.life(events) == "new at 0, moved and changed at 2"
     assert "| `zswap_store` | mm/zswap" in stage_pages.symbols_page("<!-- symbols -->")
 
 
