@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-import vswap_ref
+import vswap_ref.kernel
 from vswap_ref.series import at
 from vswap_ref.series.execute import STEADY
 from vswap_ref.series.stages import LoadedStage, latest, stages

@@ -87,21 +87,59 @@ def one_too_many(alloc: Plant) -> Plant:
     return allocated
 
 
+def looked_up_twice(iterate: Plant) -> Plant:
+    """Every look-up locks the cluster, lets it go, and locks it again."""
+
+    def iterated(s: Any, held: Any, entry: int) -> Any:
+        cluster = iterate(s, held, entry)
+        if cluster is None:
+            return None
+        cluster.lock.release()
+        return iterate(s, None, entry)
+
+    return iterated
+
+
+def no_shadow(delete: Plant) -> Plant:
+    """A folio leaves nothing behind."""
+    return lambda s, folio, entry, shadow: delete(s, folio, entry, None)
+
+
+def kept(erase: Plant) -> Plant:
+    """What should be taken out is only looked at."""
+    return at(11).module("vswap.zswap_index").zswap_entry_load
+
+
+def not_forgotten(clear: Plant) -> Plant:
+    """The cgroup's id stays in the descriptor."""
+    return lambda s, entry, nr: at(12).module("vswap.cgroup").lookup_swap_cgroup_id(s, entry)
+
+
+def no_mark(mark: Plant) -> Plant:
+    """The reverse map is not told."""
+    return lambda s, slot: None
+
+
 @pytest.mark.parametrize(
-    ("name", "change", "trace", "field"),
+    ("stage", "name", "change", "trace", "field"),
     [
-        ("add_to_partial_list", not_listed, "s08", "partial list of order"),
-        ("vswap_rmap_set", not_cleared, "s01", "effect"),
-        ("tryget_swap_entry", no_reference, "s01", "cluster 1: ref"),
-        ("vswap_alloc", one_too_many, "s04", "alloc_reject"),
+        (9, "add_to_partial_list", not_listed, "s08", "partial list of order"),
+        (9, "vswap_rmap_set", not_cleared, "s01", "effect"),
+        (9, "tryget_swap_entry", no_reference, "s01", "cluster 1: ref"),
+        (9, "vswap_alloc", one_too_many, "s04", "alloc_reject"),
+        (9, "vswap_iter", looked_up_twice, "s01", "events cl_lock"),
+        (10, "__swap_cache_del_folio", no_shadow, "s01", "cluster 1: slot 1"),
+        (11, "zswap_entry_erase", kept, "s03", "cluster 1: zswap copy of slot 0"),
+        (12, "swap_cgroup_clear", not_forgotten, "s06", "cluster 1: slot 0"),
+        (13, "swap_rmap_mark_cache_only", no_mark, "s01", "effect 1"),
     ],
 )
 def test_a_planted_change_is_found(
-    monkeypatch: pytest.MonkeyPatch, name: str, change: Callable[[Plant], Plant], trace: str, field: str
+    monkeypatch: pytest.MonkeyPatch, stage: int, name: str, change: Callable[[Plant], Plant], trace: str, field: str
 ) -> None:
     """A layer that behaves otherwise in one point does not replay; the report names the point."""
-    plant(monkeypatch, 9, name, change)
-    outcome = replay(golden(9, trace))
+    plant(monkeypatch, stage, name, change)
+    outcome = replay(golden(stage, trace))
     assert not outcome.agrees
     assert any(difference.field.startswith(field) for difference in outcome.differences), f"\n{outcome}"
 
@@ -170,6 +208,8 @@ SLOTLESS = {
         ([HEADER, [1, 2]], "line 2: expected a JSON object, got '[1, 2]'"),
         ([HEADER, {"op": "state"}], "line 2: field 'i' is None: expected an integer"),
         ([HEADER, operation(fx="none")], "line 2: field 'fx' is 'none': expected a list"),
+        ([HEADER, operation(fx=[["rmap_set", 5]])], "line 2: malformed effects: ValueError"),
+        ([HEADER, operation(cpu=4)], "line 2: cpu 4: expected a number below 4"),
         (
             [HEADER, operation(nested=1)],
             "line 2: operations inside another operation (interleaving) cannot be replayed",

@@ -9,7 +9,21 @@ from vswap_ref.series.stages import latest, stages
 
 STAGES = range(9, int(latest()) + 1)
 ORDERS = range(10)
-MODULES = ("allocation", "cluster", "free", "lookup", "pin", "rmap", "swap_cache", "zswap_index", "cgroup", "lifecycle")
+MODULES = (
+    "allocation",
+    "cluster",
+    "free",
+    "lookup",
+    "pin",
+    "rmap",
+    "swap_cache",
+    "zswap_index",
+    "cgroup",
+    "lifecycle",
+    "cache_pin",
+    "backing",
+    "swap_out",
+)
 
 
 class Layer:

@@ -14,7 +14,6 @@ from .rmap import drop_file_pte, folio_remove_rmap
 from .shmem import iput
 from .slot_reclaim import free_swap_cache
 from .state import Memcg, Mm, System, Vma
-from .swap_continuation import add_swap_count_continuation
 from .types import PTE_PRESENT, PTE_SHIFT, PTE_SWP_EXCLUSIVE, PTE_WRITE, Pte, is_swap_pte, pte_to_swp_entry
 from .vswap.lifecycle import swap_duplicate
 from .vswap.swap_cache import free_swap_and_cache_nr
@@ -51,12 +50,10 @@ def copy_page_range(s: System, child: Mm, parent: Mm, vma: Vma) -> int:
             return -ENOMEM
         for index in range(start & PTE_TABLE_MASK, (start & PTE_TABLE_MASK) + end - start):
             pte = table[index]
-            if not pte:
-                continue
             if pte & PTE_PRESENT:
                 copy_present_pte(s, child, table, copy, index)
-            elif copy_nonpresent_pte(s, child, parent, table, copy, index):
-                return -ENOMEM
+            elif pte:
+                copy_nonpresent_pte(s, child, parent, table, copy, index)
     return 0
 
 
@@ -75,21 +72,18 @@ def copy_present_pte(s: System, child: Mm, table: list[int], copy: list[int], in
     table[index] = copy[index] = pte
 
 
-def copy_nonpresent_pte(s: System, child: Mm, parent: Mm, table: list[int], copy: list[int], index: int) -> int:
-    """One more user of a slot; exclusive in neither.  A marker is copied.  Returns 0 or -ENOMEM."""
+def copy_nonpresent_pte(s: System, child: Mm, parent: Mm, table: list[int], copy: list[int], index: int) -> None:
+    """One more user of an entry; exclusive in neither.  A marker is copied."""
     if not is_swap_pte(Pte(table[index])):
         copy[index] = table[index]
-        return 0
-    entry = pte_to_swp_entry(Pte(table[index]))
-    while swap_duplicate(s, entry):
-        if add_swap_count_continuation(s, entry):
-            return -ENOMEM
+        return
+    err = swap_duplicate(s, pte_to_swp_entry(Pte(table[index])))
+    assert not err, "a PTE names an entry that is not allocated"
     s.swap.mmlist[parent] = None
     s.swap.mmlist[child] = None
     table[index] &= ~PTE_SWP_EXCLUSIVE
     copy[index] = table[index]
     child.swapents += 1
-    return 0
 
 
 def zap_pte_range(s: System, mm: Mm, start: int, end: int) -> None:
@@ -112,7 +106,7 @@ def zap_one_batch(s: System, mm: Mm, table: list[int], index: int, max_nr: int) 
     if not is_swap_pte(Pte(pte)):
         table[index] = 0
         return 1
-    nr = swap_pte_batch(s, table, index, max_nr)
+    nr = swap_pte_batch(s, table, index, max_nr, free_batch=True)
     mm.swapents -= nr
     free_swap_and_cache_nr(s, pte_to_swp_entry(Pte(pte)), nr)
     table[index : index + nr] = [0] * nr

@@ -34,7 +34,6 @@ FAULT_SITES = {
     "kvzalloc_zeromap": "the zero bitmap at swapon",
     "kvcalloc_cluster_info": "the cluster headers at swapon",
     "swap_table_alloc": "the swap table of a cluster",
-    "swap_continuation_alloc": "a count continuation page",
     "shmem_xa_node": "a node of a shared object's page cache",
     "signal": "no allocation: a signal interrupts swapoff",
 }

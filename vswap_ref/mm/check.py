@@ -13,6 +13,7 @@ from vswap_ref.machine import PAGE_SIZE
 
 from .memcg import memcg_lineage, memcg_subtree
 from .pagetable import PTE_TABLE_MASK, ptep_get, table_ranges
+from .slot_reclaim import swap_cache_only
 from .state import Folio, Memcg, ShmemInode, SwapInfo, System, VswapCluster
 from .swap_device import swap_usage_in_pages
 from .types import (
@@ -23,12 +24,12 @@ from .types import (
     CLUSTER_FLAG_NONFULL,
     PTE_PRESENT,
     PTE_SHIFT,
-    SWAP_HAS_CACHE,
+    SWAP_MAP_ALLOCATED,
     SWAP_MAP_BAD,
-    SWAP_MAP_SHMEM,
     SWAP_USAGE_OFFLIST_BIT,
     SWAPFILE_CLUSTER,
     SWP_PTE_MARKER,
+    SWP_RMAP_ENTRY_MASK,
     SWP_SOLIDSTATE,
     SWP_WRITEOK,
     VSWAP_CLUSTER_SIZE,
@@ -38,14 +39,15 @@ from .types import (
     is_poisoned_swp_entry,
     is_swap_pte,
     radix_to_swp_entry,
-    swap_count,
     swap_nth,
     swp_slot,
+    swp_slot_offset,
+    swp_slot_type,
     swp_type,
     vswap_entry,
+    word_is_folio,
 )
 from .vswap.cluster import cluster_is_alloc_candidate
-from .vswap.lifecycle import swp_swapcount
 from .vswap.lookup import swp_entry_to_swp_slot
 from .vswap.rmap import swp_slot_to_swp_entry
 from .vswap.swap_cache import swap_cache_peek
@@ -60,14 +62,13 @@ def check(s: System) -> None:
     """Assert every invariant; silent if all hold.  Looking is not the kernel's work: its costs are not counted."""
     costs = s.cost.copy()
     check_counter_names(s)
-    references, shmem = swap_pte_references(s), shmem_references(s)
-    check_vswap(s, references + shmem)
+    check_vswap(s, swap_pte_references(s) + shmem_references(s))
     for si in s.swap.info:
         if si.bdev is not None:
             check_extents(si)
             check_device_counters(s, si)
             check_clusters(si)
-            check_slots(s, si, references, shmem)
+            check_slots(s, si)
     check_totals(s)
     check_priority_lists(s)
     check_folios(s)
@@ -139,42 +140,26 @@ def check_clusters(si: SwapInfo) -> None:
         expect((ci.flags == CLUSTER_FLAG_DISCARD) <= (ci.count == 0), "cluster to be discarded is empty", **where)
 
 
-def check_slots(s: System, si: SwapInfo, references: Counter[int], shmem: Counter[int]) -> None:
-    """Byte, name, references and side tables of every slot; what is kept by entry is looked up by its entry."""
+def check_slots(s: System, si: SwapInfo) -> None:
+    """Byte and name of every physical slot, and its mark."""
     image = image_slots(s)
     for offset in range(1, si.max):
         byte, slot = si.swap_map[offset], swp_slot(si.type, offset)
-        entry = swp_slot_to_swp_entry(s, slot)
-        nameless = byte in (0, SWAP_MAP_BAD) or slot in image
-        expect(nameless == (not entry), "a slot in use has a virtual slot", slot=hex(slot), entry=hex(entry), byte=byte)
-        if slot in image:
-            expect(byte == 1, "an image's slot has one user", slot=hex(slot), byte=byte)
-        elif not byte:
+        entry, marked = swp_slot_to_swp_entry(s, slot), swap_cache_only(si, offset)
+        state = {"slot": hex(slot), "entry": hex(entry), "byte": byte}
+        expect(byte in (0, SWAP_MAP_ALLOCATED, SWAP_MAP_BAD), "a slot is free, allocated or bad", **state)
+        named = byte == SWAP_MAP_ALLOCATED and slot not in image
+        expect(named == bool(entry), "a slot in use has a virtual slot", **state)
+        expect(slot not in image or byte == SWAP_MAP_ALLOCATED, "an image's slot is allocated", **state)
+        expect(bool(entry) or not marked, "only a slot in use is marked as the cache's alone", **state)
+        if not byte:
             check_free_slot(s, si, offset)
-        elif byte != SWAP_MAP_BAD:
-            owned = swap_count(byte) == SWAP_MAP_SHMEM
-            users, owners = references[entry], shmem[entry]
-            expect(owners == owned, "a shmem slot has one owner", entry=hex(entry), owners=owners, owned=owned)
-            count = 0 if owned else swp_swapcount(s, entry)
-            expect(count == users, "count = swap PTEs", entry=hex(entry), count=count, users=users)
-            check_used_slot(s, si, entry, offset)
 
 
 def check_free_slot(s: System, si: SwapInfo, offset: int) -> None:
     """A free slot has no zero bit; without a name it can have neither a shadow nor a compressed copy nor a cgroup."""
     assert si.zeromap is not None
     expect(not si.zeromap.test(offset), "free slot is clean", device=si.type, slot=offset)
-
-
-def check_used_slot(s: System, si: SwapInfo, entry: SwpEntry, offset: int) -> None:
-    """A cached folio and the cache flag go together, and the folio knows its slot."""
-    folio = swap_cache_peek(s, entry)
-    flag = bool(si.swap_map[offset] & SWAP_HAS_CACHE)
-    expect(flag == isinstance(folio, Folio), "cache flag = folio in the cache", entry=hex(entry), flag=flag)
-    if isinstance(folio, Folio):
-        expect(folio.swapcache, "cached folio is flagged", entry=hex(entry), folio=folio)
-        covers = folio.swap <= entry < folio.swap + (1 << folio.order)
-        expect(covers, "cached folio covers the slot", entry=hex(entry), folio_swap=hex(folio.swap))
 
 
 def check_totals(s: System) -> None:
@@ -277,6 +262,7 @@ def check_vswap(s: System, references: Counter[int]) -> None:
     v, clusters = s.vswap, dict(s.vswap.cluster_map.items())
     for cluster_id, cluster in clusters.items():
         check_vswap_cluster(cluster_id, cluster)
+        check_entries(s, cluster, references)
     used = sum(cluster.count for cluster in clusters.values())
     expect(v.used == used, "vswap used = allocated virtual slots", counter=v.used, used=used)
     expect(not v.map_lock.locked(), "the lock of the virtual clusters' map did not leak")
@@ -317,7 +303,7 @@ def check_reverse_map(s: System, forward: dict[int, int]) -> None:
     for si in s.swap.info:
         for ci in si.cluster_info:
             words = enumerate(ci.table or (), ci.index * SWAPFILE_CLUSTER)
-            back |= {entry: swp_slot(si.type, offset) for offset, entry in words if entry}
+            back |= {word & SWP_RMAP_ENTRY_MASK: swp_slot(si.type, offset) for offset, word in words if word}
     wrong = sorted(entry for entry in forward.keys() | back.keys() if forward.get(entry) != back.get(entry))
     expect(not wrong, "the reverse map leads back", entries=[hex(entry) for entry in wrong])
 
@@ -549,12 +535,23 @@ def image_slots(s: System) -> set[SwpSlot]:
 
 
 def recorded_ids(s: System) -> Counter[int]:
-    """How many virtual slots record each cgroup id; a slot that is not allocated records none."""
+    """How many allocated virtual slots record each cgroup id; what free ones have is left over, and means nothing."""
     records: Counter[int] = Counter()
-    for cluster_id, cluster in s.vswap.cluster_map.items():
-        ids = cluster.desc.memcgid.tolist()
-        records.update(ids)
-        stale = [index for index, bit in enumerate(cluster.bitmap.bits) if ids[index] and not bit]
-        expect(not stale, "a free virtual slot records no cgroup", cluster=cluster_id, slots=stale)
+    for cluster in (cluster for _, cluster in s.vswap.cluster_map.items()):
+        ids = cluster.desc.memcgid
+        records.update(ids[index] for index, bit in enumerate(cluster.bitmap.bits) if bit)
     del records[0]
     return records
+
+
+def check_entries(s: System, cluster: VswapCluster, references: Counter[int]) -> None:
+    """Each allocated slot of a virtual cluster is referred to or pinned; between operations a pin has its folio."""
+    for index in (index for index, bit in enumerate(cluster.bitmap.bits) if bit):
+        desc, entry = cluster.desc, vswap_entry(cluster.id, index)
+        count, pinned, slot = desc.swap_count[index], desc.in_swapcache[index], SwpSlot(desc.slot[index])
+        state = {"entry": hex(entry), "count": count, "pinned": pinned, "slot": hex(slot)}
+        expect(count == references[entry], "swap_count = users", users=references[entry], **state)
+        expect(count > 0 or pinned == 1, "an allocated virtual slot is referred to or pinned", **state)
+        expect(pinned == word_is_folio(desc.swap_cache[index]), "pinned for the cache = folio in it", **state)
+        marked = swap_cache_only(s.swap.info[swp_slot_type(slot)], swp_slot_offset(slot))
+        expect(not marked or (not count and bool(pinned)), "a marked slot is used by the cache alone", **state)

@@ -216,7 +216,7 @@ def map_swapped_in(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry, folio
             folio.refcount += mapped
     folio_unlock(folio)
     if bypass:
-        swapcache_clear(s, si, swp_entry_align(entry, 1 << folio.order), 1 << folio.order)
+        swapcache_clear(s, swp_entry_align(entry, 1 << folio.order), 1 << folio.order)
     folio_put(s, folio)
     if pending_write:
         vmf.pte = Pte(vmf.table[vmf.index])
@@ -250,7 +250,7 @@ def swapin_batch(s: System, vmf: VmFault, folio: Folio, entry: SwpEntry, bypass:
     first, index = vmf.addr - page, vmf.index - page
     inside = vmf.vma.start <= first and first + nr <= vmf.vma.end and 0 <= index <= len(vmf.table) - nr
     run = inside and vmf.table[index] == pte_move_swp_offset(s, vmf.pte, -page)
-    if run and swap_pte_batch(s, vmf.table, index, nr) == nr:
+    if run and swap_pte_batch(s, vmf.table, index, nr, free_batch=False) == nr:
         return 0, nr
     return page, 0 if bypass else 1
 

@@ -172,7 +172,7 @@ def can_swapin_thp(s: System, addr: int, table: list[int], order: int) -> bool:
     nr = 1 << order
     index = addr & PTE_TABLE_MASK & -nr
     pte = Pte(table[index])
-    if not is_swap_pte(pte) or swap_pte_batch(s, table, index, nr) != nr:
+    if not is_swap_pte(pte) or swap_pte_batch(s, table, index, nr, free_batch=False) != nr:
         return False
     entry = pte_to_swp_entry(pte)
     return swap_zeromap_batch(s, entry, nr) == nr == non_swapcache_batch(s, entry, nr)

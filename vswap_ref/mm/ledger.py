@@ -45,14 +45,12 @@ def vmalloc_bytes(size: int) -> int:
 
 
 def slot_array_rows(s: System, devices: list[SwapInfo]) -> list[LedgerRow]:
-    """The arrays with one element a slot, and the pages that the swap map continues on."""
+    """The arrays with one element a slot."""
     maps = [len(si.swap_map) for si in devices]
     bitmaps = [si.zeromap for si in devices if si.zeromap is not None]
-    levels = sum(len(levels) for si in devices for levels in si.continuation.values())
     return [
         LedgerRow("swap_map", AT_SWAPON, sum(maps), sum(map(vmalloc_bytes, maps))),
         LedgerRow("zeromap", AT_SWAPON, sum(map(len, bitmaps)) // 8, sum(bitmap.nbytes for bitmap in bitmaps)),
-        LedgerRow("count continuation", WITH_USE, 0, levels * PAGE_SIZE),
     ]
 
 

@@ -28,7 +28,7 @@ from .types import (
     swp_slot_offset,
     swp_slot_type,
 )
-from .vswap.cgroup import lookup_swap_cgroup_id
+from .vswap.cgroup import vswap_cgroup_batch
 from .vswap.lookup import swp_entry_to_swp_slot
 
 PTE_TABLE_SHIFT = 9
@@ -62,17 +62,17 @@ def table_ranges(mm: Mm, start: int, end: int) -> Iterator[tuple[list[int], int,
         start = stop
 
 
-def swap_pte_batch(s: System, table: list[int], index: int, max_nr: int) -> int:
-    """How many PTEs from ``index`` on are one run of swap PTEs: next entry, same flags, same cgroup (1..max_nr)."""
+def swap_pte_batch(s: System, table: list[int], index: int, max_nr: int, free_batch: bool) -> int:
+    """How many PTEs from ``index`` on are one run of swap PTEs: next entry, same flags (1..max_nr).
+
+    Unless they are to be freed (``free_batch``) they must be of one cgroup, too.
+    """
     pte = Pte(table[index])
-    memcg_id = lookup_swap_cgroup_id(s, pte_to_swp_entry(pte))
     expected, nr = pte_move_swp_offset(s, pte, 1), 1
     while nr < max_nr and table[index + nr] == expected:
-        if lookup_swap_cgroup_id(s, pte_to_swp_entry(expected)) != memcg_id:
-            break
         expected = pte_move_swp_offset(s, expected, 1)
         nr += 1
-    return nr
+    return nr if free_batch else vswap_cgroup_batch(s, pte_to_swp_entry(pte), nr)
 
 
 def mmap_region(mm: Mm, nr_pages: int) -> Vma:

@@ -126,7 +126,7 @@ def swapin_pinned(
     if folio is None:
         return None, err
     folio_lock(folio)
-    err = swapin_add(s, inode, index, si, swap, folio, bypass)
+    err = swapin_add(s, inode, index, swap, folio, bypass)
     if not err:
         return folio, 0
     folio_unlock(folio)
@@ -160,9 +160,7 @@ def shmem_swap_alloc_folio(s: System, swap: SwpEntry, memcg: Memcg) -> tuple[Fol
     return folio, 0
 
 
-def swapin_add(
-    s: System, inode: ShmemInode, index: int, si: SwapInfo, swap: SwpEntry, folio: Folio, bypass: bool
-) -> int:
+def swapin_add(s: System, inode: ShmemInode, index: int, swap: SwpEntry, folio: Folio, bypass: bool) -> int:
     """Move a locked folio that was read to the page cache and free its slot.  Returns 0, -EEXIST, -EIO or -ENOMEM."""
     err = 0
     if not (bypass or folio.swapcache) or folio.swap != swap or shmem_confirm_swap(inode, index, swap) < 0:
@@ -181,7 +179,7 @@ def swapin_add(
         swap_free(s, swap)
     if bypass:
         folio.swap = NO_ENTRY
-        swapcache_clear(s, si, swap, 1)
+        swapcache_clear(s, swap, 1)
     return err
 
 

@@ -263,7 +263,6 @@ class SwapInfo:
 
     type: int
     lock: Any
-    cont_lock: Any
     global_cluster_lock: Any
     users: PercpuRef
     bdev: BlockDevice | None = None
@@ -283,7 +282,6 @@ class SwapInfo:
     nonfull_clusters: list[ClusterList] = field(default_factory=lambda: [OrderedDict() for _ in range(10)])
     frag_clusters: list[ClusterList] = field(default_factory=lambda: [OrderedDict() for _ in range(10)])
     global_next: list[int] | None = None
-    continuation: dict[int, list[bytearray]] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)

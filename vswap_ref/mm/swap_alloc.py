@@ -16,7 +16,7 @@ from .cluster import (
     relocate_cluster,
     swap_do_scheduled_discard,
 )
-from .slot_reclaim import __try_to_reclaim_swap
+from .slot_reclaim import __try_to_reclaim_swap, swap_cache_only
 from .state import ClusterList, PercpuSwapCluster, SwapClusterInfo, SwapInfo, System
 from .swap_device import (
     plist_requeue,
@@ -30,7 +30,7 @@ from .swap_map import swap_map_fill
 from .types import (
     NO_SLOT,
     PMD_ORDER,
-    SWAP_HAS_CACHE,
+    SWAP_MAP_ALLOCATED,
     SWAP_NR_ORDERS,
     SWAP_SLOT_INVALID,
     SWAPFILE_CLUSTER,
@@ -45,13 +45,14 @@ from .types import (
 
 
 def cluster_scan_range(s: System, si: SwapInfo, offset: int, nr: int) -> tuple[bool, bool]:
-    """May these slots be allocated?  (yes, if cached slots among them are reclaimed first)."""
+    """May these slots be allocated?  (yes, if those that only the cache uses are reclaimed first)."""
     window = si.swap_map[offset : offset + nr]
     if not any(window):
         return True, False
-    if vm_swap_full(s) and window.count(0) + window.count(SWAP_HAS_CACHE) == nr:
-        return True, True
-    return False, False
+    if not vm_swap_full(s):
+        return False, False
+    takeable = all(not byte or swap_cache_only(si, i) for i, byte in enumerate(window, offset))
+    return takeable, takeable
 
 
 def cluster_reclaim_range(s: System, si: SwapInfo, ci: SwapClusterInfo, offset: int, nr: int) -> bool:
@@ -61,7 +62,7 @@ def cluster_reclaim_range(s: System, si: SwapInfo, ci: SwapClusterInfo, offset: 
         byte = si.swap_map[i]
         if byte == 0:
             continue
-        if byte != SWAP_HAS_CACHE or __try_to_reclaim_swap(s, si, i, TTRS_ANYWAY) <= 0:
+        if byte != SWAP_MAP_ALLOCATED or __try_to_reclaim_swap(s, si, i, TTRS_ANYWAY) <= 0:
             break
     swap_cluster_lock(s, si, offset)
     return not any(si.swap_map[offset : offset + nr])
@@ -156,7 +157,7 @@ def swap_reclaim_full_clusters(s: System, si: SwapInfo, force: bool) -> None:
         swap_cluster_unlock(ci)
         while offset < end:
             step = 1
-            if si.swap_map[offset] == SWAP_HAS_CACHE:
+            if swap_cache_only(si, offset):
                 step = abs(__try_to_reclaim_swap(s, si, offset, TTRS_ANYWAY)) or 1
             offset += step
         with ci.lock:
@@ -186,10 +187,7 @@ def alloc_from_global_cluster(s: System, si: SwapInfo, order: int, usage: int) -
 
 
 def cluster_alloc_swap_slot(s: System, si: SwapInfo, order: int, usage: int) -> int:
-    """Take ``2**order`` aligned slots of a device and set their bytes to ``usage``.  Returns the first slot or 0.
-
-    ``usage`` is SWAP_HAS_CACHE for a folio, 1 for hibernation.
-    """
+    """Take ``2**order`` aligned slots of a device and set their bytes to ``usage``.  Returns the first slot or 0."""
     if order > 0 and not si.flags & SWP_BLKDEV:
         return SWAP_SLOT_INVALID
     if si.flags & SWP_SOLIDSTATE:
@@ -238,7 +236,7 @@ def swap_alloc_fast(s: System, hint: PercpuSwapCluster, order: int) -> SwpSlot:
     if cluster_is_usable(ci, order):
         if ci.count == 0:
             offset = cluster_offset(ci)
-        found = alloc_swap_scan_cluster(s, si, ci, offset, order, SWAP_HAS_CACHE)
+        found = alloc_swap_scan_cluster(s, si, ci, offset, order, SWAP_MAP_ALLOCATED)
     else:
         swap_cluster_unlock(ci)
         found = SWAP_SLOT_INVALID
@@ -255,7 +253,7 @@ def swap_alloc_slow(s: System, order: int) -> SwpSlot:
             plist_requeue(s.swap.avail_head, si)
         if not si.users.tryget():
             continue
-        found = cluster_alloc_swap_slot(s, si, order, SWAP_HAS_CACHE)
+        found = cluster_alloc_swap_slot(s, si, order, SWAP_MAP_ALLOCATED)
         si.users.put()
         if found:
             return swp_slot(si.type, found)

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from .hibernate import count_swap_pages, find_first_swap, swap_slot_alloc_of_type, swap_type_of, swapdev_block
 from .slot_reclaim import free_folio_and_swap_cache, free_swap_cache
 from .swap_cache import total_swapcache_pages
-from .swap_continuation import add_swap_count_continuation
 from .swap_device import swap_slot_put_swap_info, swap_slot_tryget_swap_info, vm_swap_full
 from .swap_extent import add_swap_extent, generic_swapfile_activate
 from .swap_io import swap_folio_sector
@@ -52,7 +51,6 @@ PHYSICAL: tuple[Callable[..., object], ...] = (
     generic_swapfile_activate,
     vm_swap_full,
     swap_slot_alloc_of_type,
-    add_swap_count_continuation,
     swap_type_of,
     find_first_swap,
     count_swap_pages,
@@ -63,7 +61,7 @@ PHYSICAL: tuple[Callable[..., object], ...] = (
 )
 
 SWAP_H: dict[str, tuple[Callable[..., object], ...]] = {
-    "lifecycle (mm/swapfile.c)": LIFECYCLE,
+    "lifecycle (mm/vswap.c)": LIFECYCLE,
     "swap cache (mm/swap_state.c)": SWAP_CACHE,
     "physical allocator and device (mm/swapfile.c)": PHYSICAL,
 }

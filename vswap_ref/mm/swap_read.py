@@ -10,12 +10,10 @@ from .folio import folio_alloc, folio_lock, folio_put, folio_unlock
 from .lru import folio_add_lru
 from .memcg import mem_cgroup_charge, memcg1_swapin
 from .state import Folio, Memcg, System
-from .swap_device import __swap_slot_to_info
 from .types import SwpEntry
 from .vswap.cache_pin import put_swap_folio, swapcache_prepare
 from .vswap.cgroup import lookup_swap_cgroup_id
 from .vswap.lifecycle import swap_entry_swapped
-from .vswap.lookup import swp_entry_to_swp_slot
 from .vswap.swap_cache import swap_cache_add_folio, swap_cache_get_folio
 from .workingset import workingset_refault
 
@@ -57,8 +55,7 @@ def __read_swap_cache_async(
     folio = swap_cache_get_folio(s, entry)
     if folio is not None:
         return folio, False
-    si = __swap_slot_to_info(s, swp_entry_to_swp_slot(s, entry))
-    if si.bdev is None or not swap_entry_swapped(s, si, entry):
+    if not swap_entry_swapped(s, entry):
         return None, False
     folio = folio_alloc(s, 0, reclaim)
     if folio is None:

@@ -12,7 +12,6 @@ from vswap_ref.machine import Bitmap, BlockDevice, PercpuRef, RequestQueue
 
 from .cluster import move_cluster, swap_cluster_alloc_table
 from .state import SwapClusterInfo, SwapInfo, System
-from .swap_continuation import free_swap_count_continuations
 from .swap_device import add_to_avail_list, plist_add
 from .swap_extent import discard_swap, setup_swap_extents
 from .swap_header import SwapHeader, read_header_page, read_swap_header
@@ -62,7 +61,6 @@ def alloc_swap_info(s: System) -> SwapInfo | None:
     si = SwapInfo(
         type=len(s.swap.info),
         lock=s.locks.spinlock("si"),
-        cont_lock=s.locks.spinlock("cont"),
         global_cluster_lock=s.locks.spinlock("global_cluster"),
         users=PercpuRef(),
     )
@@ -207,7 +205,6 @@ def release_swap_info(s: System, si: SwapInfo) -> None:
     if si.global_next is not None:
         s.swap.nr_rotate_swap -= 1
         si.global_next = None
-    free_swap_count_continuations(si)
     s.io.queues.pop(si.type, None)
     si.swap_extents = []
     si.bdev = si.swap_file = None

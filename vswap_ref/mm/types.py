@@ -127,19 +127,8 @@ def word_pfn(word: int) -> int:
     return word >> 1
 
 
-SWAP_MAP_MAX = 0x3E
-SWAP_MAP_BAD = 0x3F
-SWAP_HAS_CACHE = 0x40
-COUNT_CONTINUED = 0x80
-SWAP_MAP_SHMEM = 0xBF
-
-SWAP_CONT_MAX = 0x7F
-
-
-def swap_count(byte: int) -> int:
-    """A swap-map byte without its cache flag; COUNT_CONTINUED stays in."""
-    return byte & ~SWAP_HAS_CACHE
-
+SWAP_MAP_ALLOCATED = 1
+SWAP_MAP_BAD = 2
 
 # Device flags (struct swap_info_struct.flags).
 SWP_USED = 1 << 0
@@ -147,7 +136,7 @@ SWP_WRITEOK = 1 << 1
 SWP_DISCARDABLE = 1 << 2
 
 SWP_SOLIDSTATE = 1 << 4
-SWP_CONTINUED = 1 << 5
+
 SWP_BLKDEV = 1 << 6
 SWP_AREA_DISCARD = 1 << 9
 SWP_PAGE_DISCARD = 1 << 10

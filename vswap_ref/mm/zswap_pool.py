@@ -12,7 +12,6 @@ from vswap_ref.machine import PAGE_SIZE, ZSWAP_DEBUGFS, Counters, Faults
 from .memcg import mem_cgroup_zswap_writeback_enabled, obj_cgroup_uncharge_zswap, online_ancestor
 from .state import Memcg, System, ZswapEntry, ZswapPool, ZswapState
 from .types import SwpEntry
-from .vswap.zswap_index import zswap_empty, zswap_entry_erase
 from .zswap_pools import zswap_compressor_param_set, zswap_pool_destroy
 
 ZSMALLOC_GRANULE = 16
@@ -150,12 +149,3 @@ def zswap_entry_free(s: System, entry: ZswapEntry) -> None:
     s.zswap.stored_pages -= 1
     if entry.length == PAGE_SIZE:
         s.zswap.stored_incompressible -= 1
-
-
-def zswap_invalidate(s: System, entry: SwpEntry) -> None:
-    """The slot is free or its content obsolete: drop the compressed copy if there is one."""
-    if zswap_empty(s, entry):
-        return
-    old = zswap_entry_erase(s, entry)
-    if old is not None:
-        zswap_entry_free(s, old)

@@ -6,7 +6,7 @@ stage of that level does the same operations, with stand-ins around the virtual 
 
 from __future__ import annotations
 
+from .player import EXCLUDED, Replay, replay, with_progress
 from .reader import TraceError
-from .replay import EXCLUDED, Replay, replay, with_progress
 
 __all__ = ["EXCLUDED", "Replay", "TraceError", "replay", "with_progress"]

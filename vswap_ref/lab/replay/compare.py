@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from .effects import STATS, in_order, show, sums
-from .expected import Cluster, Expected, Slot, digest
-from .reader import Operation
-from .world import CLUSTER, CPUS, World, flags_of, place
+from .effects import in_order, show, sums
+from .expected import Cluster, Expected, Slot
+from .reader import CPUS, Operation
+from .world import CLUSTER, World, flags_of, place
 
 ZSWAP_LEVELS = range(9, 14)
 """Levels whose traces list compressed copies apart from the slots."""
@@ -50,7 +50,7 @@ def plain_backing(desc: Any, index: int) -> tuple[str, str]:
     return ("S", "{}.{}".format(*place(slot))) if slot else ("F", "-")
 
 
-TYPES = "SC0F"
+TYPES = "S0CF"
 
 
 def typed_backing(world: World, desc: Any, index: int) -> tuple[str, str]:
@@ -112,6 +112,7 @@ def differences(
         yield from named(f"partial list of order {order}", expected.partial.get(order, []), [c.id for c in listed])
     yield from named("locks held", expected.held["locks"], locks_held(world))
     yield from named("interrupts off", expected.held["irqs_off"], world.s.locks.lockdep.task.irqs_off)
+    yield from named("RCU read sections", 0, world.s.rcu.read.depth)
     yield from neighbour_differences(world, expected, operation)
 
 
@@ -123,18 +124,18 @@ def named(field: str, expected: Any, got: Any) -> Iterator[Difference]:
 
 def effect_differences(world: World, operation: Operation) -> Iterator[Difference]:
     """The first effect that differs, and counters that moved otherwise."""
-    for number, (a, b) in enumerate(zip_longest(in_order(operation.fx), in_order(world.fx)), 1):
+    for number, (a, b) in enumerate(zip_longest(operation.calls, in_order(world.fx)), 1):
         if a != b:
             yield Difference(f"effect {number}", show(a) if a else "no more", show(b) if b else "no more")
             break
-    yield from named("counters", sums(operation.fx), sums(world.fx))
+    yield from named("counters", operation.counters, sums(world.fx))
 
 
 def cluster_differences(name: str, expected: Cluster, got: Cluster) -> Iterator[Difference]:
     """In what a cluster differs: its figures, then its slots."""
     for figure in ("order", "count", "ref", "cached", "full"):
         yield from named(f"{name}: {figure}", getattr(expected, figure), getattr(got, figure))
-    if digest(expected.slots) != digest(got.slots):
+    if expected.slots != got.slots:
         for index in sorted(expected.slots.keys() | got.slots.keys()):
             a, b = expected.slots.get(index), got.slots.get(index)
             yield from named(f"{name}: slot {index}", a or "free", b or "free") if a != b else ()
@@ -183,11 +184,3 @@ def cgroup_view(memcg: Any) -> dict[str, int]:
         "memsw": memcg.memsw.usage,
         "stat": memcg.nr_swap,
     }
-
-
-def note_counters(world: World, before: dict[str, int]) -> None:
-    """Write down by how much the operation moved the counters that traces have."""
-    for name, counter in STATS.items():
-        moved = world.s.vmstat[counter] - before[counter]
-        if moved:
-            world.note("stat", name, moved)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from .reader import Operation, TraceError
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(NamedTuple):
     """An allocated virtual slot as traces describe it.
 
     ``kind``: F folio, S slot of a device, C compressed, 0 zeros; ``backing``: "type.offset", an id of zswap's, or "-";
@@ -20,13 +19,12 @@ class Slot:
     kind: str
     backing: str
     cache: str
-    count: int
+    swap_count: int
     in_swapcache: int
     memcgid: int
 
     def __str__(self) -> str:
-        fields = self.kind, self.backing, self.cache, self.count, self.in_swapcache, self.memcgid
-        return ":".join(map(str, fields))
+        return f"{self[0]}:{self[1]}:{self[2]}:{self[3]}:{self[4]}:{self[5]}"
 
 
 @dataclass(slots=True)
@@ -75,7 +73,7 @@ class Expected:
                 getattr(self, name).update((int(key), value) for key, value in changes.get(name, {}).items())
             self.used = changes.get("used", self.used)
             self.alloc_reject = changes.get("alloc_reject", self.alloc_reject)
-            self.held = changes.get("held", {"locks": 0, "irqs_off": 0})
+            self.held = {"locks": 0, "irqs_off": 0} | changes.get("held", {})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise TraceError(f"line {operation.line}, {operation}: malformed state: {error!r}") from None
         if operation.op == "env.folio_gone":

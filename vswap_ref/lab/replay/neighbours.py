@@ -22,8 +22,6 @@ ALWAYS: dict[str, Standin] = {
 }
 FROM_13: dict[str, Standin] = {
     "swap_slot_free_nr": physical.swap_slot_free_nr,
-    "swap_rmap_mark_cache_only": physical.swap_rmap_mark_cache_only,
-    "swap_rmap_clear_cache_only": physical.swap_rmap_clear_cache_only,
     "mem_cgroup_uncharge_swap_by_id": cgroups.mem_cgroup_uncharge_swap_by_id,
 }
 UNTIL: dict[int, dict[str, Standin]] = {

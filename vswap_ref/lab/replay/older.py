@@ -18,12 +18,19 @@ Pair = tuple[int, int]
 
 def pairs(world: World, entry: int, nr: int) -> list[Pair]:
     """``nr`` entries with their slots."""
-    return [(entry + i, world.swp_entry_to_swp_slot(entry + i)) for i in range(nr)]
+    return [(entry + i, slot_of_entry(world, entry + i)) for i in range(nr)]
 
 
 def user(world: World, entry: int) -> list[int] | None:
     """[count, held by the swap cache] of an entry's slot; None if it has none."""
-    return world.swap_map.get(world.swp_entry_to_swp_slot(entry))
+    return world.swap_map.get(slot_of_entry(world, entry))
+
+
+def slot_of_entry(world: World, entry: int) -> int:
+    """An entry's physical slot, or 0; looked up from outside, as the recorder's tables did: it costs nothing."""
+    cluster = world.s.vswap.cluster_map.load(entry // CLUSTER)
+    used = cluster is not None and cluster.bitmap.bits[entry % CLUSTER]
+    return int(cluster.desc.slot[entry % CLUSTER]) if used else 0
 
 
 def swap_duplicate(world: World, entry: int) -> int:
@@ -108,8 +115,10 @@ def swap_slots_free(world: World, run: list[Pair]) -> None:
     type_, offset = place(run[0][1])
     world.note("swap_slots_free", (type_, offset), len(run))
     ci = world.s.swap.info[type_].cluster_info[offset // CLUSTER]
+    world.s.cost["ci_lock"] += 1
     with ci.lock:
         for entry, slot in run:
+            assert world.swp_entry_to_swp_slot(entry) == slot
             world.vswap_free(entry, ci)
             del world.swap_map[slot]
             world.phys[type_].discard(place(slot)[1])

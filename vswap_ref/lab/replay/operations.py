@@ -34,7 +34,7 @@ def execute(world: World, operation: Operation) -> Any:
     """
     world.fx.clear()
     world.s.cpu = operation.cpu
-    world.slots = given_slots(operation.fx)
+    world.slots = given_slots(operation.calls)
     arguments = dict(operation.args)
     times = arguments.pop("each", None)
     results = [prepare(world, operation, step(arguments, i))() for i in range(1 if times is None else times)]

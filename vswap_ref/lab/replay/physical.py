@@ -5,10 +5,7 @@ from __future__ import annotations
 from errno import ENOMEM
 from typing import Any
 
-from .world import CLUSTER, World, next_slot, place, swp_slot, table_of
-
-CACHE_ONLY = 1 << 63
-"""The mark in a word of the reverse map: only the swap cache uses the slot."""
+from .world import CLUSTER, World, next_slot, place, swp_slot
 
 
 def swap_slot_alloc(world: World, order: int) -> tuple[int, int]:
@@ -32,6 +29,7 @@ def swap_slot_free_nr(world: World, slot: int, nr: int) -> None:
     while offset < end:
         here = min(end, (offset // CLUSTER + 1) * CLUSTER) - offset
         ci = world.s.swap.info[type_].cluster_info[offset // CLUSTER]
+        world.s.cost["ci_lock"] += 1
         with ci.lock:
             world.vswap_rmap_set(ci, swp_slot(type_, offset), 0, here)
         world.phys[type_].difference_update(range(offset, offset + here))
@@ -51,21 +49,3 @@ def swap_slot_put_swap_info(world: World, si: Any) -> None:
     """Let the device go."""
     world.note("swap_slot_put_swap_info", si.type)
     si.users.put()
-
-
-def swap_rmap_mark_cache_only(world: World, slot: int) -> None:
-    """Mark a slot in the reverse map: only the swap cache uses it."""
-    world.note("swap_rmap_mark_cache_only", place(slot), 1)
-    mark(world, slot, CACHE_ONLY, CACHE_ONLY)
-
-
-def swap_rmap_clear_cache_only(world: World, slot: int) -> None:
-    """Take the mark off again."""
-    world.note("swap_rmap_clear_cache_only", place(slot), 1)
-    mark(world, slot, CACHE_ONLY, 0)
-
-
-def mark(world: World, slot: int, mask: int, value: int) -> None:
-    """Replace bits of a word of the reverse map."""
-    table, index = table_of(world, slot), place(slot)[1] % CLUSTER
-    table.quietly(index, table[index] & ~mask | value)

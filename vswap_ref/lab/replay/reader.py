@@ -10,13 +10,18 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from .effects import Effect, in_order, sums
 
 FORMAT = "vswap-trace-1"
 LEVELS = range(9, 23)
 """Patches after which the recorded file exists."""
+
+CPUS = 4
+"""Simulated CPUs of the recorder."""
 
 INTERLEAVED = "operations inside another operation (interleaving) cannot be replayed: the model's operations are atomic"
 
@@ -27,7 +32,11 @@ class TraceError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A line of a trace: operation ``number`` with its arguments, its result, its effects and the state's changes."""
+    """A line of a trace: operation ``number`` with its arguments, its result, its effects and the state's changes.
+
+    ``calls`` are calls to the outside in their order, ``counters`` says by how much statistics moved.  ``cost`` counts
+    locks and other events (0 if absent); None if the operation is none of the kernel's.
+    """
 
     line: int
     number: int
@@ -35,8 +44,10 @@ class Operation:
     op: str
     args: dict[str, Any]
     ret: Any
-    fx: list[list[Any]]
-    changes: dict[str, Any] = field(default_factory=dict)
+    calls: list[Effect]
+    counters: dict[str, int]
+    cost: dict[str, int] | None
+    changes: dict[str, Any]
 
     def __str__(self) -> str:
         arguments = ", ".join(f"{name}={value}" for name, value in self.args.items())
@@ -119,5 +130,12 @@ def operation(path: Path, number: int, line: dict[str, Any]) -> Operation:
             raise TraceError(f"{place}: field {name!r} is {line.get(name)!r}: expected {text}")
     if line.get("nested") or line["op"] == "env.hook":
         raise TraceError(f"{place}: {INTERLEAVED}")
+    if line["cpu"] not in range(CPUS):
+        raise TraceError(f"{place}: cpu {line['cpu']}: expected a number below {CPUS}")
+    try:
+        effects = in_order(line["fx"]), sums(line["fx"])
+    except (LookupError, TypeError, ValueError) as error:
+        raise TraceError(f"{place}: malformed effects: {error!r}") from None
+    fixed = number, line["i"], line["cpu"], line["op"], line["args"]
     changes = {name: line[name] for name in STATE if name in line}
-    return Operation(number, line["i"], line["cpu"], line["op"], line["args"], line.get("ret"), line["fx"], changes)
+    return Operation(*fixed, line.get("ret"), *effects, line.get("cost"), changes)

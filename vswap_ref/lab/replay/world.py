@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields
 from errno import EBUSY, ENOMEM
@@ -20,11 +20,14 @@ from vswap_ref.machine import Counters, PercpuRef
 from vswap_ref.machine.counters import MEMCG_STAT
 from vswap_ref.series.stages import LoadedStage, stages
 
-from .effects import Effect
+from .effects import MARKS, Effect
+from .reader import CPUS
 
-CPUS = 4
 CLUSTER = 512
 OFFSET_BITS = 58
+CACHE_ONLY = 1 << 63
+"""The mark in a word of the reverse map: only the swap cache uses the slot."""
+
 FAILING = {
     "vswap_cluster_alloc": "kmem_cache_zalloc",
     "vswap_desc_alloc": "vzalloc",
@@ -45,23 +48,24 @@ class ReverseMap(array):  # type: ignore[type-arg]
     fx: list[Effect]
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        """Write a word, or a run of them."""
-        super().__setitem__(index, value)
+        """Write a word, or a run of them.  A word that names the entry that it had is a mark, or takes it off."""
         run = index if isinstance(index, slice) else slice(index, index + 1)
-        for i in range(*run.indices(len(self))):
-            self.fx.append(("rmap_set", (self.first[0], self.first[1] + i), 1, self[i]))
-
-    def quietly(self, index: int, value: int) -> None:
-        """Write a word without a note."""
+        before = self[run]
         super().__setitem__(index, value)
+        for i, old in zip(range(*run.indices(len(self))), before, strict=True):
+            slot, entry = (self.first[0], self.first[1] + i), self[i] & ~CACHE_ONLY
+            if entry and entry == old & ~CACHE_ONLY:
+                self.fx.append((MARKS[self[i] < CACHE_ONLY], slot, 1))
+            else:
+                self.fx.append(("rmap_set", slot, 1, self[i]))
 
 
 @dataclass(slots=True, eq=False)
 class World:
     """A stage's state and what the trace has put into it.
 
-    ``fx`` are the effects of the current operation, ``slots`` the physical slots that it will be given: (order, slot).
-    ``owner`` tells the cgroup to which version 1 still charges a folio.
+    ``functions`` are the stage's by name, its classes too.  ``fx`` are the effects of the current operation, ``slots``
+    the physical slots that it will be given: (order, slot).
     """
 
     stage: LoadedStage
@@ -223,13 +227,6 @@ def place(slot: int) -> tuple[int, int]:
     return slot >> OFFSET_BITS, slot & (1 << OFFSET_BITS) - 1
 
 
-def table_of(world: World, slot: int) -> ReverseMap:
-    """The reverse map that has a slot's word."""
-    type_, offset = place(slot)
-    table: ReverseMap = world.s.swap.info[type_].cluster_info[offset // CLUSTER].table
-    return table
-
-
 def new_cgroup(world: World, id_: int, parent: Any, limit: int | None) -> Any:
     """A cgroup; the root is there from the beginning."""
     groups = world.s.memcg
@@ -274,7 +271,7 @@ def next_slot(world: World, order: int) -> int:
     return slot
 
 
-def given_slots(fx: Sequence[Sequence[Any]]) -> list[tuple[int, int]]:
+def given_slots(calls: Iterable[Effect]) -> list[tuple[int, int]]:
     """What the recorded allocator answered during an operation: (order, slot)."""
-    answers = (effect for effect in fx if effect[0] == "swap_slot_alloc")
+    answers = (effect for effect in calls if effect[0] == "swap_slot_alloc")
     return [(effect[1], swp_slot(*effect[2]) if effect[2] else 0) for effect in answers]
