@@ -13,15 +13,15 @@ from ..types import VSWAP_CLUSTER_MASK, VSWAP_CLUSTER_SHIFT, SwpEntry, vswap_ent
 from .lookup import vswap_cluster_unlock, vswap_iter
 
 
-def zswap_entry_exchange(s: System, entry: SwpEntry, handle: int) -> ZswapEntry | None:
-    """Put a handle (or 0) in the slot's descriptor; returns the entry whose handle was there, which is free now."""
+def zswap_entry_exchange(s: System, entry: SwpEntry, zentry: ZswapEntry | None) -> ZswapEntry | None:
+    """Put a compressed page (or None) in an allocated slot's descriptor, by a handle; returns the one that was there."""
     with s.rcu.read:
         cluster = vswap_iter(s, None, entry)
         if cluster is None:
             return None
         index = entry & VSWAP_CLUSTER_MASK
         old = cluster.desc.zswap_entry[index]
-        cluster.desc.zswap_entry[index] = handle
+        cluster.desc.zswap_entry[index] = s.zswap.entries.alloc(zentry) if zentry is not None else 0
         vswap_cluster_unlock(cluster)
     return s.zswap.entries.free(old) if old else None
 
@@ -31,12 +31,12 @@ def zswap_entry_store(s: System, entry: SwpEntry, zentry: ZswapEntry) -> ZswapEn
 
     Cannot fail.  Of a slot that is not allocated nothing is stored, and nobody is told: hold the folio's lock.
     """
-    return zswap_entry_exchange(s, entry, s.zswap.entries.alloc(zentry))
+    return zswap_entry_exchange(s, entry, zentry)
 
 
 def zswap_entry_erase(s: System, entry: SwpEntry) -> ZswapEntry | None:
     """Take a virtual slot's compressed page out, and return it; None if there is none."""
-    return zswap_entry_exchange(s, entry, 0)
+    return zswap_entry_exchange(s, entry, None)
 
 
 def zswap_entry_load(s: System, entry: SwpEntry) -> ZswapEntry | None:
