@@ -21,10 +21,10 @@ from .reclaim import reclaim_pages
 from .state import Folio, Memcg, Mm, System, Vma, ZswapEntry
 from .swap_io import swap_io_wait_one
 from .types import PMD_ORDER, PTE_SWP_EXCLUSIVE, PTRS_PER_PTE, swap_nth, swp_entry_range, swp_entry_to_pte
+from .vswap.backing import zswap_entry_store
 from .vswap.lifecycle import swap_duplicate_nr
 from .vswap.swap_cache import folio_free_swap
 from .vswap.swap_out import folio_alloc_swap
-from .vswap.zswap_index import zswap_entry_store
 from .zswap import zswap_may_store
 from .zswap_pool import zs_object_size, zswap_compress
 

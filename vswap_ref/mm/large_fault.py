@@ -14,7 +14,6 @@ from .memcg import MAX_RECLAIM_RETRIES, SWAP_CLUSTER_MAX, memcg_event, page_coun
 from .pagetable import PTE_TABLE_MASK, swap_pte_batch
 from .rmap import folio_add_anon_rmap
 from .state import Folio, Memcg, System, Vma
-from .swap_cache import swap_zeromap_batch
 from .swap_read import mem_cgroup_of_entry
 from .thp import (
     THP_ORDERS_ALL_ANON,
@@ -37,6 +36,7 @@ from .types import (
     pte_to_swp_entry,
     swp_offset,
 )
+from .vswap.backing import swap_zeromap_batch
 from .vswap.cache_pin import non_swapcache_batch
 from .zswap_pool import zswap_never_enabled
 

@@ -17,9 +17,11 @@ from .state import Folio, Memcg, System, ZswapEntry
 from .swap_io import __swap_writepage
 from .swap_read import __read_swap_cache_async
 from .types import SwpEntry
+from .vswap.backing import zswap_entry_store
 from .vswap.pin import put_swap_entry, tryget_swap_entry
 from .vswap.swap_cache import swap_cache_del_folio
-from .vswap.zswap_index import zswap_entry_erase, zswap_entry_load
+from .vswap.swap_out import vswap_alloc_swap_slot
+from .vswap.zswap_index import zswap_entry_load
 from .zswap_pool import zswap_accept_thr_pages, zswap_decompress, zswap_entry_free, zswap_total_pages
 
 
@@ -47,14 +49,17 @@ def zswap_writeback_entry(s: System, entry: ZswapEntry, swpentry: SwpEntry) -> i
 
 
 def zswap_writeback_folio(s: System, entry: ZswapEntry, swpentry: SwpEntry, folio: Folio) -> int:
-    """The part of zswap_writeback_entry that owns the locked, cached, empty folio."""
-    if zswap_entry_load(s, swpentry) is not entry:
+    """The part of zswap_writeback_entry that owns the locked, cached, empty folio.
+
+    From the moment that the slot has a place on a device only this function knows the compressed page.
+    """
+    if zswap_entry_load(s, swpentry) is not entry or not vswap_alloc_swap_slot(s, folio):
         return -ENOMEM
     data = zswap_decompress(s, entry)
     if data is None:
+        zswap_entry_store(s, swpentry, entry)
         return -EIO
     folio.data[:] = data
-    zswap_entry_erase(s, swpentry)
     s.vmstat["zswpwb"] += 1
     if entry.memcg is not None:
         entry.memcg.stat["zswpwb"] += 1

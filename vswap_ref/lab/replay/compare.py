@@ -32,10 +32,8 @@ def slot_of(world: World, cluster: Any, index: int) -> Slot:
     """A slot of the model in the trace's terms; what the level's descriptor lacks comes from its owner's stand-in."""
     desc, entry = cluster.desc, cluster.id * CLUSTER + index
     has = desc.array.dtype.names
-    kind, backing = typed_backing(world, desc, index) if "flags" in has else plain_backing(desc, index)
-    if "flags" in has:
-        count, held = desc.swap_count[index], desc.flags[index] & 1
-    elif "swap_count" in has:
+    kind, backing = typed_backing(world, desc, index) if "type" in has else plain_backing(desc, index)
+    if "swap_count" in has:
         count, held = desc.swap_count[index], int(desc.in_swapcache[index])
     else:
         count, held = world.swap_map.get(desc.slot[index], (0, 0))
@@ -55,8 +53,8 @@ TYPES = "S0CF"
 
 def typed_backing(world: World, desc: Any, index: int) -> tuple[str, str]:
     """(kind, backing) where the descriptor says what kind of backing it has (14 on)."""
-    word = desc.word[index]
-    kind = TYPES[desc.flags[index] >> 1 & 3]
+    word = desc.slot[index]
+    kind = TYPES[desc.type[index]]
     if kind == "S":
         return kind, "{}.{}".format(*place(word))
     return kind, str(world.zswap_ids[world.s.zswap.entries[word]]) if kind == "C" else "-"
