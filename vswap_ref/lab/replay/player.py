@@ -130,14 +130,14 @@ def play(world: World, expected: Expected, operation: Operation, prints: dict[in
     before = snapshot(world)
     try:
         result = execute(world, operation)
+        note_counters(world, before)
+        expected.apply(operation)
+        found = list(differences(world, expected, operation, result, touched(world, operation, prints)))
+        return found + list(cost_differences(world, operation, before))
     except TraceError:
         raise
     except Exception as error:
         return [Difference("the model", "no error", error_text(error))]
-    note_counters(world, before)
-    expected.apply(operation)
-    found = list(differences(world, expected, operation, result, touched(world, operation, prints)))
-    return found + list(cost_differences(world, operation, before))
 
 
 def error_text(error: Exception) -> str:
