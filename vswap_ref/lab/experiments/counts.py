@@ -184,7 +184,7 @@ class CountRecord:
 
 def shared_slot(users: int = 1) -> tuple[Kernel, Process]:
     """One page, swapped out to slot 1, of a process and its ``users - 1`` children."""
-    kernel = Kernel(ram="16M", swap=[Pmem("4M")], page_cluster=0, cpus=1)
+    kernel: Kernel = vswap_ref.at(0).Kernel(ram="16M", swap=[Pmem("4M")], page_cluster=0, cpus=1)
     app = kernel.spawn("app")
     heap = app.mmap(PAGE_SIZE)
     heap[0:6] = b"shared"
@@ -196,7 +196,7 @@ def shared_slot(users: int = 1) -> tuple[Kernel, Process]:
 
 def read_count(kernel: Kernel) -> CountRecord:
     """The digits of slot 1, and what they add up to."""
-    si = kernel.system.swap.info[0]
+    si: Any = kernel.system.swap.info[0]
     levels = si.continuation.get(0, [])
     digits: list[int] = []
     byte = si.swap_map[1]

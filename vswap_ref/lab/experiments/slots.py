@@ -9,6 +9,7 @@ from typing import Any
 from vswap_ref.display import ClusterMap, table_html
 from vswap_ref.kernel import Kernel
 from vswap_ref.machine import PAGE_SIZE, Disk, Ssd
+from vswap_ref.series.stages import at
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class CountRecord:
 
 def count_users(most: int = 70, show_from: int = 60) -> CountRecord:
     """Fork until ``most`` processes share one swapped-out page; show the digits of its count from ``show_from`` on."""
-    kernel = Kernel(ram="16M", swap=[Ssd("4M")], page_cluster=0)
+    kernel: Kernel = at(0).Kernel(ram="16M", swap=[Ssd("4M")], page_cluster=0)
     app = kernel.spawn("app")
     heap = app.mmap(PAGE_SIZE)
     heap[0] = 1
@@ -85,7 +86,7 @@ def count_users(most: int = 70, show_from: int = 60) -> CountRecord:
     for users in range(1, most + 1):
         if users > 1:
             app.fork()
-        si = kernel.system.swap.info[0]
+        si: Any = kernel.system.swap.info[0]
         digits = [level[1] for level in si.continuation.get(0, [])]
         if users >= show_from:
             rows.append({"users": users, "byte": f"0x{si.swap_map[1]:02x}", "continuation": str(digits)})
