@@ -2,7 +2,8 @@
 """All state of the modelled kernel: one small slotted dataclass per subsystem, collected in ``System``.
 
 Behaviour is plain functions in the other modules; they take the ``System`` first.  The fields of a structure carry the
-names of the kernel structure that its docstring names.
+names of the kernel structure that its docstring names.  Structures are equal only to themselves, and do not print what
+is in them: it leads to everything else.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from vswap_ref.machine import (
 from .types import NO_ENTRY, PMD_ORDER, RadixEntry, Shadow, SwpEntry
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Vma:
     """A range of virtual memory (struct vm_area_struct); addresses count pages.
 
@@ -51,14 +52,14 @@ class Vma:
     """Advice: MADV_HUGEPAGE, MADV_NOHUGEPAGE or none."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class AnonVma:
     """The VMAs in which a family of forked processes may map the same anonymous page (struct anon_vma)."""
 
     vmas: list[Vma] = field(default_factory=list)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Mm:
     """An address space (struct mm_struct): page tables of 512 entries, VMAs, and the counters swap needs."""
 
@@ -72,7 +73,7 @@ class Mm:
     next_addr: int = 0x7F000
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Folio:
     """A unit of memory of ``nr_pages`` = 2**order pages (struct folio) with its content.
 
@@ -110,7 +111,7 @@ class Folio:
     memcg: Memcg | None = None
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class LruvecStats:
     """What lruvec_page_state tells: the list lengths (pages) and activations of refaults, as of the last flush."""
 
@@ -119,7 +120,7 @@ class LruvecStats:
     workingset_activate: int = 0
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Lruvec:
     """The lists of anonymous folios of a memory cgroup (struct lruvec); the first element is the coldest.
 
@@ -139,7 +140,7 @@ class Lruvec:
     refaults: int = 0
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class PageCounter:
     """A hierarchical usage counter with its limits (struct page_counter), in pages; None = unlimited.
 
@@ -152,7 +153,7 @@ class PageCounter:
     watermark: int = 0
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Memcg:
     """A memory cgroup (struct mem_cgroup): limits, usage, statistics and its LRU lists."""
 
@@ -192,7 +193,7 @@ class Memcg:
             self.memsw_counters = (self.memsw, *self.parent.memsw_counters)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class MemcgState:
     """All memory cgroups: by id (an id lives as long as it is referenced), and the root (id 1)."""
 
@@ -211,7 +212,7 @@ class MemcgState:
     """Pages charged above a high limit that nobody has paid for by reclaim and delay yet."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Memory:
     """Physical memory: every page frame's folio, the free frames by order with what is left in them, the watermarks."""
 
@@ -224,7 +225,7 @@ class Memory:
     high_wmark: int = 0
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class SwapClusterInfo:
     """512 neighbouring slots of a device (struct swap_cluster_info, 32 bytes).
 
@@ -244,7 +245,7 @@ ClusterList = OrderedDict[SwapClusterInfo, None]
 """A list of clusters, oldest first."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class SwapExtent:
     """A run of slots that lies in one piece on the device (struct swap_extent); the device's blocks are pages."""
 
@@ -253,7 +254,7 @@ class SwapExtent:
     start_block: int
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class SwapInfo:
     """A swap device (struct swap_info_struct).  ``max`` counts slot 0, the header; ``pages`` are the usable slots.
 
@@ -285,7 +286,7 @@ class SwapInfo:
     continuation: dict[int, list[bytearray]] = field(default_factory=dict)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class PercpuSwapCluster:
     """A CPU's allocation hint: device and next slot to try, per order (struct percpu_swap_cluster).
 
@@ -296,7 +297,7 @@ class PercpuSwapCluster:
     offset: list[int] = field(default_factory=lambda: [0] * 10)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class SwapCache:
     """The swap cache of all devices (the static XArray swap_cache): entry -> folio or shadow.
 
@@ -307,7 +308,7 @@ class SwapCache:
     xa: XArray[Folio | Shadow] = field(default_factory=XArray)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class SwapState:
     """The swap subsystem's globals: devices, the two priority lists, the totals (slots), readahead hits."""
 
@@ -332,7 +333,7 @@ class SwapState:
     discard_work: dict[SwapInfo, None] = field(default_factory=dict)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class PowerState:
     """Hibernation (kernel/power): the image's device, its slots as runs [first, end), its pages' blocks in order."""
 
@@ -342,7 +343,7 @@ class PowerState:
     suspended_storage: bool = False
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class ZswapPool:
     """One compressor and its memory pool (struct zswap_pool on zsmalloc); ``bytes`` are the stored objects' sizes."""
 
@@ -350,7 +351,7 @@ class ZswapPool:
     bytes: int = 0
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class ZswapEntry:
     """One page in zswap (struct zswap_entry, 56 bytes); ``length`` 4096 = stored as it is."""
 
@@ -362,7 +363,7 @@ class ZswapEntry:
     referenced: bool = True
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class ZswapState:
     """zswap's parameters, pools, the tree of all compressed pages (index: the swap entry) and debugfs counters."""
 
@@ -385,7 +386,7 @@ class ZswapState:
     pool_bytes: int = 0
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class ThpState:
     """Transparent huge pages: the switch for all sizes, three sets of orders as bit masks, and counters per order.
 
@@ -402,7 +403,7 @@ class ThpState:
     on: bool = False
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class IoState:
     """Writes in flight as (completion time, sequence number, folio, error), earliest first; each device's queue."""
 
@@ -411,7 +412,7 @@ class IoState:
     queues: dict[int, RequestQueue] = field(default_factory=dict)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class KernelDirs:
     """Directories that subsystems make for users, name -> names of the files in it.
 
@@ -433,7 +434,7 @@ class Config:
     debug: bool = False
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Hooks:
     """Calls to a higher floor, registered at boot; one field per kernel call site.
 
@@ -445,7 +446,7 @@ class Hooks:
     try_to_free_pages: Callable[[System, int], int]
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class System:
     """One running kernel: the first argument of every function in this package."""
 
@@ -472,7 +473,7 @@ class System:
     """What printk has written."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class ShmemInode:
     """A shared memory object (struct shmem_inode_info, its inode and its address_space); sizes count pages.
 
@@ -492,7 +493,7 @@ class ShmemInode:
     stop_eviction: int = 0
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class ShmemState:
     """All shared objects, and those that swapoff has to look through (shmem_swaplist)."""
 

@@ -98,6 +98,15 @@ def stage_modules(stage: str) -> dict[str, Path]:
     return {path: stage_files()[1] / file for path, file in files.items()}
 
 
+def stage_module(stage: str, path: str) -> Path | None:
+    """The file of one module of a stage, or None; "kernel.py" is the same at all."""
+    if path == "kernel.py":
+        return PACKAGE / path
+    manifest, folder = stage_files()
+    file = manifest["stages"].get(stage, {"modules": {}})["modules"].get(path)
+    return folder / file if file is not None else None
+
+
 class StageFinder:
     """Finds the modules below vswap_ref._stages (a meta path finder)."""
 
@@ -111,10 +120,11 @@ class StageFinder:
         if not names:
             known = not stage or stage[1:] in stages()
             return ModuleSpec(fullname, None, is_package=True) if known else None
-        module, files = "/".join(names), stage_modules(stage[1:]) | {"kernel.py": PACKAGE / "kernel.py"}
-        if f"{module}.py" in files:
-            return spec_from_file_location(fullname, files[f"{module}.py"])
-        spec = spec_from_file_location(fullname, files.get(f"{module}/__init__.py"))
+        module = "/".join(names)
+        file = stage_module(stage[1:], f"{module}.py")
+        if file is not None:
+            return spec_from_file_location(fullname, file)
+        spec = spec_from_file_location(fullname, stage_module(stage[1:], f"{module}/__init__.py"))
         if spec is not None:
             spec.submodule_search_locations = []  # this finder knows what is in it; its folder may be an older stage's
         return spec
