@@ -55,7 +55,7 @@ MINOR_FAULT_NS = 1_000
 """Virtual time of a fault without I/O: an assumption, so that asynchronous writes can end while a program runs."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class VmFault:
     """One page fault (struct vm_fault): where, read or write, and the page-table entry seen at its start."""
 
