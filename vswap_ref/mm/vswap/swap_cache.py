@@ -114,14 +114,14 @@ def swap_cache_exchange(cluster: VswapCluster, entry: SwpEntry, nr: int, word: i
 
 
 def swap_cache_add_folio(s: System, folio: Folio, entry: SwpEntry) -> Shadow | None:
-    """Put a locked folio in the cache for its slots, claimed by the caller; one reference for each page.
+    """Put a locked folio in the cache for its slots, pinned by the caller; one reference for each page.
 
     Returns the first shadow that it replaced.
     """
     assert folio.locked
     assert folio.swapbacked
     assert not folio.swapcache
-    nr, index = folio.nr_pages, entry & VSWAP_CLUSTER_MASK
+    nr, word = 1 << folio.order, folio_word(folio.pfn)
     folio.refcount += nr
     folio.swapcache = True
     folio.swap = entry
@@ -129,16 +129,11 @@ def swap_cache_add_folio(s: System, folio: Folio, entry: SwpEntry) -> Shadow | N
         cluster = vswap_cluster_load(s, entry)
         assert cluster is not None
         vswap_cluster_lock(s, cluster)
-        if nr == 1:
-            shadow = cluster.desc.swap_cache[index]
-            cluster.desc.swap_cache[index] = folio_word(folio.pfn)
-        else:
-            old = swap_cache_exchange(cluster, entry, nr, folio_word(folio.pfn))
-            shadow = int(next(iter(old[old & 1 == 1]), 0))
+        old = swap_cache_exchange(cluster, entry, nr, word).tolist()
         vswap_cluster_unlock(cluster)
-    assert not word_is_folio(shadow)
+    assert not any(word_is_folio(before) and before != word for before in old)
     account_swap_cache(s, folio, nr)
-    return Shadow(shadow) if shadow else None
+    return next((Shadow(before) for before in old if before & 1), None)
 
 
 def swap_cache_del_folio(s: System, folio: Folio) -> None:

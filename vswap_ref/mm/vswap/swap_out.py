@@ -45,7 +45,7 @@ def folio_alloc_swap(s: System, folio: Folio) -> int:
     assert folio.locked
     assert folio.uptodate
     assert not folio.swapcache
-    nr = folio.nr_pages
+    nr = 1 << folio.order
     entry = vswap_alloc(s, folio)
     if not entry:
         return -ENOMEM
