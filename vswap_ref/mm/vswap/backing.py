@@ -12,6 +12,7 @@ from ..swap_map import swap_slot_free_nr
 from ..types import (
     NO_SLOT,
     VSWAP_CLUSTER_MASK,
+    VSWAP_CLUSTER_SHIFT,
     VSWAP_FOLIO,
     VSWAP_SWAPFILE,
     VSWAP_ZERO,
@@ -118,9 +119,8 @@ def vswap_check_backing(s: System, entry: SwpEntry, nr: int) -> tuple[int, int, 
         desc, index = cluster.desc, one & VSWAP_CLUSTER_MASK
         if not run:
             type_, slot, cache = desc.type[index], desc.slot[index], desc.swap_cache[index]
-        elif desc.type[index] != type_ or (type_ == VSWAP_SWAPFILE and desc.slot[index] != slot + run):
-            break
-        elif type_ == VSWAP_FOLIO and desc.swap_cache[index] != cache:
+        differs = desc.type[index] != type_ or (type_ == VSWAP_SWAPFILE and desc.slot[index] != slot + run)
+        if differs or (type_ == VSWAP_FOLIO and desc.swap_cache[index] != cache):
             break
         run += 1
     return run, type_, cluster
@@ -182,3 +182,10 @@ def swap_zeromap_batch(s: System, entry: SwpEntry, max_nr: int) -> tuple[int, bo
         if cluster is not None:
             vswap_cluster_unlock(cluster)
     return run, is_zero
+
+
+def vswap_peek_type(s: System, entry: SwpEntry) -> int:
+    """What kind of backing an allocated slot has.  For displays: takes no lock, and costs nothing."""
+    cluster = s.vswap.cluster_map.load(entry >> VSWAP_CLUSTER_SHIFT)
+    assert cluster is not None
+    return cluster.desc.type[entry & VSWAP_CLUSTER_MASK]
