@@ -177,6 +177,7 @@ AOP_WRITEPAGE_ACTIVATE = 0x80000
 
 VM_FAULT_OOM = 0x1
 VM_FAULT_SIGBUS = 0x2
+
 # What the running task is (struct task_struct.flags).
 PF_WQ_WORKER = 0x20
 PF_MEMALLOC = 0x800
