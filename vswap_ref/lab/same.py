@@ -196,11 +196,12 @@ def compare(
     image = min(image_pages(stage, 8) for stage in ids)
     skipped = set() if os.environ.get("VSWAP_DEEP") else set(unreachable)
     runs = []
-    for stage, wanted in zip(stages, (changed.before, set() if tried else changed.after), strict=True):
+    for stage, wanted in zip(stages, (changed.before, changed.after), strict=True):
         settings = (seed, nr_steps, tuple(worlds), sites, image)
         if isinstance(stage, LoadedStage):
             run = played(stage.id, frozenset((wanted | neighbourhood(stage.id)) - skipped), also, *settings)
-            assert_covered(stage, wanted, wanted - run.executed, unreachable)
+            if not tried:
+                assert_covered(stage, wanted, wanted - run.executed, unreachable)
         else:
             run = Run(steps_of(stage, also, *settings), frozenset())
         runs.append(run.steps)
