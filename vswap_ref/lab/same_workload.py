@@ -241,9 +241,9 @@ class Play:
 
     def tour(self) -> None:
         """Every operation once, in an order in which each finds work to do."""
-        for part in (self.while_there_is_room, self.image, self.groups_and_processes, self.out_and_in, self.shared_memory, self.split,
-                     self.moved_pages, self.zswap_changes, self.failures, self.devices_change,
-                     self.unusual_looks):  # fmt: skip
+        for part in (self.while_there_is_room, self.image, self.groups_and_processes, self.out_and_in,
+                     self.shared_memory, self.split, self.moved_pages, self.zswap_changes, self.failures,
+                     self.devices_change, self.unusual_looks):  # fmt: skip
             part()
             self.look()
 
@@ -440,7 +440,7 @@ class Play:
     def failures(self) -> None:
         """Every site where something can fail, and every kind of device request, fails while pages move."""
         devices = list(self.kernel.devices.values())
-        arms = [
+        arms: list[tuple[str, Callable[..., None]]] = [
             (f"fail {site}", lambda site=site: self.kernel.faults.fail(site, nth=2, times=2)) for site in self.sites
         ]
         arms += [(f"fail_reads {d.name}", lambda d=d: d.fail_reads(times=2)) for d in devices]
