@@ -243,7 +243,7 @@ def check_swap_cache(s: System) -> None:
         if isinstance(item, Folio):
             cached[entry] = item
     flagged = [folio for folio in all_folios(s) if folio.swapcache]
-    covered = {swap_nth(folio.swap, page): folio for folio in flagged for page in range(folio.nr_pages)}
+    covered = {swap_nth(folio.swap, page): folio for folio in flagged for page in range(1 << folio.order)}
     expect(cached == covered, "each cached folio is at its entries", only=sorted(cached.keys() ^ covered.keys()))
     expect(s.vmstat["nr_swapcached"] == len(cached), "nr_swapcached", counter=s.vmstat["nr_swapcached"])
     for folio in flagged:
