@@ -135,7 +135,7 @@ def account_alike(s: System, entry: ZswapEntry, nr: int) -> None:
 
 def zap_unwritten(s: System, mm: Mm, addr: int, folio: Folio) -> int:
     """If nothing but the folio itself has its content after reclaim, drop it and its PTEs.  Returns 0 or -ENOMEM."""
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     if not folio.swapcache or not vswap_folio_backed(s, folio.swap, nr):
         return 0
     zap_pte_range(s, mm, addr, addr + nr)

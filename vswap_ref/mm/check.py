@@ -243,11 +243,11 @@ def check_swap_cache(s: System) -> None:
         if isinstance(item, Folio):
             cached[entry] = item
     flagged = [folio for folio in all_folios(s) if folio.swapcache]
-    covered = {swap_nth(folio.swap, page): folio for folio in flagged for page in range(1 << folio.order)}
+    covered = {swap_nth(folio.swap, page): folio for folio in flagged for page in range(folio.nr_pages)}
     expect(cached == covered, "each cached folio is at its entries", only=sorted(cached.keys() ^ covered.keys()))
     expect(s.vmstat["nr_swapcached"] == len(cached), "nr_swapcached", counter=s.vmstat["nr_swapcached"])
     for folio in flagged:
-        pages = [(vswap_peek_type(s, e), forward[e]) for e in swp_entry_range(folio.swap, 1 << folio.order)]
+        pages = [(vswap_peek_type(s, e), forward[e]) for e in swp_entry_range(folio.swap, folio.nr_pages)]
         alike = {(type_, slot and slot - i) for i, (type_, slot) in enumerate(pages)}
         expect(len(alike) == 1, "the slots of a folio have one backing", entry=hex(folio.swap), pages=pages)
 

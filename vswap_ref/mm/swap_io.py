@@ -67,7 +67,7 @@ def __swap_writepage(s: System, folio: Folio, slot: SwpSlot) -> None:
     bdev = si.bdev
     assert bdev is not None
     count_swpout_vm_event(s, folio)
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     block = swap_slot_sector(s, slot) // SECTORS_PER_PAGE
     duration = bdev.write_ns(block, nr)
     failed = not bdev_write_folio(bdev, block, folio)
@@ -136,7 +136,7 @@ def swap_read_folio_bdev(s: System, folio: Folio, slot: SwpSlot) -> None:
     bdev = __swap_slot_to_info(s, slot).bdev
     assert bdev is not None
     block = swap_slot_sector(s, slot) // SECTORS_PER_PAGE
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     duration = bdev.read_ns(block, nr)
     if folio.order:
         count_mthp_stat(s, folio.order, "swpin")

@@ -61,7 +61,7 @@ def claim_cache_flag(s: System, entry: SwpEntry, skip_if_exists: bool) -> int:
 
 
 def __read_swap_cache_async(
-    s: System, entry: SwpEntry, memcg: Memcg, reclaim: bool = True
+    s: System, entry: SwpEntry, memcg: Memcg, skip_if_exists: bool = False
 ) -> tuple[Folio | None, bool]:
     """A folio for the entry, in the swap cache: (folio with a reference, newly allocated?).
 
@@ -73,10 +73,10 @@ def __read_swap_cache_async(
         return folio, False
     if not entry or not swap_entry_swapped(s, entry):
         return None, False
-    folio = folio_alloc(s, 0, reclaim)
+    folio = folio_alloc(s)
     if folio is None:
         return None, False
-    if not swapcache_prepare_read(s, entry):
+    if not swapcache_prepare_read(s, entry, skip_if_exists):
         folio_put(s, folio)
         return swap_cache_get_folio(s, entry), False
     folio_lock(folio)
@@ -90,9 +90,9 @@ def __read_swap_cache_async(
     return folio, True
 
 
-def swapcache_prepare_read(s: System, entry: SwpEntry) -> bool:
+def swapcache_prepare_read(s: System, entry: SwpEntry, skip_if_exists: bool) -> bool:
     """Pin a slot that is to be read into the swap cache.  False: somebody else has the pin, or nobody the content."""
-    if swapcache_prepare(s, entry, 1):
+    if claim_cache_flag(s, entry, skip_if_exists):
         return False
     if vswap_folio_backed(s, entry, 1):
         swapcache_clear(s, entry, 1)

@@ -121,7 +121,7 @@ def swap_cache_add_folio(s: System, folio: Folio, entry: SwpEntry) -> Shadow | N
     assert folio.locked
     assert folio.swapbacked
     assert not folio.swapcache
-    nr, word = 1 << folio.order, folio_word(folio.pfn)
+    nr, word = folio.nr_pages, folio_word(folio.pfn)
     folio.refcount += nr
     folio.swapcache = True
     folio.swap = entry
@@ -194,7 +194,7 @@ def folio_clear_swap(s: System, folio: Folio) -> None:
     """The folio is in the swap cache no more: no entry, no flag, and the counts."""
     folio.swap = NO_ENTRY
     folio.swapcache = False
-    account_swap_cache(s, folio, -(folio.nr_pages))
+    account_swap_cache(s, folio, -folio.nr_pages)
 
 
 def vswap_replace_words(cluster: VswapCluster, folio: Folio, word: int) -> None:
@@ -267,7 +267,7 @@ def free_swap_and_cache_nr(s: System, entry: SwpEntry, nr: int) -> None:
         folio, step = vswap_get_swap_cache(s, one, cache_only=True), 1
         if folio is not None and folio_trylock(folio):
             if folio_matches_swap_entry(folio, one):
-                step = (folio.nr_pages) - swp_entry_page(one, folio.nr_pages)
+                step = folio.nr_pages - swp_entry_page(one, folio.nr_pages)
                 folio_free_swap(s, folio)
             folio_unlock(folio)
         if folio is not None:
