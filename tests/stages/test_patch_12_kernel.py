@@ -61,12 +61,13 @@ def test_an_unknown_slot_has_no_owner(entry: int) -> None:
     kernel.kernel.locks.assert_none_held()
 
 
-@pytest.mark.parametrize(("stage", "function"), [(11, "lookup_swap_cgroup_id"), (12, "lookup_swap_cgroup_id")])
-def test_whose_a_slot_is_costs_one_lock(stage: int, function: str) -> None:
+@pytest.mark.parametrize("stage", [11, 12])
+def test_whose_a_slot_is_costs_one_lock(stage: int) -> None:
     """Before, to find the place whose id was then read; now, to read the id."""
     kernel = Counted(stage)
-    assert kernel.locks(function, kernel.evicted()) == 1
-    assert kernel.call(function, kernel.evicted()) == kernel.owner.id
+    entry = kernel.evicted()
+    assert kernel.locks("lookup_swap_cgroup_id", entry) == 1
+    assert kernel.call("lookup_swap_cgroup_id", entry) == kernel.owner.id
 
 
 def test_a_record_is_cleared_once() -> None:

@@ -12,6 +12,7 @@ from ..swap_map import swap_slot_free_nr
 from ..types import (
     NO_SLOT,
     VSWAP_CLUSTER_MASK,
+    VSWAP_CLUSTER_SHIFT,
     VSWAP_FOLIO,
     VSWAP_SWAPFILE,
     VSWAP_ZERO,
@@ -189,3 +190,10 @@ def swap_zeromap_batch(s: System, entry: SwpEntry, max_nr: int) -> tuple[int, bo
         if cluster is not None:
             vswap_cluster_unlock(cluster)
     return run, is_zero
+
+
+def vswap_peek_type(s: System, entry: SwpEntry) -> int:
+    """What kind of backing an allocated slot has.  For displays: takes no lock, and costs nothing."""
+    cluster = s.vswap.cluster_map.load(entry >> VSWAP_CLUSTER_SHIFT)
+    assert cluster is not None
+    return cluster.desc.type[entry & VSWAP_CLUSTER_MASK]
