@@ -175,7 +175,7 @@ def can_swapin_thp(s: System, addr: int, table: list[int], order: int) -> bool:
     if not is_swap_pte(pte) or swap_pte_batch(s, table, index, nr, free_batch=False) != nr:
         return False
     entry = pte_to_swp_entry(pte)
-    return swap_zeromap_batch(s, entry, nr) == nr == non_swapcache_batch(s, entry, nr)
+    return swap_zeromap_batch(s, entry, nr)[0] == nr == non_swapcache_batch(s, entry, nr)
 
 
 def alloc_large_swap_folio(s: System, vma: Vma, addr: int, table: list[int]) -> Folio | None:

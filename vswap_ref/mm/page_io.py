@@ -11,11 +11,10 @@ from errno import ENOENT
 from .folio import folio_mark_dirty, folio_unlock
 from .memcg import mem_cgroup_zswap_writeback_enabled
 from .state import Folio, System
-from .swap_device import __swap_slot_to_info
 from .swap_io import __swap_writepage, swap_read_folio_bdev
 from .thp import count_mthp_stat
-from .types import AOP_WRITEPAGE_ACTIVATE, swp_slot_offset
-from .vswap.backing import swap_zeromap_folio_set, vswap_prepare_writeout
+from .types import AOP_WRITEPAGE_ACTIVATE, NO_SLOT
+from .vswap.backing import swap_zeromap_batch, swap_zeromap_folio_set, vswap_prepare_writeout
 from .vswap.lookup import swp_entry_to_swp_slot
 from .vswap.swap_cache import folio_free_swap
 from .vswap.swap_out import vswap_alloc_swap_slot
@@ -50,26 +49,25 @@ def swap_writeout(s: System, folio: Folio) -> int:
             count_mthp_stat(s, folio.order, "zswpout")
         folio_unlock(folio)
         return 0
-    if not mem_cgroup_zswap_writeback_enabled(s, folio.memcg) or not vswap_alloc_swap_slot(s, folio):
+    slot = vswap_alloc_swap_slot(s, folio) if mem_cgroup_zswap_writeback_enabled(s, folio.memcg) else NO_SLOT
+    if not slot:
         folio_mark_dirty(folio)
         return AOP_WRITEPAGE_ACTIVATE
-    __swap_writepage(s, folio)
+    __swap_writepage(s, folio, slot)
     return 0
 
 
 def swap_read_folio_zeromap(s: System, folio: Folio) -> bool:
-    """Serve a zero page from its bit; True if the folio was dealt with (and unlocked).
+    """Serve zero pages without a read; True if the folio was dealt with (and unlocked).
 
     A large folio whose slots differ is left not up to date: the fault gets SIGBUS.
     """
-    slot = swp_entry_to_swp_slot(s, folio.swap)
-    zeromap = __swap_slot_to_info(s, slot).zeromap
-    assert zeromap is not None
-    offset, nr = swp_slot_offset(slot), 1 << folio.order
-    if nr > 1 and not zeromap.all_equal(offset, nr):
+    nr = 1 << folio.order
+    run, is_zero = swap_zeromap_batch(s, folio.swap, nr)
+    if run != nr:
         folio_unlock(folio)
         return True
-    if not zeromap.test(offset):
+    if not is_zero:
         return False
     s.vmstat["swpin_zero"] += nr
     if folio.memcg is not None:
@@ -81,10 +79,13 @@ def swap_read_folio_zeromap(s: System, folio: Folio) -> bool:
 
 
 def swap_read_folio(s: System, folio: Folio) -> None:
-    """Fill a locked, not uptodate folio from its slots and unlock it; still not uptodate means an error."""
+    """Fill a locked, not uptodate folio from what is behind its slots and unlock it; still not uptodate: an error.
+
+    Somebody has to have the content: a slot that is backed by its folio must not get here.
+    """
     if swap_read_folio_zeromap(s, folio):
         return
     if zswap_load(s, folio) != -ENOENT:
         return
     zswap_folio_swapin(s, folio)
-    swap_read_folio_bdev(s, folio)
+    swap_read_folio_bdev(s, folio, swp_entry_to_swp_slot(s, folio.swap))

@@ -16,7 +16,7 @@ from .memcg import MAX_RECLAIM_RETRIES, mem_cgroup_zswap_writeback_enabled, memc
 from .state import Folio, Memcg, System, ZswapEntry
 from .swap_io import __swap_writepage
 from .swap_read import __read_swap_cache_async
-from .types import SwpEntry
+from .types import NO_SLOT, SwpEntry
 from .vswap.backing import zswap_entry_store
 from .vswap.pin import put_swap_entry, tryget_swap_entry
 from .vswap.swap_cache import swap_cache_del_folio
@@ -26,12 +26,12 @@ from .zswap_pool import zswap_accept_thr_pages, zswap_decompress, zswap_entry_fr
 
 
 def zswap_writeback_entry(s: System, entry: ZswapEntry, swpentry: SwpEntry) -> int:
-    """Decompress an entry into the swap cache and write it to the slot that it has owned all along.
+    """Decompress an entry into the swap cache and write it to a slot that is taken for it now.
 
-    Returns 0, -EEXIST (a swap-in is under way or done, or swapoff), -ENOMEM (no memory, or the entry is gone) or -EIO.
+    Returns 0, -EEXIST (a swap-in is under way or done), -ENOMEM (no memory, no slot, or the entry is gone) or -EIO.
     """
-    swapoff_locked, si = tryget_swap_entry(s, swpentry)
-    if not swapoff_locked:
+    pinned, si = tryget_swap_entry(s, swpentry)
+    if not pinned:
         return -EEXIST
     folio, allocated = __read_swap_cache_async(s, swpentry, s.memcg.root, reclaim=False)
     put_swap_entry(s, swpentry, si)
@@ -53,7 +53,8 @@ def zswap_writeback_folio(s: System, entry: ZswapEntry, swpentry: SwpEntry, foli
 
     From the moment that the slot has a place on a device only this function knows the compressed page.
     """
-    if zswap_entry_load(s, swpentry) is not entry or not vswap_alloc_swap_slot(s, folio):
+    slot = vswap_alloc_swap_slot(s, folio) if zswap_entry_load(s, swpentry) is entry else NO_SLOT
+    if not slot:
         return -ENOMEM
     data = zswap_decompress(s, entry)
     if data is None:
@@ -66,7 +67,7 @@ def zswap_writeback_folio(s: System, entry: ZswapEntry, swpentry: SwpEntry, foli
     zswap_entry_free(s, entry)
     folio.uptodate = True
     folio.reclaim = True
-    __swap_writepage(s, folio)
+    __swap_writepage(s, folio, slot)
     return 0
 
 

@@ -12,6 +12,7 @@ from ..swap_map import swap_slot_free_nr
 from ..types import (
     NO_SLOT,
     VSWAP_CLUSTER_MASK,
+    VSWAP_CLUSTER_SHIFT,
     VSWAP_FOLIO,
     VSWAP_SWAPFILE,
     VSWAP_ZERO,
@@ -23,6 +24,7 @@ from ..types import (
     swp_slot_add,
 )
 from ..zswap_pool import zswap_entry_free
+from .descriptor import Descriptors
 from .lookup import vswap_cluster_unlock, vswap_iter
 
 
@@ -104,26 +106,32 @@ def zswap_entry_store(s: System, entry: SwpEntry, zentry: ZswapEntry) -> None:
         vswap_cluster_unlock(cluster)
 
 
+def vswap_backing(desc: Descriptors, index: int) -> tuple[int, int]:
+    """A slot's backing: its kind, and the physical slot or the word of the folio; 0 for zeros and compressed copies."""
+    type_ = desc.type[index]
+    if type_ == VSWAP_SWAPFILE:
+        return type_, desc.slot[index]
+    return type_, desc.swap_cache[index] if type_ == VSWAP_FOLIO else 0
+
+
 def vswap_check_backing(s: System, entry: SwpEntry, nr: int) -> tuple[int, int, VswapCluster | None]:
     """How many of ``nr`` slots from the entry's on have one backing: (how many, its kind, the locked cluster or None).
 
     One kind; on a device, also one place after the other; in memory, also one folio.  The run may go over clusters;
     it ends before a slot that is not allocated, and then no cluster is locked.  0 for entry 0.  (RCU read section.)
     """
-    cluster, run, type_, slot, cache = None, 0, VSWAP_SWAPFILE, 0, 0
+    cluster, run, first = None, 0, (VSWAP_SWAPFILE, 0)
     for one in swp_entry_range(entry, nr if entry else 0):
         cluster = vswap_iter(s, cluster, one)
         if cluster is None:
             break
-        desc, index = cluster.desc, one & VSWAP_CLUSTER_MASK
-        if not run:
-            type_, slot, cache = desc.type[index], desc.slot[index], desc.swap_cache[index]
-        elif desc.type[index] != type_ or (type_ == VSWAP_SWAPFILE and desc.slot[index] != slot + run):
-            break
-        elif type_ == VSWAP_FOLIO and desc.swap_cache[index] != cache:
+        type_, word = vswap_backing(cluster.desc, one & VSWAP_CLUSTER_MASK)
+        backing = type_, word - run if type_ == VSWAP_SWAPFILE else word
+        first = first if run else backing
+        if backing != first:
             break
         run += 1
-    return run, type_, cluster
+    return run, first[0], cluster
 
 
 def vswap_backed_by(s: System, entry: SwpEntry, nr: int, *types: int) -> bool:
@@ -182,3 +190,10 @@ def swap_zeromap_batch(s: System, entry: SwpEntry, max_nr: int) -> tuple[int, bo
         if cluster is not None:
             vswap_cluster_unlock(cluster)
     return run, is_zero
+
+
+def vswap_peek_type(s: System, entry: SwpEntry) -> int:
+    """What kind of backing an allocated slot has.  For displays: takes no lock, and costs nothing."""
+    cluster = s.vswap.cluster_map.load(entry >> VSWAP_CLUSTER_SHIFT)
+    assert cluster is not None
+    return cluster.desc.type[entry & VSWAP_CLUSTER_MASK]
