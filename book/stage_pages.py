@@ -19,6 +19,7 @@ from vswap_ref.lab.time_slider import history, page
 from vswap_ref.series.series import Series
 from vswap_ref.series.stages import CHECKOUT, PACKAGE, at, checkout_series, latest, stages
 from vswap_ref.series.stitch import stitch
+from vswap_ref.workshop.history import symbol_map
 
 HOLDS, NOT_YET, SUSPENDED = "holds", "not yet", "suspended"
 VERBS = {"added": "new", "replaced": "changed", "moved": "moved", "renamed": "renamed", "removed": "gone"}
@@ -79,7 +80,7 @@ def invariants_page(text: str) -> str:
 
 def symbols_page(text: str) -> str:
     """The map of symbols and stages."""
-    found = checkout_series().symbol_map(latest())
+    found = symbol_map(checkout_series(), latest())
     rows = [(f"`{name}`", events[-1]["module"], life(events)) for name, events in found["symbols"].items()]
     return text.replace("<!-- symbols -->", table(("Symbol", "Module", "Stages"), rows))
 

@@ -74,6 +74,11 @@ class Table:
         return table_html(self.rows)
 
 
+def together(records: Iterable[Any]) -> Table:
+    """Records of one experiment as one table, a row each; a record has a method ``row``."""
+    return Table("", [record.row() for record in records])
+
+
 @dataclass(frozen=True, slots=True)
 class Ledger:
     """Bytes of metadata by structure: (name, when it is paid for, as the cover letter counts, exactly)."""
@@ -208,7 +213,7 @@ def table_text(rows: Sequence[dict[str, Any]]) -> str:
     for name in rows[0]:
         values = [row[name] for row in rows]
         cells = [name, *map(cell_text, values)]
-        width, align = max(map(len, cells)), ">" if isinstance(values[0], int | Figure) else "<"
+        width, align = max(map(len, cells)), ">" if is_number(values[0]) else "<"
         columns.append([f"{cell:{align}{width}}" for cell in cells])
     return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
 
@@ -217,9 +222,14 @@ def cell_html(value: object) -> str:
     """One table cell."""
     if isinstance(value, Swatch):
         return f"<td><span style='display:inline-block;width:.8em;height:.8em;background:{value}'></span></td>"
-    if isinstance(value, int | Figure) and not isinstance(value, bool):
+    if is_number(value):
         return f"<td style='text-align:right;padding:0 .6em'>{escape(cell_text(value))}</td>"
     return f"<td style='padding:0 .6em'>{escape(cell_text(value))}</td>"
+
+
+def is_number(value: object) -> bool:
+    """It stands at the right of its column."""
+    return isinstance(value, int | float | Figure) and not isinstance(value, bool)
 
 
 def cell_text(value: object) -> str:

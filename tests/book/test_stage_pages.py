@@ -14,6 +14,7 @@ import function_page  # noqa: E402
 import stage_pages  # noqa: E402
 
 from vswap_ref.series.stages import checkout_series, latest, stages  # noqa: E402
+from vswap_ref.workshop.history import find  # noqa: E402
 
 CHECK = 'def check_zswap(s):\n    """Words."""\n    expect(s.a, "one")\n    expect(s.b, "two", b=s.b)\n'
 
@@ -65,7 +66,7 @@ def test_the_page_on_the_engine_shows_real_output() -> None:
     assert "<!--" not in page
     for name in ("stages", "blame", "diff", "symbols", "export", "stitch"):
         assert f"$ vswap-ref {name}" in page
-    path, definition = checkout_series().find("folio_alloc_swap", latest())
+    path, definition = find(checkout_series(), "folio_alloc_swap", latest())
     assert f"{path}: folio_alloc_swap is written in {definition.where}" in page
     assert "mm/zswap.py: zswap_load replaced in " in page
     assert f"of stage {latest()} written to exported" in page

@@ -52,21 +52,22 @@ def test_every_schedule_keeps_the_data(scene: str, stage: int) -> None:
     [
         ("PTE compared without its lock", "two faults, synchronous device", "OutOfMemory: no memory for page"),
         ("cache flag not claimed", "fault, and the slot used again", "AssertionError: the page reads as it was before"),
+        ("cache not looked at again", "move, swapped in and out", "AssertionError: a cached folio has not noticed"),
         ("cluster list without its lock", "two pages pushed out", "KeyError: SwapClusterInfo"),
     ],
 )
 def test_a_planted_mistake_is_found_and_found_again(mistake: str, scene: str, error: str) -> None:
     """One preemption is enough; the schedule leads to the same exception, and without the mistake to none."""
-    record = two_cpus(scene, mistake)
+    record = two_cpus(scene, mistake, stage=8)
     failure = record.failure
     assert failure is not None
     assert error in repr(failure)
-    again = two_cpus(scene, mistake, schedule=failure.schedule)
+    again = two_cpus(scene, mistake, stage=8, schedule=failure.schedule)
     assert again.failure is not None
     assert (again.failure.schedule, again.failure.trace) == (failure.schedule, failure.trace)
     assert error in repr(again.failure)
     assert re.fullmatch(r"([abc]\d+)+", failure.schedule)
-    assert two_cpus(scene).failure is None
+    assert two_cpus(scene, stage=8).failure is None
 
 
 def test_a_fault_can_make_swapoff_fail() -> None:

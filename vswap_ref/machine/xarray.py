@@ -144,7 +144,8 @@ class XArray(Generic[T]):
         """Ask the fault site for each node that the range lacks; MemoryError if one cannot be had."""
         if self._faults is None:
             return
-        if any(self._faults.should_fail(self._site) for _ in range(self.missing_nodes(first, nr))):
+        lacking = self.missing_nodes(first, nr)
+        if lacking and any(self._faults.should_fail(self._site) for _ in range(lacking)):
             raise MemoryError("no memory for an XArray node")
 
     def _insert(self, index: int, nr: int = 1) -> None:

@@ -13,7 +13,6 @@ from .memcg_limits import mem_cgroup_handle_over_high
 from .pagetable import PTE_TABLE_MASK, PTE_TABLE_SHIFT, ptep_get
 from .reclaim import run_deferred_work
 from .state import Folio, Mm, ShmemInode, System
-from .swap_device import __swap_slot_to_info
 from .types import (
     PTE_DIRTY,
     PTE_PRESENT,
@@ -23,16 +22,16 @@ from .types import (
     SWAP_PTE_END,
     VM_FAULT_OOM,
     VM_FAULT_SIGBUS,
+    VSWAP_ZERO,
+    VSWAP_ZSWAP,
     SwpEntry,
     is_poisoned_swp_entry,
     is_swap_pte,
     pte_to_swp_entry,
     radix_to_swp_entry,
-    swp_slot_offset,
 )
-from .vswap.lookup import swp_entry_to_swp_slot
+from .vswap.backing import vswap_peek_type
 from .vswap.swap_cache import swap_cache_peek
-from .vswap.zswap_index import is_zswapped
 
 MAX_FAULT_RETRIES = 8
 
@@ -103,13 +102,7 @@ def swap_location(s: System, entry: SwpEntry) -> str:
     """Where the content of an entry is: swapcache, zero, zswap or swapfile."""
     if isinstance(swap_cache_peek(s, entry), Folio):
         return "swapcache"
-    slot = swp_entry_to_swp_slot(s, entry)
-    zeromap = __swap_slot_to_info(s, slot).zeromap
-    if zeromap is not None and zeromap.test(swp_slot_offset(slot)):
-        return "zero"
-    if is_zswapped(s, entry):
-        return "zswap"
-    return "swapfile"
+    return {VSWAP_ZERO: "zero", VSWAP_ZSWAP: "zswap"}.get(vswap_peek_type(s, entry), "swapfile")
 
 
 def shmem_page_location(s: System, inode: ShmemInode, index: int) -> str:

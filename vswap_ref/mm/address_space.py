@@ -56,9 +56,7 @@ def copy_page_range(s: System, child: Mm, parent: Mm, vma: Vma) -> int:
     return 0
 
 
-def copy_pte_range(
-    s: System, child: Mm, parent: Mm, table: list[int], copy: list[int], indexes: range
-) -> int:
+def copy_pte_range(s: System, child: Mm, parent: Mm, table: list[int], copy: list[int], indexes: range) -> int:
     """Copy some entries of one page table (its lock held).  Returns 0: nothing is allocated for a count."""
     for index in indexes:
         pte = table[index]

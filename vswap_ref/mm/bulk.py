@@ -12,6 +12,7 @@ from errno import ENOMEM
 
 from vswap_ref.machine import PAGE_SIZE
 
+from .address_space import zap_pte_range
 from .folio import folio_alloc, folio_lock, folio_put, folio_unlock
 from .lru import folio_add_lru
 from .memcg import charge_zswap_bytes, mem_cgroup_charge
@@ -21,10 +22,10 @@ from .reclaim import reclaim_pages
 from .state import Folio, Memcg, Mm, System, Vma, ZswapEntry
 from .swap_io import swap_io_wait_one
 from .types import PMD_ORDER, PTE_SWP_EXCLUSIVE, PTRS_PER_PTE, swap_nth, swp_entry_range, swp_entry_to_pte
+from .vswap.backing import vswap_folio_backed, zswap_entry_store
 from .vswap.lifecycle import swap_duplicate_nr
 from .vswap.swap_cache import folio_free_swap
 from .vswap.swap_out import folio_alloc_swap
-from .vswap.zswap_index import zswap_entry_store
 from .zswap import zswap_may_store
 from .zswap_pool import zs_object_size, zswap_compress
 
@@ -76,6 +77,7 @@ def swap_out_folio(s: System, mm: Mm, addr: int, order: int, content: bytes) -> 
     folio_put(s, folio)
     while not err and folio.refcount:
         reclaim_pages(s, [folio])
+        err = zap_unwritten(s, mm, addr, folio)
         if not swap_io_wait_one(s):
             break
     return err
@@ -129,3 +131,12 @@ def account_alike(s: System, entry: ZswapEntry, nr: int) -> None:
     if not s.memcg.memsw:
         entry.memcg.stat["zswapped"] += nr
         charge_zswap_bytes(entry.memcg, nr * entry.length)
+
+
+def zap_unwritten(s: System, mm: Mm, addr: int, folio: Folio) -> int:
+    """If nothing but the folio itself has its content after reclaim, drop it and its PTEs.  Returns 0 or -ENOMEM."""
+    nr = folio.nr_pages
+    if not folio.swapcache or not vswap_folio_backed(s, folio.swap, nr):
+        return 0
+    zap_pte_range(s, mm, addr, addr + nr)
+    return -ENOMEM

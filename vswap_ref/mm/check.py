@@ -33,6 +33,9 @@ from .types import (
     SWP_SOLIDSTATE,
     SWP_WRITEOK,
     VSWAP_CLUSTER_SIZE,
+    VSWAP_FOLIO,
+    VSWAP_SWAPFILE,
+    VSWAP_ZSWAP,
     Pte,
     SwpEntry,
     SwpSlot,
@@ -40,15 +43,17 @@ from .types import (
     is_swap_pte,
     radix_to_swp_entry,
     swap_nth,
+    swp_entry_range,
     swp_slot,
     swp_slot_offset,
     swp_slot_type,
     swp_type,
     vswap_entry,
     word_is_folio,
+    word_pfn,
 )
+from .vswap.backing import vswap_peek_type
 from .vswap.cluster import cluster_is_alloc_candidate
-from .vswap.lookup import swp_entry_to_swp_slot
 from .vswap.rmap import swp_slot_to_swp_entry
 from .vswap.swap_cache import swap_cache_peek
 from .vswap.zswap_index import zswap_items
@@ -227,9 +232,13 @@ def check_split_queues(s: System, folios: set[Folio]) -> None:
 
 
 def check_swap_cache(s: System) -> None:
-    """The descriptors of allocated slots hold cached folios, each at its entries; the rest are shadows or nothing."""
+    """The descriptors of allocated slots hold cached folios, each at its entries; the rest are shadows or nothing.
+
+    A folio's slots have one backing.
+    """
     cached: dict[int, Folio] = {}
-    for entry in forward_map(dict(s.vswap.cluster_map.items())):
+    forward = forward_map(dict(s.vswap.cluster_map.items()))
+    for entry in forward:
         item = swap_cache_peek(s, SwpEntry(entry))
         if isinstance(item, Folio):
             cached[entry] = item
@@ -237,6 +246,10 @@ def check_swap_cache(s: System) -> None:
     covered = {swap_nth(folio.swap, page): folio for folio in flagged for page in range(folio.nr_pages)}
     expect(cached == covered, "each cached folio is at its entries", only=sorted(cached.keys() ^ covered.keys()))
     expect(s.vmstat["nr_swapcached"] == len(cached), "nr_swapcached", counter=s.vmstat["nr_swapcached"])
+    for folio in flagged:
+        pages = [(vswap_peek_type(s, e), forward[e]) for e in swp_entry_range(folio.swap, folio.nr_pages)]
+        alike = {(type_, slot and slot - i) for i, (type_, slot) in enumerate(pages)}
+        expect(len(alike) == 1, "the slots of a folio have one backing", entry=hex(folio.swap), pages=pages)
 
 
 def check_vswap_cluster(cluster_id: int, cluster: VswapCluster) -> None:
@@ -291,21 +304,20 @@ def check_vswap_lists(s: System, clusters: dict[int, VswapCluster]) -> None:
 
 
 def forward_map(clusters: dict[int, VswapCluster]) -> dict[int, int]:
-    """The physical slot of every allocated virtual slot."""
+    """The physical slot of every allocated virtual slot; 0 if it is backed otherwise."""
     allocated = ((c, i) for c in clusters.values() for i in range(VSWAP_CLUSTER_SIZE) if c.bitmap.bits[i])
-    return {vswap_entry(c.id, i): c.desc.slot[i] for c, i in allocated}
+    return {vswap_entry(c.id, i): c.desc.slot[i] if c.desc.type[i] == VSWAP_SWAPFILE else 0 for c, i in allocated}
 
 
 def check_reverse_map(s: System, forward: dict[int, int]) -> None:
-    """Virtual and physical slots point to each other, one to one; only an image's slots are left without a name."""
-    unlinked = [hex(entry) for entry, slot in forward.items() if not slot]
-    expect(not unlinked, "an allocated virtual slot has a physical one", entries=unlinked)
+    """Virtual slots on a device and physical slots point to each other, one to one; an image's slots to nothing."""
+    on_device = {entry: slot for entry, slot in forward.items() if slot}
     back: dict[int, int] = {}
     for si in s.swap.info:
         for ci in si.cluster_info:
             words = enumerate(ci.table or (), ci.index * SWAPFILE_CLUSTER)
             back |= {word & SWP_RMAP_ENTRY_MASK: swp_slot(si.type, offset) for offset, word in words if word}
-    wrong = sorted(entry for entry in forward.keys() | back.keys() if forward.get(entry) != back.get(entry))
+    wrong = sorted(entry for entry in on_device.keys() | back.keys() if on_device.get(entry) != back.get(entry))
     expect(not wrong, "the reverse map leads back", entries=[hex(entry) for entry in wrong])
 
 
@@ -335,7 +347,6 @@ def check_mms(s: System) -> None:
         shared = sum(folio is not None and folio.mapping is not None for folio in folios)
         anon = len(folios) - shared
         expect(mm.swapents == swapped, "MM_SWAPENTS = swap PTEs", counter=mm.swapents, ptes=swapped)
-        expect(not swapped or mm in s.swap.mmlist, "swapoff will look at a process with swap PTEs", ptes=swapped)
         expect(mm.anonpages == anon, "MM_ANONPAGES = present PTEs of its own", counter=mm.anonpages, ptes=anon)
         expect(mm.shmempages == shared, "MM_SHMEMPAGES = present PTEs, shared", counter=mm.shmempages, ptes=shared)
 
@@ -356,12 +367,10 @@ def check_zswap(s: System) -> None:
     """Descriptors, handles, lists and counters name the same entries."""
     stored = list(zswap_items(s))
     listed = [entry for memcg in memcg_subtree(s.memcg.root) for entry in memcg.zswap_lru]
-    expect(len(stored) == s.zswap.stored_pages, "stored_pages = descriptors with one", counter=s.zswap.stored_pages)
+    expect(len(stored) == s.zswap.stored_pages, "stored_pages = slots in zswap", counter=s.zswap.stored_pages)
     expect(s.zswap.entries.live == len(stored), "each handle is in one descriptor", handles=s.zswap.entries.live)
     expect({id(entry) for _, entry in stored} == {id(entry) for entry in listed}, "zswap lists = descriptors")
     expect(all(entry == zentry.swpentry for entry, zentry in stored), "zswap entry is where its swap entry leads")
-    free = [hex(entry) for entry, _ in stored if not swp_entry_to_swp_slot(s, entry)]
-    expect(not free, "a compressed page has a physical slot as well", free=free)
     pool = sum(-(-entry.length // 16) * 16 for _, entry in stored)
     expect(s.zswap.pool_bytes == pool, "pool bytes = objects", counter=s.zswap.pool_bytes, objects=pool)
     check_zswap_pools(s, {id(entry.pool) for _, entry in stored})
@@ -546,13 +555,33 @@ def recorded_ids(s: System) -> Counter[int]:
 
 
 def check_entries(s: System, cluster: VswapCluster, references: Counter[int]) -> None:
-    """Each allocated slot of a virtual cluster is referred to or pinned; between operations a pin has its folio."""
-    for index in (index for index, bit in enumerate(cluster.bitmap.bits) if bit):
-        desc, entry = cluster.desc, vswap_entry(cluster.id, index)
-        count, pinned, slot = desc.swap_count[index], desc.in_swapcache[index], SwpSlot(desc.slot[index])
-        state = {"entry": hex(entry), "count": count, "pinned": pinned, "slot": hex(slot)}
+    """Each allocated slot of a virtual cluster is referred to or pinned, and backed; between operations a pin has its
+    folio.  The words of free slots are 0.
+    """
+    desc = cluster.desc
+    for index, bit in enumerate(cluster.bitmap.bits):
+        entry, count, pinned = vswap_entry(cluster.id, index), desc.swap_count[index], desc.in_swapcache[index]
+        state = {"entry": hex(entry), "count": count, "pinned": pinned, "type": desc.type[index]}
+        if not bit:
+            expect(not desc.slot[index], "a free virtual slot has nothing behind it", word=desc.slot[index], **state)
+            continue
         expect(count == references[entry], "swap_count = users", users=references[entry], **state)
         expect(count > 0 or pinned == 1, "an allocated virtual slot is referred to or pinned", **state)
         expect(pinned == word_is_folio(desc.swap_cache[index]), "pinned for the cache = folio in it", **state)
-        marked = swap_cache_only(s.swap.info[swp_slot_type(slot)], swp_slot_offset(slot))
+        check_backing(s, cluster, index, state)
+
+
+def check_backing(s: System, cluster: VswapCluster, index: int, state: dict[str, object]) -> None:
+    """What is behind an allocated slot is what its type says."""
+    desc, type_, word = cluster.desc, cluster.desc.type[index], cluster.desc.slot[index]
+    count, pinned = desc.swap_count[index], desc.in_swapcache[index]
+    has_word = type_ in (VSWAP_SWAPFILE, VSWAP_ZSWAP)
+    expect(has_word == (word != 0), "a slot or a compressed copy, if the type says so", word=word, **state)
+    if type_ == VSWAP_SWAPFILE:
+        si, offset = s.swap.info[swp_slot_type(SwpSlot(word))], swp_slot_offset(SwpSlot(word))
+        marked = swap_cache_only(si, offset)
         expect(not marked or (not count and bool(pinned)), "a marked slot is used by the cache alone", **state)
+    elif type_ == VSWAP_FOLIO:
+        folio = s.memory.mem_map[word_pfn(desc.swap_cache[index])] if pinned else None
+        dirty = folio is not None and (folio.dirty or not count)
+        expect(dirty, "a page that is nowhere else has its dirty folio in the cache", **state)

@@ -20,6 +20,7 @@ from .rmap import folio_add_anon_rmap, folio_add_file_rmap, folio_maybe_mapped_s
 from .shmem_swap import shmem_get_folio
 from .slot_reclaim import free_swap_cache
 from .state import Folio, Mm, ShmemInode, SwapInfo, System, Vma
+from .swap_device import swap_slot_put_swap_info
 from .swap_read import mem_cgroup_swapin_charge_folio
 from .types import (
     PTE_DIRTY,
@@ -45,9 +46,10 @@ from .types import (
     swp_entry_align,
     swp_entry_page,
 )
+from .vswap.backing import vswap_can_swapin_thp, vswap_swapfile_backed
 from .vswap.cache_pin import swapcache_clear, swapcache_prepare
 from .vswap.lifecycle import __swap_count, swap_free_nr
-from .vswap.pin import put_swap_entry, tryget_swap_entry
+from .vswap.pin import put_swap_entry, tryget_swap_entry, vswap_get_device
 from .vswap.swap_cache import folio_free_swap, folio_matches_swap_entry, swap_cache_get_folio, swap_cache_get_shadow
 from .workingset import workingset_refault
 
@@ -55,7 +57,7 @@ MINOR_FAULT_NS = 1_000
 """Virtual time of a fault without I/O: an assumption, so that asynchronous writes can end while a program runs."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class VmFault:
     """One page fault (struct vm_fault): where, read or write, and the page-table entry seen at its start."""
 
@@ -146,23 +148,22 @@ def unmap_copy_source(s: System, vmf: VmFault, old: Folio) -> None:
 def do_swap_page(s: System, vmf: VmFault) -> int:
     """The page is swapped out: bring it back and map it.  SIGBUS if its content was lost (a poison marker)."""
     entry = pte_to_swp_entry(vmf.pte)
-    swapoff_locked, si = tryget_swap_entry(s, entry)
-    if not swapoff_locked:
+    pinned, si = tryget_swap_entry(s, entry)
+    if not pinned:
         return 0 if is_swap_pte(vmf.pte) else VM_FAULT_SIGBUS
-    assert si is not None
     folio = swap_cache_get_folio(s, entry)
     if folio is not None:
         swap_update_readahead(s, folio, vmf.vma, vmf.addr)
-        ret = map_swapped_in(s, vmf, si, entry, folio, bypass=False)
+        ret = map_swapped_in(s, vmf, entry, folio, bypass=False)
     else:
         ret = do_swap_page_major(s, vmf, si, entry)
     put_swap_entry(s, entry, si)
     return ret
 
 
-def do_swap_page_major(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry) -> int:
+def do_swap_page_major(s: System, vmf: VmFault, si: SwapInfo | None, entry: SwpEntry) -> int:
     """Not in the cache: a synchronous device and a single user bypass it, everything else reads ahead."""
-    bypass = si.flags & SWP_SYNCHRONOUS_IO != 0 and __swap_count(s, entry) == 1
+    bypass = si is not None and si.flags & SWP_SYNCHRONOUS_IO != 0 and __swap_count(s, entry) == 1
     if bypass:
         folio, err = swapin_bypass(s, vmf, entry)
         if err == -EEXIST:
@@ -174,7 +175,7 @@ def do_swap_page_major(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry) -
             return VM_FAULT_OOM if vmf.table[vmf.index] == vmf.pte else 0
     s.vmstat["pgmajfault"] += 1
     vmf.mm.memcg.stat["pgmajfault"] += 1
-    return VM_FAULT_MAJOR | map_swapped_in(s, vmf, si, entry, folio, bypass)
+    return VM_FAULT_MAJOR | map_swapped_in(s, vmf, entry, folio, bypass)
 
 
 def alloc_swap_folio(s: System, vmf: VmFault, entry: SwpEntry) -> Folio | None:
@@ -191,7 +192,7 @@ def alloc_swap_folio(s: System, vmf: VmFault, entry: SwpEntry) -> Folio | None:
 def swapin_bypass(s: System, vmf: VmFault, entry: SwpEntry) -> tuple[Folio | None, int]:
     """Read a folio without the swap cache.
 
-    Only the slots' cache flags are taken: they keep everybody else from swapping the entry in, and so from freeing and
+    Only the slots' pins are taken: they keep everybody else from swapping the entry in, and so from freeing and
     reusing the slot meanwhile.  Returns the locked folio, or None with -ENOMEM or -EEXIST.
     """
     folio = alloc_swap_folio(s, vmf, entry)
@@ -201,7 +202,7 @@ def swapin_bypass(s: System, vmf: VmFault, entry: SwpEntry) -> tuple[Folio | Non
     entry = swp_entry_align(entry, nr)
     folio_lock(folio)
     folio.swapbacked = True
-    if swapcache_prepare(s, entry, nr):
+    if swapcache_prepare_bypass(s, entry, nr):
         folio_unlock(folio)
         folio_put(s, folio)
         return None, -EEXIST
@@ -216,7 +217,7 @@ def swapin_bypass(s: System, vmf: VmFault, entry: SwpEntry) -> tuple[Folio | Non
     return folio, 0
 
 
-def map_swapped_in(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry, folio: Folio, bypass: bool) -> int:
+def map_swapped_in(s: System, vmf: VmFault, entry: SwpEntry, folio: Folio, bypass: bool) -> int:
     """Map a folio that has come back, if everything is still as it was when the fault began."""
     folio_lock(folio)
     ret = 0
@@ -224,39 +225,32 @@ def map_swapped_in(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry, folio
     if bypass or folio_matches_swap_entry(folio, entry):
         if not folio.uptodate:
             ret = VM_FAULT_SIGBUS
-        elif vmf.table[vmf.index] == vmf.pte:
-            map_locked = map_large_swap_folio if folio.order else map_swap_folio
-            with vmf.mm.ptl:
-                mapped = map_locked(s, vmf, si, entry, folio, bypass)
-            pending_write = vmf.write and mapped > 0 and not vmf.table[vmf.index] & PTE_WRITE
-            folio.refcount += mapped
+        else:
+            pending_write = map_unchanged(s, vmf, entry, folio, bypass)
     folio_unlock(folio)
     if bypass:
-        swapcache_clear(s, swp_entry_align(entry, folio.nr_pages), folio.nr_pages)
+        nr = folio.nr_pages
+        swapcache_clear(s, swp_entry_align(entry, nr), nr)
     folio_put(s, folio)
-    if pending_write:
-        vmf.pte = Pte(vmf.table[vmf.index])
-        ret |= do_wp_page(s, vmf)
-    return ret
+    return ret | do_wp_page(s, vmf) if pending_write else ret
 
 
-def map_unchanged(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry, folio: Folio, bypass: bool) -> bool:
+def map_unchanged(s: System, vmf: VmFault, entry: SwpEntry, folio: Folio, bypass: bool) -> bool:
     """Map a locked folio if the PTE is as it was when the fault began.  True if a write has to break sharing yet."""
     with vmf.mm.ptl:
         if vmf.table[vmf.index] != vmf.pte:
             return False
         map_locked = map_large_swap_folio if folio.order else map_swap_folio
-        mapped = map_locked(s, vmf, si, entry, folio, bypass)
+        mapped = map_locked(s, vmf, entry, folio, bypass)
         folio.refcount += mapped
         vmf.pte = Pte(vmf.table[vmf.index])
     return vmf.write and mapped > 0 and not vmf.pte & PTE_WRITE
 
 
-def map_swap_folio(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry, folio: Folio, bypass: bool) -> int:
+def map_swap_folio(s: System, vmf: VmFault, entry: SwpEntry, folio: Folio, bypass: bool) -> int:
     """Give the slot's reference of this PTE back and write a present PTE (page-table lock held).  Returns 1."""
     exclusive = bypass or bool(vmf.pte & PTE_SWP_EXCLUSIVE)
-    if folio.writeback and si.flags & SWP_STABLE_WRITES:
-        exclusive = False
+    exclusive = exclusive and not written_to_stable_device(s, folio, entry)
     swap_free_nr(s, entry, 1)
     if should_try_to_free_swap(s, folio, vmf):
         folio_free_swap(s, folio)
@@ -272,26 +266,28 @@ def map_swap_folio(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry, folio
 
 
 def swapin_batch(s: System, vmf: VmFault, folio: Folio, entry: SwpEntry, bypass: bool) -> tuple[int, int]:
-    """Which PTEs a large folio that came back maps: (page of the folio, number).  Number 0: give up."""
+    """Which PTEs a large folio that came back maps: (page of the folio, number).  Number 0: give up.
+
+    All of them, if they are one batch; one by one, if the folio's slots cannot be taken as one thing.
+    """
     nr = folio.nr_pages
     page = swp_entry_page(entry, nr)
     first, index = vmf.addr - page, vmf.index - page
     inside = vmf.vma.start <= first and first + nr <= vmf.vma.end and 0 <= index <= len(vmf.table) - nr
-    run = inside and vmf.table[index] == pte_move_swp_offset(s, vmf.pte, -page)
+    run = inside and vmf.table[index] == pte_move_swp_offset(vmf.pte, -page)
     if run and swap_pte_batch(s, vmf.table, index, nr, free_batch=False) == nr:
         return 0, nr
     return page, 0 if bypass else 1
 
 
-def map_large_swap_folio(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry, folio: Folio, bypass: bool) -> int:
+def map_large_swap_folio(s: System, vmf: VmFault, entry: SwpEntry, folio: Folio, bypass: bool) -> int:
     """map_swap_folio for a large folio: all its pages, or one.  Returns PTEs mapped; 0: they have changed."""
     page, nr = swapin_batch(s, vmf, folio, entry, bypass)
     if not nr:
         return 0
     back = swp_entry_page(entry, folio.nr_pages) - page
     exclusive = bypass or bool(vmf.pte & PTE_SWP_EXCLUSIVE)
-    if folio.writeback and si.flags & SWP_STABLE_WRITES:
-        exclusive = False
+    exclusive = exclusive and not written_to_stable_device(s, folio, entry)
     swap_free_nr(s, swap_nth(entry, -back), nr)
     if should_try_to_free_swap(s, folio, vmf):
         folio_free_swap(s, folio)
@@ -308,12 +304,16 @@ def map_large_swap_folio(s: System, vmf: VmFault, si: SwapInfo, entry: SwpEntry,
 
 
 def should_try_to_free_swap(s: System, folio: Folio, vmf: VmFault) -> bool:
-    """A cached folio should give up its slot: swap is scarce, the memory is locked, or it is about to be written."""
+    """A cached folio should give up its slots: swap is scarce, the memory is locked, or it is about to be written.
+
+    Or it is not on a device: then the slots would save no write later.
+    """
     if not folio.swapcache:
         return False
-    if mem_cgroup_swap_full(s, folio) or vmf.vma.locked:
+    nr = folio.nr_pages
+    if mem_cgroup_swap_full(s, folio) or vmf.vma.locked or not vswap_swapfile_backed(s, folio.swap, nr):
         return True
-    return vmf.write and folio.refcount == 1 + folio.nr_pages
+    return vmf.write and folio.refcount == 1 + nr
 
 
 def do_wp_page(s: System, vmf: VmFault) -> int:
@@ -406,3 +406,22 @@ def do_fault(s: System, vmf: VmFault, inode: ShmemInode) -> int:
     folio_unlock(folio)
     folio_put(s, folio)
     return 0
+
+
+def swapcache_prepare_bypass(s: System, entry: SwpEntry, nr: int) -> int:
+    """Pin slots that are to be read past the swap cache, if that is still possible.  Returns 0, -EEXIST or -ENOENT."""
+    err = swapcache_prepare(s, entry, nr)
+    if not err and not vswap_can_swapin_thp(s, entry, nr):
+        swapcache_clear(s, entry, nr)
+        return -EEXIST
+    return err
+
+
+def written_to_stable_device(s: System, folio: Folio, entry: SwpEntry) -> bool:
+    """The locked folio is being written, and its device must not see it change: it is not for one process alone yet."""
+    si = vswap_get_device(s, entry) if folio.writeback else None
+    if si is None:
+        return False
+    stable = bool(si.flags & SWP_STABLE_WRITES)
+    swap_slot_put_swap_info(si)
+    return stable

@@ -14,7 +14,6 @@ from .memcg import MAX_RECLAIM_RETRIES, SWAP_CLUSTER_MAX, memcg_event, page_coun
 from .pagetable import PTE_TABLE_MASK, swap_pte_batch
 from .rmap import folio_add_anon_rmap
 from .state import Folio, Memcg, System, Vma
-from .swap_cache import swap_zeromap_batch
 from .swap_read import mem_cgroup_of_entry
 from .thp import (
     THP_ORDERS_ALL_ANON,
@@ -37,6 +36,7 @@ from .types import (
     pte_to_swp_entry,
     swp_offset,
 )
+from .vswap.backing import swap_zeromap_batch
 from .vswap.cache_pin import non_swapcache_batch
 from .zswap_pool import zswap_never_enabled
 
@@ -175,7 +175,7 @@ def can_swapin_thp(s: System, addr: int, table: list[int], order: int) -> bool:
     if not is_swap_pte(pte) or swap_pte_batch(s, table, index, nr, free_batch=False) != nr:
         return False
     entry = pte_to_swp_entry(pte)
-    return swap_zeromap_batch(s, entry, nr) == nr == non_swapcache_batch(s, entry, nr)
+    return swap_zeromap_batch(s, entry, nr)[0] == nr == non_swapcache_batch(s, entry, nr)
 
 
 def alloc_large_swap_folio(s: System, vma: Vma, addr: int, table: list[int]) -> Folio | None:

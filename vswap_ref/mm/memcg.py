@@ -233,8 +233,13 @@ def mem_cgroup_uncharge_swap(s: System, entry: SwpEntry, nr: int) -> None:
 
 
 def mem_cgroup_get_nr_swap_pages(s: System, memcg: Memcg) -> int:
-    """How many slots the cgroup may still take: free slots of the system, less where swap.max says so."""
+    """How many slots the cgroup may still take, less where swap.max says so.
+
+    With zswap there is no end to them, unless the cgroup is at its limit there: then it is the free slots of devices.
+    """
     nr = s.swap.nr_swap_pages
+    if s.zswap.enabled and (s.memcg.memsw or mem_cgroup_may_zswap(memcg)):
+        nr = max(nr, PAGE_COUNTER_MAX)
     for ancestor in memcg.lineage:
         if ancestor.swap.max is not None:
             nr = min(nr, ancestor.swap.max - ancestor.swap.usage)
@@ -253,13 +258,8 @@ def mem_cgroup_swap_full(s: System, folio: Folio) -> bool:
 
 
 def obj_cgroup_may_zswap(memcg: Memcg | None) -> bool:
-    """True if no ancestor is at its zswap limit (pages of compressed bytes); reserves nothing."""
-    for ancestor in memcg_lineage(memcg):
-        if ancestor.zswap_max is None:
-            continue
-        if ancestor.zswap_max == 0 or ancestor.zswap_bytes >= ancestor.zswap_max * PAGE_SIZE:
-            return False
-    return True
+    """mem_cgroup_may_zswap for the owner of a page; reserves nothing."""
+    return mem_cgroup_may_zswap(memcg)
 
 
 def obj_cgroup_charge_zswap(s: System, entry: ZswapEntry) -> None:
@@ -327,3 +327,17 @@ def mem_cgroup_uncharge_swap_by_id(s: System, memcg_id: int, nr: int) -> None:
     """__mem_cgroup_uncharge_swap_by_id, unless cgroups are disabled."""
     if s.memcg.enabled:
         __mem_cgroup_uncharge_swap_by_id(s, memcg_id, nr)
+
+
+PAGE_COUNTER_MAX = (1 << 63) // PAGE_SIZE - 1
+"""More pages than there can be."""
+
+
+def mem_cgroup_may_zswap(memcg: Memcg | None) -> bool:
+    """True if neither the cgroup nor an ancestor is at its zswap limit (pages of compressed bytes)."""
+    for ancestor in memcg_lineage(memcg):
+        if ancestor.zswap_max is None:
+            continue
+        if ancestor.zswap_max == 0 or ancestor.zswap_bytes >= ancestor.zswap_max * PAGE_SIZE:
+            return False
+    return True

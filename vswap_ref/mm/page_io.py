@@ -11,12 +11,13 @@ from errno import ENOENT
 from .folio import folio_mark_dirty, folio_unlock
 from .memcg import mem_cgroup_zswap_writeback_enabled
 from .state import Folio, System
-from .swap_device import __swap_slot_to_info
 from .swap_io import __swap_writepage, swap_read_folio_bdev
 from .thp import count_mthp_stat
-from .types import AOP_WRITEPAGE_ACTIVATE, swp_slot_offset
+from .types import AOP_WRITEPAGE_ACTIVATE, NO_SLOT
+from .vswap.backing import swap_zeromap_batch, swap_zeromap_folio_set, vswap_prepare_writeout
 from .vswap.lookup import swp_entry_to_swp_slot
 from .vswap.swap_cache import folio_free_swap
+from .vswap.swap_out import vswap_alloc_swap_slot
 from .zswap import zswap_load, zswap_store
 from .zswap_writeback import zswap_folio_swapin
 
@@ -27,26 +28,6 @@ def is_folio_zero_filled(folio: Folio) -> bool:
     """Every byte is 0.  The last word is looked at first: most non-zero pages do not end in zeros."""
     data = folio.data
     return not data[-1] and data[-8:] == ZERO_WORD and data == bytes(len(data))
-
-
-def swap_zeromap_folio_set(s: System, folio: Folio) -> None:
-    """Mark all slots of the folio as zero-filled."""
-    slot = swp_entry_to_swp_slot(s, folio.swap)
-    zeromap = __swap_slot_to_info(s, slot).zeromap
-    assert zeromap is not None
-    nr = folio.nr_pages
-    zeromap.set_range(swp_slot_offset(slot), nr)
-    s.vmstat["swpout_zero"] += nr
-    if folio.memcg is not None:
-        folio.memcg.stat["swpout_zero"] += nr
-
-
-def swap_zeromap_folio_clear(s: System, folio: Folio) -> None:
-    """An older zero version of the slots must not win over what is written now."""
-    slot = swp_entry_to_swp_slot(s, folio.swap)
-    zeromap = __swap_slot_to_info(s, slot).zeromap
-    assert zeromap is not None
-    zeromap.clear_range(swp_slot_offset(slot), folio.nr_pages)
 
 
 def swap_writeout(s: System, folio: Folio) -> int:
@@ -62,32 +43,31 @@ def swap_writeout(s: System, folio: Folio) -> int:
         swap_zeromap_folio_set(s, folio)
         folio_unlock(folio)
         return 0
-    swap_zeromap_folio_clear(s, folio)
+    vswap_prepare_writeout(s, folio.swap, folio)
     if zswap_store(s, folio):
         if folio.order:
             count_mthp_stat(s, folio.order, "zswpout")
         folio_unlock(folio)
         return 0
-    if not mem_cgroup_zswap_writeback_enabled(s, folio.memcg):
+    slot = vswap_alloc_swap_slot(s, folio) if mem_cgroup_zswap_writeback_enabled(s, folio.memcg) else NO_SLOT
+    if not slot:
         folio_mark_dirty(folio)
         return AOP_WRITEPAGE_ACTIVATE
-    __swap_writepage(s, folio)
+    __swap_writepage(s, folio, slot)
     return 0
 
 
 def swap_read_folio_zeromap(s: System, folio: Folio) -> bool:
-    """Serve a zero page from its bit; True if the folio was dealt with (and unlocked).
+    """Serve zero pages without a read; True if the folio was dealt with (and unlocked).
 
     A large folio whose slots differ is left not up to date: the fault gets SIGBUS.
     """
-    slot = swp_entry_to_swp_slot(s, folio.swap)
-    zeromap = __swap_slot_to_info(s, slot).zeromap
-    assert zeromap is not None
-    offset, nr = swp_slot_offset(slot), folio.nr_pages
-    if nr > 1 and not zeromap.all_equal(offset, nr):
+    nr = folio.nr_pages
+    run, is_zero = swap_zeromap_batch(s, folio.swap, nr)
+    if run != nr:
         folio_unlock(folio)
         return True
-    if not zeromap.test(offset):
+    if not is_zero:
         return False
     s.vmstat["swpin_zero"] += nr
     if folio.memcg is not None:
@@ -99,10 +79,13 @@ def swap_read_folio_zeromap(s: System, folio: Folio) -> bool:
 
 
 def swap_read_folio(s: System, folio: Folio) -> None:
-    """Fill a locked, not uptodate folio from its slots and unlock it; still not uptodate means an error."""
+    """Fill a locked, not uptodate folio from what is behind its slots and unlock it; still not uptodate: an error.
+
+    Somebody has to have the content: a slot that is backed by its folio must not get here.
+    """
     if swap_read_folio_zeromap(s, folio):
         return
     if zswap_load(s, folio) != -ENOENT:
         return
     zswap_folio_swapin(s, folio)
-    swap_read_folio_bdev(s, folio)
+    swap_read_folio_bdev(s, folio, swp_entry_to_swp_slot(s, folio.swap))

@@ -11,25 +11,18 @@ from collections.abc import Iterator
 
 from .state import AnonVma, Folio, Mm, System, Vma
 from .types import (
-    NO_ENTRY,
     PTE_PRESENT,
     PTE_SHIFT,
-    PTE_SOFT_DIRTY,
+    PTE_SWP_CARRIED,
     PTE_SWP_EXCLUSIVE,
-    PTE_UFFD_WP,
     PTRS_PER_PTE,
     Pte,
-    SwpEntry,
-    make_pte_marker,
     pte_to_swp_entry,
     swap_nth,
     swp_entry_to_pte,
-    swp_slot,
-    swp_slot_offset,
-    swp_slot_type,
 )
+from .vswap.backing import vswap_can_swapin_thp
 from .vswap.cgroup import vswap_cgroup_batch
-from .vswap.lookup import swp_entry_to_swp_slot
 
 PTE_TABLE_SHIFT = 9
 PTE_TABLE_MASK = PTRS_PER_PTE - 1
@@ -65,14 +58,19 @@ def table_ranges(mm: Mm, start: int, end: int) -> Iterator[tuple[list[int], int,
 def swap_pte_batch(s: System, table: list[int], index: int, max_nr: int, free_batch: bool) -> int:
     """How many PTEs from ``index`` on are one run of swap PTEs: next entry, same flags (1..max_nr).
 
-    Unless they are to be freed (``free_batch``) they must be of one cgroup, too.
+    Unless they are to be freed (``free_batch``) they must be of one cgroup, too, and can be read at once: all of
+    them, or only the first.
     """
     pte = Pte(table[index])
-    expected, nr = pte_move_swp_offset(s, pte, 1), 1
+    expected, nr = pte_move_swp_offset(pte, 1), 1
     while nr < max_nr and table[index + nr] == expected:
-        expected = pte_move_swp_offset(s, expected, 1)
+        expected = pte_move_swp_offset(expected, 1)
         nr += 1
-    return nr if free_batch else vswap_cgroup_batch(s, pte_to_swp_entry(pte), nr)
+    if free_batch:
+        return nr
+    entry = pte_to_swp_entry(pte)
+    nr = vswap_cgroup_batch(s, entry, nr)
+    return nr if vswap_can_swapin_thp(s, entry, nr) else 1
 
 
 def mmap_region(mm: Mm, nr_pages: int) -> Vma:
@@ -103,23 +101,7 @@ def folio_pte_batch(folio: Folio, table: list[int], index: int, max_nr: int) -> 
     return nr
 
 
-def pte_move_swp_offset(s: System, pte: Pte, delta: int) -> Pte:
-    """The swap PTE of the page ``delta`` pages further on, with the same flags; one that matches none if that is not
-    the next in both spaces.
-    """
-    moved = swap_move(s, pte_to_swp_entry(pte), delta)
-    if not moved:
-        return NO_SWAP_PTE
-    return swp_entry_to_pte(moved, pte & (PTE_SWP_EXCLUSIVE | PTE_SOFT_DIRTY | PTE_UFFD_WP))
-
-
-def swap_move(s: System, entry: SwpEntry, delta: int) -> SwpEntry:
-    """The entry ``delta`` further on, if its page lies ``delta`` slots further on the same device; or else entry 0."""
-    slot = swp_entry_to_swp_slot(s, entry)
-    moved = swap_nth(entry, delta)
-    wanted = swp_slot(swp_slot_type(slot), swp_slot_offset(slot) + delta)
-    return moved if swp_entry_to_swp_slot(s, moved) == wanted else NO_ENTRY
-
-
-NO_SWAP_PTE = make_pte_marker(0)
-"""A PTE that stands in no page table: it looks like a marker that marks nothing."""
+def pte_move_swp_offset(pte: Pte, delta: int) -> Pte:
+    """The swap PTE of the entry ``delta`` further on, with the same flags."""
+    moved = swap_nth(pte_to_swp_entry(pte), delta)
+    return swp_entry_to_pte(moved, pte & (PTE_SWP_EXCLUSIVE | PTE_SWP_CARRIED))

@@ -10,7 +10,7 @@ from .folio import folio_put
 from .page_io import swap_read_folio
 from .pagetable import PTE_TABLE_MASK, PTE_TABLE_SHIFT
 from .state import Folio, Memcg, System, Vma
-from .swap_device import __swap_slot_to_info
+from .swap_device import swap_slot_put_swap_info, swap_slot_tryget_swap_info
 from .swap_read import __read_swap_cache_async
 from .types import Pte, SwpEntry, is_swap_pte, pte_to_swp_entry, swp_slot, swp_slot_offset
 from .vswap.lookup import swp_entry_to_swp_slot
@@ -74,14 +74,19 @@ def read_swap_cache_async(s: System, entry: SwpEntry, memcg: Memcg) -> Folio | N
 
 
 def swap_cluster_readahead(s: System, entry: SwpEntry, memcg: Memcg) -> Folio | None:
-    """Read the aligned block of slots around the entry's: neighbours on the device, whoever they belong to."""
+    """Read the aligned block of slots around the entry's: neighbours on the device, whoever they belong to.
+
+    An entry that is on no device has no neighbours there, and comes alone.
+    """
     slot = swp_entry_to_swp_slot(s, entry)
-    si, offset = __swap_slot_to_info(s, slot), swp_slot_offset(slot)
-    mask = swapin_nr_pages(s, offset) - 1
-    if mask:
-        for i in range(max(1, offset & ~mask), min(offset | mask, si.max - 1) + 1):
-            neighbour = swp_slot_to_swp_entry(s, swp_slot(si.type, i))
-            read_ahead_one(s, neighbour, memcg, target=i == offset)
+    si, offset = swap_slot_tryget_swap_info(s, slot), swp_slot_offset(slot)
+    if si is not None:
+        mask = swapin_nr_pages(s, offset) - 1
+        if mask:
+            for i in range(max(1, offset & ~mask), min(offset | mask, si.max - 1) + 1):
+                neighbour = swp_slot_to_swp_entry(s, swp_slot(si.type, i))
+                read_ahead_one(s, neighbour, memcg, target=i == offset)
+        swap_slot_put_swap_info(si)
     return read_target(s, entry, memcg)
 
 

@@ -343,7 +343,7 @@ def shrink_lruvec(s: System, memcg: Memcg, sc: ScanControl) -> None:
     """Scan this cgroup's lists in proportion to their length at a priority, 32 pages of each at a time.
 
     Stops when enough is freed; direct reclaim of the whole system goes through its first round to the end.  Without
-    a free slot nothing is reclaimed, but as long as there is swap at all the lists age.
+    room nothing is reclaimed, but as long as there is swap at all the lists age.
     """
     proportional = sc.target.parent is None and sc.who == DIRECT and sc.priority == DEF_PRIORITY
     inactive = scan_share(s, memcg.lruvec.nr_inactive, sc.priority) if can_reclaim_anon_pages(s, memcg) else 0
@@ -357,7 +357,7 @@ def shrink_lruvec(s: System, memcg: Memcg, sc: ScanControl) -> None:
         active -= SWAP_CLUSTER_MAX
         if sc.nr_reclaimed >= sc.nr_to_reclaim and not proportional:
             break
-    if s.swap.total_swap_pages and inactive_is_low(lruvec_page_state(s, memcg)):
+    if can_age_anon_pages(s) and inactive_is_low(lruvec_page_state(s, memcg)):
         shrink_active_list(s, memcg, SWAP_CLUSTER_MAX)
 
 
@@ -371,8 +371,8 @@ def scan_share(s: System, size: int, priority: int) -> int:
 
 
 def can_reclaim_anon_pages(s: System, memcg: Memcg) -> bool:
-    """There is room in swap for this cgroup: with no free slot even zswap cannot be used."""
-    return s.swap.nr_swap_pages > 0 and mem_cgroup_get_nr_swap_pages(s, memcg) > 0
+    """There is room for this cgroup: in zswap, or on a device."""
+    return mem_cgroup_get_nr_swap_pages(s, memcg) > 0
 
 
 def shrink_node(s: System, sc: ScanControl) -> None:
@@ -469,3 +469,8 @@ def reclaim_pages(s: System, folios: Iterable[Folio]) -> int:
         freed = shrink_folio_list(s, taken, ignore_references=True)
     run_deferred_work(s)
     return freed
+
+
+def can_age_anon_pages(s: System) -> bool:
+    """Anonymous memory may be reclaimed some time: there is zswap, or a device, be it full."""
+    return s.zswap.enabled or s.swap.total_swap_pages > 0

@@ -43,11 +43,11 @@ def shmem_writeout(s: System, folio: Folio) -> int:
     """Swap out a locked, dirty, unmapped folio of an object.
 
     Returns 0 with the folio unlocked and in the swap cache, or AOP_WRITEPAGE_ACTIVATE with the folio still locked,
-    dirty and in the page cache: there is no swap, no slot, or the content was rejected.
+    dirty and in the page cache: there is neither zswap nor a device, no slot, or the content was rejected.
     """
     inode, index = folio.mapping, folio.index
     assert inode is not None
-    if not s.swap.total_swap_pages or folio_alloc_swap(s, folio):
+    if not (s.zswap.enabled or s.swap.total_swap_pages) or folio_alloc_swap(s, folio):
         folio_mark_dirty(folio)
         return AOP_WRITEPAGE_ACTIVATE
     entry = folio.swap
@@ -92,7 +92,7 @@ def shmem_confirm_swap(inode: ShmemInode, index: int, swap: SwpEntry) -> int:
 def shmem_swapin_folio(s: System, inode: ShmemInode, index: int, memcg: Memcg, fault: bool) -> tuple[Folio | None, int]:
     """Bring a swapped page back into the page cache: (locked folio with a reference, 0).
 
-    Or (None, error): -EEXIST (look again), -EIO (the page cannot be read), -ENOMEM, -EINVAL (no such device).
+    Or (None, error): -EEXIST (look again), -EIO (the page cannot be read), -ENOMEM, -EINVAL (no such entry).
     ``memcg`` pays if the slot has no record; ``fault``: count a major fault if it was not cached.
     """
     radswap = inode.i_pages.load(index)
@@ -100,27 +100,26 @@ def shmem_swapin_folio(s: System, inode: ShmemInode, index: int, memcg: Memcg, f
     swap = radix_to_swp_entry(radswap)
     if is_poisoned_swp_entry(swap):
         return None, -EIO
-    swapoff_locked, si = tryget_swap_entry(s, swap)
+    pinned, si = tryget_swap_entry(s, swap)
     order = shmem_confirm_swap(inode, index, swap)
-    if not swapoff_locked:
+    if not pinned:
         return None, -EEXIST if order < 0 else -EINVAL
-    assert si is not None
     folio, err = swapin_pinned(s, inode, index, si, swap, memcg, fault) if order >= 0 else (None, -EEXIST)
     put_swap_entry(s, swap, si)
     return folio, err
 
 
 def swapin_pinned(
-    s: System, inode: ShmemInode, index: int, si: SwapInfo, swap: SwpEntry, memcg: Memcg, fault: bool
+    s: System, inode: ShmemInode, index: int, si: SwapInfo | None, swap: SwpEntry, memcg: Memcg, fault: bool
 ) -> tuple[Folio | None, int]:
-    """shmem_swapin_folio with the device pinned."""
+    """shmem_swapin_folio with the entry pinned, and its device if it is on one."""
     folio, bypass, err = swap_cache_get_folio(s, swap), False, -ENOMEM
     if folio is not None:
         swap_update_readahead(s, folio, None, 0)
     else:
         s.vmstat["pgmajfault"] += fault
         memcg.stat["pgmajfault"] += fault
-        bypass = bool(si.flags & SWP_SYNCHRONOUS_IO)
+        bypass = si is not None and bool(si.flags & SWP_SYNCHRONOUS_IO)
         if bypass:
             folio, err = shmem_swap_alloc_folio(s, swap, memcg)
         else:
@@ -246,10 +245,10 @@ def shmem_swapin_range(s: System, inode: ShmemInode, start: int, end: int, memcg
 
 
 def shmem_find_swap_entries(s: System, inode: ShmemInode, type_: int) -> list[int]:
-    """The page numbers whose slots are on a device."""
+    """The page numbers whose slots are on a device; those that are on none are left out."""
     swapped = ((index, entry) for index, entry in inode.i_pages.items() if not isinstance(entry, Folio))
     slots = ((index, swp_entry_to_swp_slot(s, radix_to_swp_entry(entry))) for index, entry in swapped)
-    return [index for index, slot in slots if swp_slot_type(slot) == type_]
+    return [index for index, slot in slots if slot and swp_slot_type(slot) == type_]
 
 
 def shmem_unuse_inode(s: System, inode: ShmemInode, type_: int) -> int:

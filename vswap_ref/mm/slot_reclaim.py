@@ -42,7 +42,7 @@ def __try_to_reclaim_swap(s: System, si: SwapInfo, offset: int, flags: int) -> i
     folio, locked = lock_folio_of_slot(s, swp_slot(si.type, offset))
     if folio is None:
         return 0
-    result = -(folio.nr_pages)
+    result = -folio.nr_pages
     if locked:
         if may_drop_from_cache(s, si, folio, flags):
             swap_cache_del_folio(s, folio)

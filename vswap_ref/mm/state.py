@@ -2,7 +2,8 @@
 """All state of the modelled kernel: one small slotted dataclass per subsystem, collected in ``System``.
 
 Behaviour is plain functions in the other modules; they take the ``System`` first.  The fields of a structure carry the
-names of the kernel structure that its docstring names.
+names of the kernel structure that its docstring names.  Structures are equal only to themselves, and do not print what
+is in them: it leads to everything else.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from .types import NO_ENTRY, PMD_ORDER, SWAP_NR_ORDERS, RadixEntry, SwpEntry
 from .vswap.descriptor import Descriptors
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Vma:
     """A range of virtual memory (struct vm_area_struct); addresses count pages.
 
@@ -53,14 +54,14 @@ class Vma:
     """Advice: MADV_HUGEPAGE, MADV_NOHUGEPAGE or none."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class AnonVma:
     """The VMAs in which a family of forked processes may map the same anonymous page (struct anon_vma)."""
 
     vmas: list[Vma] = field(default_factory=list)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Mm:
     """An address space (struct mm_struct): page tables of 512 entries, VMAs, and the counters swap needs."""
 
@@ -74,7 +75,7 @@ class Mm:
     next_addr: int = 0x7F000
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Folio:
     """A unit of memory of ``nr_pages`` = 2**order pages (struct folio) with its content.
 
@@ -112,7 +113,7 @@ class Folio:
     memcg: Memcg | None = None
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class LruvecStats:
     """What lruvec_page_state tells: the list lengths (pages) and activations of refaults, as of the last flush."""
 
@@ -121,7 +122,7 @@ class LruvecStats:
     workingset_activate: int = 0
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Lruvec:
     """The lists of anonymous folios of a memory cgroup (struct lruvec); the first element is the coldest.
 
@@ -141,7 +142,7 @@ class Lruvec:
     refaults: int = 0
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class PageCounter:
     """A hierarchical usage counter with its limits (struct page_counter), in pages; None = unlimited.
 
@@ -154,7 +155,7 @@ class PageCounter:
     watermark: int = 0
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Memcg:
     """A memory cgroup (struct mem_cgroup): limits, usage, statistics and its LRU lists."""
 
@@ -194,7 +195,7 @@ class Memcg:
             self.memsw_counters = (self.memsw, *self.parent.memsw_counters)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class MemcgState:
     """All memory cgroups: by id (an id lives as long as it is referenced), and the root (id 1)."""
 
@@ -213,7 +214,7 @@ class MemcgState:
     """Pages charged above a high limit that nobody has paid for by reclaim and delay yet."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Memory:
     """Physical memory: every page frame's folio, the free frames by order with what is left in them, the watermarks."""
 
@@ -226,7 +227,7 @@ class Memory:
     high_wmark: int = 0
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class SwapClusterInfo:
     """512 neighbouring slots of a device (struct swap_cluster_info, 32 bytes).
 
@@ -246,7 +247,7 @@ ClusterList = OrderedDict[SwapClusterInfo, None]
 """A list of clusters, oldest first."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class SwapExtent:
     """A run of slots that lies in one piece on the device (struct swap_extent); the device's blocks are pages."""
 
@@ -285,7 +286,7 @@ class SwapInfo:
     global_next: list[int] | None = None
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class PercpuSwapCluster:
     """A CPU's allocation hint: device and next slot to try, per order (struct percpu_swap_cluster).
 
@@ -362,7 +363,7 @@ class VswapState:
     alloc_reject: int = 0
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class PowerState:
     """Hibernation (kernel/power): the image's device, its slots as runs [first, end), its pages' blocks in order."""
 
@@ -372,7 +373,7 @@ class PowerState:
     suspended_storage: bool = False
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class ZswapPool:
     """One compressor and its memory pool (struct zswap_pool on zsmalloc); ``bytes`` are the stored objects' sizes."""
 
@@ -380,7 +381,7 @@ class ZswapPool:
     bytes: int = 0
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class ZswapEntry:
     """One page in zswap (struct zswap_entry, 56 bytes); ``length`` 4096 = stored as it is."""
 
@@ -415,7 +416,7 @@ class ZswapState:
     pool_bytes: int = 0
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class ThpState:
     """Transparent huge pages: the switch for all sizes, three sets of orders as bit masks, and counters per order.
 
@@ -432,7 +433,7 @@ class ThpState:
     on: bool = False
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class IoState:
     """Writes in flight as (completion time, sequence number, folio, error), earliest first; each device's queue."""
 
@@ -441,7 +442,7 @@ class IoState:
     queues: dict[int, RequestQueue] = field(default_factory=dict)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class KernelDirs:
     """Directories that subsystems make for users, name -> names of the files in it.
 
@@ -463,7 +464,7 @@ class Config:
     debug: bool = False
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Hooks:
     """Calls to a higher floor, registered at boot; one field per kernel call site.
 
@@ -507,7 +508,7 @@ class System:
     """What printk has written."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class ShmemInode:
     """A shared memory object (struct shmem_inode_info, its inode and its address_space); sizes count pages.
 
@@ -527,7 +528,7 @@ class ShmemInode:
     stop_eviction: int = 0
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class ShmemState:
     """All shared objects, and those that swapoff has to look through (shmem_swaplist)."""
 

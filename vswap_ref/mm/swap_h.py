@@ -13,8 +13,7 @@ from .slot_reclaim import free_folio_and_swap_cache, free_swap_cache
 from .swap_cache import total_swapcache_pages
 from .swap_device import swap_slot_put_swap_info, swap_slot_tryget_swap_info, vm_swap_full
 from .swap_extent import add_swap_extent, generic_swapfile_activate
-from .swap_io import swap_folio_sector
-from .swap_map import swap_slot_free_nr
+from .swap_io import swap_slot_sector
 from .vswap.cache_pin import is_swap_cached, put_swap_folio, swapcache_prepare
 from .vswap.lifecycle import (
     __swap_count,
@@ -53,13 +52,12 @@ PHYSICAL: tuple[Callable[..., object], ...] = (
     generic_swapfile_activate,
     vm_swap_full,
     swap_slot_alloc_of_type,
-    swap_slot_free_nr,
     swap_type_of,
     find_first_swap,
     count_swap_pages,
     swapdev_block,
     swap_slot_tryget_swap_info,
-    swap_folio_sector,
+    swap_slot_sector,
     swap_slot_put_swap_info,
 )
 

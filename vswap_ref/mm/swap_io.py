@@ -13,23 +13,13 @@ from vswap_ref.machine import PAGE_SIZE, BlockDevice
 
 from .folio import folio_mark_dirty, folio_put, folio_unlock
 from .lru import folio_rotate_reclaimable
-from .state import Folio, SwapInfo, System
+from .state import Folio, System
 from .swap_device import __swap_slot_to_info
 from .swap_extent import swap_slot_block
 from .thp import count_mthp_stat
-from .types import PMD_ORDER, SWP_BLKDEV, SWP_SYNCHRONOUS_IO, swp_slot_offset
-from .vswap.lookup import swp_entry_to_swp_slot
+from .types import PMD_ORDER, SWP_BLKDEV, SWP_SYNCHRONOUS_IO, SwpSlot, swp_slot_offset
 
 SECTORS_PER_PAGE = PAGE_SIZE // 512
-
-
-def swap_folio_sector(s: System, si: SwapInfo, folio: Folio) -> int:
-    """First 512-byte sector of the folio's place on its device."""
-    offset = swp_slot_offset(swp_entry_to_swp_slot(s, folio.swap))
-    if not si.flags & SWP_BLKDEV:
-        offset = swap_slot_block(si, offset)
-    return offset * SECTORS_PER_PAGE
-
 
 SUBMIT_NS = 5_000
 """Virtual time that handing a write to a device takes a processor: an assumption."""
@@ -68,17 +58,17 @@ def bdev_write_folio(bdev: BlockDevice, block: int, folio: Folio) -> bool:
     return True
 
 
-def __swap_writepage(s: System, folio: Folio) -> None:
-    """Write a locked folio to its own slot; unlocks it.
+def __swap_writepage(s: System, folio: Folio, slot: SwpSlot) -> None:
+    """Write a locked folio to its slots, from ``slot`` on; unlocks it.
 
     The folio is under writeback until the write ends; an error marks it dirty again.
     """
-    si = __swap_slot_to_info(s, swp_entry_to_swp_slot(s, folio.swap))
+    si = __swap_slot_to_info(s, slot)
     bdev = si.bdev
     assert bdev is not None
     count_swpout_vm_event(s, folio)
     nr = folio.nr_pages
-    block = swap_folio_sector(s, si, folio) // SECTORS_PER_PAGE
+    block = swap_slot_sector(s, slot) // SECTORS_PER_PAGE
     duration = bdev.write_ns(block, nr)
     failed = not bdev_write_folio(bdev, block, folio)
     folio.writeback = True
@@ -140,12 +130,12 @@ def bdev_read_folio(bdev: BlockDevice, block: int, folio: Folio) -> None:
         bdev.read_into(block + i, content[i * PAGE_SIZE : (i + 1) * PAGE_SIZE])
 
 
-def swap_read_folio_bdev(s: System, folio: Folio) -> None:
-    """Read a locked folio from its slot and unlock it; it is up to date unless the device failed."""
-    si = __swap_slot_to_info(s, swp_entry_to_swp_slot(s, folio.swap))
-    bdev = si.bdev
+def swap_read_folio_bdev(s: System, folio: Folio, slot: SwpSlot) -> None:
+    """Read a locked folio from its slots and unlock it; it is up to date unless the device failed."""
+    assert slot, "slot 0 would be the header of device 0"
+    bdev = __swap_slot_to_info(s, slot).bdev
     assert bdev is not None
-    block = swap_folio_sector(s, si, folio) // SECTORS_PER_PAGE
+    block = swap_slot_sector(s, slot) // SECTORS_PER_PAGE
     nr = folio.nr_pages
     duration = bdev.read_ns(block, nr)
     if folio.order:
@@ -160,3 +150,11 @@ def swap_read_folio_bdev(s: System, folio: Folio) -> None:
         folio.uptodate = False
     s.clock.ns += duration
     folio.locked = False
+
+
+def swap_slot_sector(s: System, slot: SwpSlot) -> int:
+    """First 512-byte sector of a physical slot on its device."""
+    si, offset = __swap_slot_to_info(s, slot), swp_slot_offset(slot)
+    if not si.flags & SWP_BLKDEV:
+        offset = swap_slot_block(si, offset)
+    return offset * SECTORS_PER_PAGE

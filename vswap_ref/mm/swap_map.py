@@ -24,12 +24,10 @@ def swap_map_fill(si: SwapInfo, offset: int, nr: int, byte: int) -> None:
 def swap_range_free(s: System, si: SwapInfo, offset: int, nr: int) -> None:
     """Give back what belongs to the places of slots whose bytes are 0 (cluster locked).
 
-    Order as in the kernel: zero bits, device notification, then the counters that let others see the slots as free.
+    Order as in the kernel: device notification, then the counters that let others see the slots as free.
     """
-    zeromap, bdev = si.zeromap, si.bdev
-    assert zeromap is not None
+    bdev = si.bdev
     assert bdev is not None
-    zeromap.clear_range(offset, nr)
     if bdev.wants_free_notify and si.flags & SWP_BLKDEV:
         for i in range(offset, offset + nr):
             bdev.slot_free_notify(i)

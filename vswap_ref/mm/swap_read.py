@@ -15,7 +15,8 @@ from .lru import folio_add_lru
 from .memcg import mem_cgroup_charge, memcg1_swapin
 from .state import Folio, Memcg, System
 from .types import SwpEntry
-from .vswap.cache_pin import put_swap_folio, swapcache_prepare
+from .vswap.backing import vswap_folio_backed
+from .vswap.cache_pin import put_swap_folio, swapcache_clear, swapcache_prepare
 from .vswap.cgroup import lookup_swap_cgroup_id
 from .vswap.lifecycle import swap_entry_swapped
 from .vswap.swap_cache import swap_cache_add_folio, swap_cache_get_folio, swap_cache_peek
@@ -64,18 +65,18 @@ def __read_swap_cache_async(
 ) -> tuple[Folio | None, bool]:
     """A folio for the entry, in the swap cache: (folio with a reference, newly allocated?).
 
-    A new folio is locked and not up to date; the caller must start the read, which unlocks it.  None: nobody refers
-    to the entry any more, another task is bringing it in, or memory is short.  The device must be pinned.
+    A new folio is locked and not up to date; the caller must start the read, which unlocks it.  None: entry 0, nobody
+    refers to the entry any more, another task is bringing it in, or memory is short.  The entry must be pinned.
     """
-    folio = swap_cache_get_folio(s, entry)
+    folio = swap_cache_get_folio(s, entry) if entry else None
     if folio is not None:
         return folio, False
-    if not swap_entry_swapped(s, entry):
+    if not entry or not swap_entry_swapped(s, entry):
         return None, False
     folio = folio_alloc(s)
     if folio is None:
         return None, False
-    if claim_cache_flag(s, entry, skip_if_exists):
+    if not swapcache_prepare_read(s, entry, skip_if_exists):
         folio_put(s, folio)
         return swap_cache_get_folio(s, entry), False
     folio_lock(folio)
@@ -87,3 +88,13 @@ def __read_swap_cache_async(
         return None, False
     folio_add_lru(s, folio)
     return folio, True
+
+
+def swapcache_prepare_read(s: System, entry: SwpEntry, skip_if_exists: bool) -> bool:
+    """Pin a slot that is to be read into the swap cache.  False: somebody else has the pin, or nobody the content."""
+    if claim_cache_flag(s, entry, skip_if_exists):
+        return False
+    if vswap_folio_backed(s, entry, 1):
+        swapcache_clear(s, entry, 1)
+        return False
+    return True

@@ -159,7 +159,10 @@ def unuse_mm(s: System, mm: Mm, si: SwapInfo) -> int:
 
 
 def swap_ptes_of_type(s: System, table: list[int], start: int, end: int, type_: int) -> Iterator[int]:
-    """The addresses in [start, end), all in one page table, whose pages lie on a device."""
+    """The addresses in [start, end), all in one page table, whose pages lie on a device.
+
+    A page that lies on none counts as one of device 0: correct, but more work than needed.
+    """
     for addr in range(start, end):
         pte = Pte(table[addr & PTE_TABLE_MASK])
         if is_swap_pte(pte) and swp_slot_type(swp_entry_to_swp_slot(s, pte_to_swp_entry(pte))) == type_:

@@ -100,6 +100,19 @@ def vswap_entry(cluster_id: int, index: int) -> SwpEntry:
     return SwpEntry(cluster_id << VSWAP_CLUSTER_SHIFT | index)
 
 
+VSWAP_SWAPFILE = 0
+"""The content is in a physical slot, or will be (enum swap_type)."""
+
+VSWAP_ZERO = 1
+"""The page is all zeros."""
+
+VSWAP_ZSWAP = 2
+"""The content is compressed."""
+
+VSWAP_FOLIO = 3
+"""Only the folio in memory has the content."""
+
+
 def swp_entry_range(entry: SwpEntry, nr: int) -> Sequence[SwpEntry]:
     """``nr`` entries in a row."""
     return cast("Sequence[SwpEntry]", range(entry, entry + nr))
@@ -164,6 +177,7 @@ AOP_WRITEPAGE_ACTIVATE = 0x80000
 
 VM_FAULT_OOM = 0x1
 VM_FAULT_SIGBUS = 0x2
+
 # What the running task is (struct task_struct.flags).
 PF_WQ_WORKER = 0x20
 PF_MEMALLOC = 0x800

@@ -13,7 +13,7 @@ from .fault import pte_folio
 from .folio import folio_put, folio_trylock, folio_unlock
 from .huge_memory import split_folio
 from .pagetable import PTE_TABLE_MASK, PTE_TABLE_SHIFT, pte_alloc
-from .state import Folio, SwapInfo, System, Vma
+from .state import Folio, System, Vma
 from .types import PTE_PRESENT, PTE_SOFT_DIRTY, PTE_SWP_EXCLUSIVE, Pte, SwpEntry, is_swap_pte, pte_pfn, pte_to_swp_entry
 from .vswap.cache_pin import is_swap_cached
 from .vswap.pin import put_swap_entry, tryget_swap_entry
@@ -66,7 +66,7 @@ def folio_rehome(folio: Folio, vma: Vma, addr: int) -> None:
     folio.anon_vma, folio.index = vma.anon_vma, addr
 
 
-def move_swap_pte(s: System, move: PageMove, si: SwapInfo, folio: Folio | None) -> int:
+def move_swap_pte(s: System, move: PageMove, folio: Folio | None) -> int:
     """Move a swap PTE; ``folio``: what the cache had for it, locked.  Returns 0, or -EAGAIN if something changed."""
     entry = pte_to_swp_entry(move.pte)
     with move.vma.mm.ptl:
@@ -87,23 +87,22 @@ def move_swapped_page(s: System, move: PageMove) -> int:
     if not move.pte & PTE_SWP_EXCLUSIVE:
         return -EBUSY
     entry = pte_to_swp_entry(move.pte)
-    swapoff_locked, si = tryget_swap_entry(s, entry)
-    if not swapoff_locked:
+    pinned, si = tryget_swap_entry(s, entry)
+    if not pinned:
         return -EAGAIN
-    assert si is not None
-    err = move_swapped_pinned(s, move, si, entry)
+    err = move_swapped_pinned(s, move, entry)
     put_swap_entry(s, entry, si)
     return err
 
 
-def move_swapped_pinned(s: System, move: PageMove, si: SwapInfo, entry: SwpEntry) -> int:
-    """move_swapped_page with the device pinned: take a cached folio along."""
+def move_swapped_pinned(s: System, move: PageMove, entry: SwpEntry) -> int:
+    """move_swapped_page with the entry pinned: take a cached folio along."""
     folio = swap_cache_get_folio(s, entry)
     if folio is None:
-        return move_swap_pte(s, move, si, None)
+        return move_swap_pte(s, move, None)
     err = -EBUSY if folio.order else -EAGAIN
     if not folio.order and folio_trylock(folio):
-        err = move_swap_pte(s, move, si, folio)
+        err = move_swap_pte(s, move, folio)
         folio_unlock(folio)
     folio_put(s, folio)
     return err

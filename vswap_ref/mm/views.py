@@ -32,7 +32,6 @@ from .types import (
 from .vswap.cgroup import lookup_swap_cgroup_id
 from .vswap.rmap import swp_slot_to_swp_entry
 from .vswap.swap_cache import swap_cache_get_folio, swap_cache_peek
-from .vswap.zswap_index import is_zswapped
 from .zswap_pool import zswap_total_pages
 
 
@@ -92,17 +91,13 @@ def memory_stat(s: System, memcg: Memcg) -> dict[str, int]:
     return stat
 
 
-def slot_kind(byte: int, cached: bool, zero: bool, zswapped: bool) -> str:
+def slot_kind(byte: int, cached: bool) -> str:
     """What a slot is used for, for display."""
     if byte == 0:
         return "free"
     if byte == SWAP_MAP_BAD:
         return "bad"
-    if cached:
-        return "cached"
-    if zero:
-        return "zero"
-    return "zswap" if zswapped else "disk"
+    return "cached" if cached else "disk"
 
 
 def cluster_map(s: System, type_: int) -> list[dict[str, object]]:
@@ -119,11 +114,9 @@ def cluster_row(s: System, si: SwapInfo, index: int) -> dict[str, object]:
     kinds: list[str] = []
     image = s.power.swsusp_extents if s.power.root_swap == si.type else []
     for offset in slots:
-        zero = si.zeromap is not None and si.zeromap.test(offset)
         saved = any(start <= offset < end for start, end in image)
-        entry = swp_slot_to_swp_entry(s, swp_slot(si.type, offset))
-        cached, zswapped = isinstance(swap_cache_peek(s, entry), Folio), is_zswapped(s, entry)
-        kinds.append("image" if saved else slot_kind(si.swap_map[offset], cached, zero, zswapped))
+        cached = isinstance(swap_cache_peek(s, swp_slot_to_swp_entry(s, swp_slot(si.type, offset))), Folio)
+        kinds.append("image" if saved else slot_kind(si.swap_map[offset], cached))
     names = ("none", "free", "nonfull", "frag", "full", "discard")
     row = {"cluster": index, "list": names[ci.flags], "order": ci.order, "count": ci.count, "slots": kinds}
     return row | cluster_room(si, ci)

@@ -14,13 +14,13 @@ from .folio import folio_mark_dirty, folio_unlock
 from .memcg import obj_cgroup_charge_zswap, obj_cgroup_may_zswap
 from .state import Folio, Memcg, System, ZswapEntry, ZswapPool
 from .types import SwpEntry, swap_nth
-from .vswap.zswap_index import zswap_entry_erase, zswap_entry_load, zswap_entry_store
+from .vswap.backing import vswap_prepare_writeout, vswap_store_folio, zswap_entry_store
+from .vswap.zswap_index import zswap_entry_load
 from .zswap_pool import (
     zswap_check_limits,
     zswap_compress,
     zswap_decompress,
     zswap_entry_alloc,
-    zswap_entry_free,
     zswap_lru_add,
     zswap_never_enabled,
 )
@@ -30,26 +30,22 @@ from .zswap_writeback import shrink_memcg
 def zswap_store(s: System, folio: Folio) -> bool:
     """Store a locked, cached folio compressed, all pages or none.
 
-    If that fails, older compressed copies of its slots are dropped too: they are obsolete.
+    If it fails in the middle, the folio itself is all that is behind its slots afterwards.
     """
+    if not s.zswap.enabled:
+        return False
     nr = folio.nr_pages
-    if s.zswap.enabled and zswap_may_store(s, folio) and zswap_store_pages(s, folio, nr):
+    stored = zswap_store_pages(s, folio, nr) if zswap_may_store(s, folio) else 0
+    if stored == nr:
         s.vmstat["zswpout"] += nr
         if folio.memcg is not None:
             folio.memcg.stat["zswpout"] += nr
         return True
-    if s.zswap.enabled and s.zswap.reached_full:
+    if s.zswap.reached_full:
         s.zswap.shrink_queued = True
-    zswap_erase_folio(s, folio.swap, nr)
+    if stored:
+        vswap_prepare_writeout(s, folio.swap, folio)
     return False
-
-
-def zswap_erase_folio(s: System, swpentry: SwpEntry, nr: int) -> None:
-    """Free what zswap has of ``nr`` slots; their tree is locked for each, whether there is anything or not."""
-    for i in range(nr):
-        old = zswap_entry_erase(s, swap_nth(swpentry, i))
-        if old is not None:
-            zswap_entry_free(s, old)
 
 
 def zswap_may_store(s: System, folio: Folio) -> bool:
@@ -60,19 +56,19 @@ def zswap_may_store(s: System, folio: Folio) -> bool:
     return not zswap_check_limits(s) and s.zswap.pool is not None
 
 
-def zswap_store_pages(s: System, folio: Folio, nr: int) -> bool:
-    """Store page by page; stops at the first failure."""
+def zswap_store_pages(s: System, folio: Folio, nr: int) -> int:
+    """Store page by page; stops at the first failure.  Returns how many are stored."""
     pool = s.zswap.pool
     assert pool is not None
     for i in range(nr):
         data = bytes(folio.data[i * PAGE_SIZE : (i + 1) * PAGE_SIZE])
         if not zswap_store_page(s, swap_nth(folio.swap, i), data, folio.memcg, pool):
-            return False
-    return True
+            return i
+    return nr
 
 
 def zswap_store_page(s: System, swpentry: SwpEntry, data: bytes, memcg: Memcg | None, pool: ZswapPool) -> bool:
-    """Compress a page and enter it in place of an older copy.
+    """Compress a page; it takes the place of whatever was behind its slot.
 
     It can be found from then on, and is charged and counted afterwards: the folio's lock keeps others away.
     """
@@ -82,9 +78,7 @@ def zswap_store_page(s: System, swpentry: SwpEntry, data: bytes, memcg: Memcg | 
     entry = zswap_entry_alloc(s, swpentry, packed, memcg)
     if entry is None:
         return False
-    old = zswap_entry_store(s, swpentry, entry)
-    if old is not None:
-        zswap_entry_free(s, old)
+    zswap_entry_store(s, swpentry, entry)
     zswap_publish(s, entry)
     return True
 
@@ -114,7 +108,7 @@ def zswap_fill(s: System, folio: Folio, entry: ZswapEntry) -> bool:
 def zswap_load(s: System, folio: Folio) -> int:
     """Fill a locked folio from zswap.  Returns 0, -EIO, -EINVAL (both unlocked) or -ENOENT (still locked).
 
-    If the folio is in the swap cache the compressed copy is dropped and the folio is dirty: memory has the only copy.
+    If the folio is in the swap cache it is the only copy then, and dirty.
     """
     if zswap_never_enabled(s):
         return -ENOENT
@@ -129,7 +123,6 @@ def zswap_load(s: System, folio: Folio) -> int:
         return -EIO
     if folio.swapcache:
         folio_mark_dirty(folio)
-        zswap_entry_erase(s, folio.swap)
-        zswap_entry_free(s, entry)
+        vswap_store_folio(s, folio.swap, folio)
     folio_unlock(folio)
     return 0

@@ -16,20 +16,22 @@ from .memcg import MAX_RECLAIM_RETRIES, mem_cgroup_zswap_writeback_enabled, memc
 from .state import Folio, Memcg, System, ZswapEntry
 from .swap_io import __swap_writepage
 from .swap_read import __read_swap_cache_async
-from .types import SwpEntry
+from .types import NO_SLOT, SwpEntry
+from .vswap.backing import zswap_entry_store
 from .vswap.pin import put_swap_entry, tryget_swap_entry
 from .vswap.swap_cache import swap_cache_del_folio
-from .vswap.zswap_index import zswap_entry_erase, zswap_entry_load
+from .vswap.swap_out import vswap_alloc_swap_slot
+from .vswap.zswap_index import zswap_entry_load
 from .zswap_pool import zswap_accept_thr_pages, zswap_decompress, zswap_entry_free, zswap_total_pages
 
 
 def zswap_writeback_entry(s: System, entry: ZswapEntry, swpentry: SwpEntry) -> int:
-    """Decompress an entry into the swap cache and write it to the slot that it has owned all along.
+    """Decompress an entry into the swap cache and write it to a slot that is taken for it now.
 
-    Returns 0, -EEXIST (a swap-in is under way or done, or swapoff), -ENOMEM (no memory, or the entry is gone) or -EIO.
+    Returns 0, -EEXIST (a swap-in is under way or done), -ENOMEM (no memory, no slot, or the entry is gone) or -EIO.
     """
-    swapoff_locked, si = tryget_swap_entry(s, swpentry)
-    if not swapoff_locked:
+    pinned, si = tryget_swap_entry(s, swpentry)
+    if not pinned:
         return -EEXIST
     folio, allocated = __read_swap_cache_async(s, swpentry, s.memcg.root, skip_if_exists=True)
     put_swap_entry(s, swpentry, si)
@@ -47,21 +49,25 @@ def zswap_writeback_entry(s: System, entry: ZswapEntry, swpentry: SwpEntry) -> i
 
 
 def zswap_writeback_folio(s: System, entry: ZswapEntry, swpentry: SwpEntry, folio: Folio) -> int:
-    """The part of zswap_writeback_entry that owns the locked, cached, empty folio."""
-    if zswap_entry_load(s, swpentry) is not entry:
+    """The part of zswap_writeback_entry that owns the locked, cached, empty folio.
+
+    From the moment that the slot has a place on a device only this function knows the compressed page.
+    """
+    slot = vswap_alloc_swap_slot(s, folio) if zswap_entry_load(s, swpentry) is entry else NO_SLOT
+    if not slot:
         return -ENOMEM
     data = zswap_decompress(s, entry)
     if data is None:
+        zswap_entry_store(s, swpentry, entry)
         return -EIO
     folio.data[:] = data
-    zswap_entry_erase(s, swpentry)
     s.vmstat["zswpwb"] += 1
     if entry.memcg is not None:
         entry.memcg.stat["zswpwb"] += 1
     zswap_entry_free(s, entry)
     folio.uptodate = True
     folio.reclaim = True
-    __swap_writepage(s, folio)
+    __swap_writepage(s, folio, slot)
     return 0
 
 

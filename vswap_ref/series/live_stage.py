@@ -48,8 +48,6 @@ class LiveStage:
         self.series, self.stage, self.notebook = series, series.stage(stage_id), notebook or f"scratch-{stage_id}"
         if notebook is not None and notebook not in self.stage.notebooks:
             raise SeriesError(f"{notebook!r} is no notebook of stage {stage_id}: {', '.join(self.stage.notebooks)}")
-        floors = [name for names in series.floors(stage_id) for name in names]
-        self.order = {f"mm/{name}.py": number for number, name in enumerate(floors)}
         self.package = f"{ROOT}.live_{self.notebook.replace('-', '_')}"
         self.tree: Tree = {}
         self.changes: list[Change] = []
@@ -145,9 +143,8 @@ class LiveStage:
             self._kernel = None
 
     def _execute_all(self, keys: set[Key]) -> None:
-        """Execute definitions, lower floors first; those that miss a name wait as long as that helps."""
-        paths = sorted(self.tree, key=lambda path: self.order.get(path, 0))
-        waiting = [(path, name) for path in paths for name in self.tree[path].definitions if (path, name) in keys]
+        """Execute definitions in their order; those that miss a name wait as long as that helps."""
+        waiting = [key for key in texts(self.tree) if key in keys]
         before: list[Key] = []
         while waiting != before:
             before, waiting = waiting, [key for key in waiting if not self._execute(*key)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
@@ -50,6 +50,21 @@ def push_out(page: int, kernel: Any) -> None:
     app.madvise(app.mappings[0], "pageout", page * PAGE_SIZE, (page + 1) * PAGE_SIZE)
 
 
+def move(kernel: Any) -> None:
+    """Move the page to the second mapping; it may say that this does not work now."""
+    app = kernel.processes[0]
+    with suppress(OSError):
+        app.move_pages(app.mappings[0], app.mappings[1], 0, PAGE_SIZE)
+
+
+def in_and_out(kernel: Any) -> None:
+    """Write to the page, with what it has anyway, and push it out; unless it has been moved away."""
+    app = kernel.processes[0]
+    if app.mappings[0].where()[0] != "unmapped":
+        app.mappings[0][0] = OLD[0]
+        app.madvise(app.mappings[0], "pageout", 0, PAGE_SIZE)
+
+
 def swapoff(kernel: Any) -> None:
     """Take the device out of use; it may say that this does not work now."""
     try:
@@ -63,6 +78,7 @@ SCENES = {
     "two faults, synchronous device": Scene(read, read, Pmem),
     "fault, and the slot used again": Scene(read, rewrite, Pmem, "8K", NEW),
     "fault, swapoff": Scene(read, swapoff),
+    "move, swapped in and out": Scene(move, in_and_out),
     "two pages pushed out": Scene(partial(push_out, 1), partial(push_out, 2)),
 }
 """The page comes back on both CPUs; or on one, while the other frees its slot, and uses it again for want of others."""
@@ -83,6 +99,9 @@ PLANTS: dict[str, tuple[Plant, ...]] = {
     "cache flag not claimed": (
         Plant("fault", "swapin_bypass", (("if swapcache_prepare(s, entry, nr):", "if False:"),)),
         Plant("fault", "map_swapped_in", (("    if bypass:\n", "    if False:\n"),)),
+    ),
+    "cache not looked at again": (
+        Plant("userfaultfd", "move_swap_pte", (("elif is_swap_cached(s, entry):", "elif False:"),)),
     ),
     "cluster list without its lock": (Plant("cluster", "isolate_lock_cluster", (("with si.lock:", "if True:"),)),),
 }
@@ -120,7 +139,9 @@ def changed(module: ModuleType, function: Callable[..., Any], edits: tuple[tuple
 def boot(stage: Any, device: BlockDevice) -> Any:
     """A kernel with three pages, the first one swapped out from CPU 0, which does no more."""
     kernel = stage.Kernel(ram="512K", swap=[device], locks="scheduled", page_cluster=0, cpus=3)
-    heap = kernel.spawn("app").mmap(3 * PAGE_SIZE)
+    app = kernel.spawn("app")
+    heap = app.mmap(3 * PAGE_SIZE)
+    app.mmap(PAGE_SIZE)
     for page in (0, 1, 2):
         heap.write_page(page, OLD)
     heap.process.madvise(heap, "pageout", 0, PAGE_SIZE)
@@ -129,10 +150,23 @@ def boot(stage: Any, device: BlockDevice) -> Any:
     return kernel
 
 
+def astray(kernel: Any) -> bool:
+    """A folio in the swap cache says that it is mapped at the page's first place, and nothing is mapped there."""
+    first = kernel.processes[0].mappings[0]
+    source = first.vma
+    if first.where()[0] != "unmapped":
+        return False
+    cached = [folio for folio in kernel.system.memory.mem_map if folio is not None and folio.swapcache]
+    return any(folio.anon_vma is source.anon_vma and folio.index == source.start for folio in cached)
+
+
 def outcome(expected: bytes, kernel: Any) -> str:
     """What a run came to.  AssertionError if the page does not read as it was last written."""
     app = kernel.processes[0]
-    assert app.mappings[0].read_page(0) == expected, "the page reads as it was before it was written"
+    moved = app.mappings[1].where()[0] != "unmapped"
+    assert not (moved and astray(kernel)), "a cached folio has not noticed that its page was moved"
+    assert app.mappings[moved].read_page(0) == expected, "the page reads as it was before it was written"
+    kernel.check()
     return app.name if app.name != "app" else "data kept"
 
 

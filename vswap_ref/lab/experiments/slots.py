@@ -86,7 +86,7 @@ def count_users(most: int = 70, show_from: int = 60) -> CountRecord:
     for users in range(1, most + 1):
         if users > 1:
             app.fork()
-        si = kernel.system.swap.info[0]
+        si: Any = kernel.system.swap.info[0]
         digits = [level[1] for level in si.continuation.get(0, [])]
         if users >= show_from:
             rows.append({"users": users, "byte": f"0x{si.swap_map[1]:02x}", "continuation": str(digits)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vswap_ref.display import Table
+from vswap_ref.display import Figure, Table
 from vswap_ref.lab.real_kernel import JUDGED, Workload, compare_workload, run_workload
 
 
@@ -15,7 +15,7 @@ def beside(workload: Workload, runs: list[dict[str, int]]) -> Table:
             "counter": verdict.counter,
             "model": verdict.model,
             "real kernel": round(verdict.kernel),
-            "deviation": f"{verdict.model / verdict.kernel - 1:+.1%}" if verdict.kernel > 100 else "",
+            "deviation": Figure(f"{verdict.model / verdict.kernel - 1:+.1%}" if verdict.kernel > 100 else ""),
             "verdict": "not judged" if verdict.allowed is None else ("agrees" if verdict.ok else "out of tolerance"),
         }
         for verdict in compare_workload(workload, runs, stage=0)

@@ -32,10 +32,8 @@ def slot_of(world: World, cluster: Any, index: int) -> Slot:
     """A slot of the model in the trace's terms; what the level's descriptor lacks comes from its owner's stand-in."""
     desc, entry = cluster.desc, cluster.id * CLUSTER + index
     has = desc.array.dtype.names
-    kind, backing = typed_backing(world, desc, index) if "flags" in has else plain_backing(desc, index)
-    if "flags" in has:
-        count, held = desc.swap_count[index], desc.flags[index] & 1
-    elif "swap_count" in has:
+    kind, backing = typed_backing(world, desc, index) if "type" in has else plain_backing(desc, index)
+    if "swap_count" in has:
         count, held = desc.swap_count[index], int(desc.in_swapcache[index])
     else:
         count, held = world.swap_map.get(desc.slot[index], (0, 0))
@@ -55,11 +53,19 @@ TYPES = "S0CF"
 
 def typed_backing(world: World, desc: Any, index: int) -> tuple[str, str]:
     """(kind, backing) where the descriptor says what kind of backing it has (14 on)."""
-    word = desc.word[index]
-    kind = TYPES[desc.flags[index] >> 1 & 3]
+    word = desc.slot[index]
+    kind = TYPES[desc.type[index]]
     if kind == "S":
         return kind, "{}.{}".format(*place(word))
-    return kind, str(world.zswap_ids[world.s.zswap.entries[word]]) if kind == "C" else "-"
+    return kind, str(copy_id(world, word)) if kind == "C" else "-"
+
+
+def copy_id(world: World, handle: int) -> int:
+    """Id of a compressed copy in the trace from the model's handle; -1 if the handle is of nothing."""
+    try:
+        return world.zswap_ids[world.s.zswap.entries[handle]]
+    except LookupError:
+        return -1
 
 
 def cache_text(word: Any) -> str:
@@ -76,8 +82,7 @@ def zswap_copies(world: World, cluster: Any) -> dict[int, int]:
     indices = (index for index in range(CLUSTER) if cluster.bitmap.bits[index])
     if "zswap_entry" in cluster.desc.array.dtype.names:
         handles = cluster.desc.zswap_entry
-        entries = world.s.zswap.entries
-        return {index: world.zswap_ids[entries[handles[index]]] for index in indices if handles[index]}
+        return {index: copy_id(world, handles[index]) for index in indices if handles[index]}
     tree, first = world.zswap_tree, cluster.id * CLUSTER
     return {index: world.zswap_ids[tree[first + index]] for index in indices if first + index in tree}
 

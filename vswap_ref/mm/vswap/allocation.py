@@ -15,6 +15,7 @@ from ..types import (
     SWAP_NR_ORDERS,
     VSWAP_CLUSTER_ID_MAX,
     VSWAP_CLUSTER_SIZE,
+    VSWAP_FOLIO,
     SwpEntry,
     folio_word,
     vswap_entry,
@@ -34,14 +35,13 @@ def __vswap_alloc_from_cluster(cluster: VswapCluster, start: int, folio: Folio) 
     """Initialise the descriptors of ``1 << order`` slots from index ``start`` on for a folio, and count them."""
     nr, desc = 1 << cluster.order, cluster.desc
     if nr == 1:
-        desc.slot[start] = 0
-        desc.zswap_entry[start] = 0
         desc.swap_cache[start] = folio_word(folio.pfn)
         desc.swap_count[start] = 0
         desc.memcgid[start] = 0
         desc.in_swapcache[start] = 1
+        desc.type[start] = VSWAP_FOLIO
     else:
-        desc.array[start : start + nr] = (0, 0, folio_word(folio.pfn), 0, 0, 1)
+        desc.array[start : start + nr] = (0, 0, folio_word(folio.pfn), 0, 0, 1, VSWAP_FOLIO)
     cluster.count += nr
 
 

@@ -11,29 +11,21 @@ from errno import ENOENT
 
 from ..memcg import mem_cgroup_uncharge_swap_by_id
 from ..state import System, VswapCluster
-from ..swap_map import swap_slot_free_nr
-from ..types import VSWAP_CLUSTER_MASK, SwpEntry, SwpSlot, swp_entry_range
-from ..zswap_pool import zswap_entry_free
+from ..types import VSWAP_CLUSTER_MASK, VSWAP_SWAPFILE, SwpEntry, SwpSlot, swp_entry_range
+from .backing import release_backing
 from .cluster import release_vswap_slot
 from .lookup import vswap_cluster_unlock, vswap_iter
 from .rmap import swap_rmap_clear_cache_only, swap_rmap_mark_cache_only
 
 
 def vswap_free(s: System, cluster: VswapCluster, entry: SwpEntry) -> None:
-    """Free a virtual slot that nobody needs: compressed copy, charge, physical slot, then the slot itself.
+    """Free a virtual slot that nobody needs: what is behind it, its charge, then the slot itself.
 
     Its cluster is locked, in an RCU read section.  Other fields keep what they have until the next allocation.
     """
-    desc, index = cluster.desc, entry & VSWAP_CLUSTER_MASK
-    slot = SwpSlot(desc.slot[index])
-    desc.slot[index] = 0
-    handle = desc.zswap_entry[index]
-    if handle:
-        desc.zswap_entry[index] = 0
-        zswap_entry_free(s, s.zswap.entries.free(handle))
-    mem_cgroup_uncharge_swap_by_id(s, desc.memcgid[index], 1)
-    if slot:
-        swap_slot_free_nr(s, slot, 1)
+    memcgid = cluster.desc.memcgid[entry & VSWAP_CLUSTER_MASK]
+    release_backing(s, cluster, entry, 1)
+    mem_cgroup_uncharge_swap_by_id(s, memcgid, 1)
     release_vswap_slot(s, cluster, entry)
 
 
@@ -49,9 +41,8 @@ def vswap_put_count(s: System, cluster: VswapCluster, entry: SwpEntry) -> bool:
     if count > 1:
         return False
     if pinned:
-        slot = SwpSlot(desc.slot[index])
-        if slot:
-            swap_rmap_mark_cache_only(s, slot)
+        if desc.type[index] == VSWAP_SWAPFILE:
+            swap_rmap_mark_cache_only(s, SwpSlot(desc.slot[index]))
         return True
     if desc.swap_cache[index] & 1:
         desc.swap_cache[index] = 0
@@ -89,9 +80,8 @@ def vswap_get_count(s: System, cluster: VswapCluster, entry: SwpEntry) -> bool:
     if not count:
         if not desc.in_swapcache[index]:
             return False
-        slot = SwpSlot(desc.slot[index])
-        if slot:
-            swap_rmap_clear_cache_only(s, slot)
+        if desc.type[index] == VSWAP_SWAPFILE:
+            swap_rmap_clear_cache_only(s, SwpSlot(desc.slot[index]))
     desc.swap_count[index] = count + 1
     return True
 

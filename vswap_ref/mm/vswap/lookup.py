@@ -7,7 +7,7 @@ Kernel home: mm/vswap.c.  Look-ups in the map need an RCU read section; the clus
 from __future__ import annotations
 
 from ..state import System, VswapCluster
-from ..types import NO_SLOT, VSWAP_CLUSTER_MASK, VSWAP_CLUSTER_SHIFT, SwpEntry, SwpSlot
+from ..types import NO_SLOT, VSWAP_CLUSTER_MASK, VSWAP_CLUSTER_SHIFT, VSWAP_SWAPFILE, SwpEntry, SwpSlot
 
 
 def vswap_cluster_lock(s: System, cluster: VswapCluster) -> None:
@@ -56,9 +56,9 @@ def vswap_iter(s: System, held: VswapCluster | None, entry: SwpEntry) -> VswapCl
 
 
 def swp_entry_to_swp_slot(s: System, entry: SwpEntry) -> SwpSlot:
-    """The physical slot of a virtual one; 0 for entry 0, for a slot that is not allocated, or not linked yet.
+    """The physical slot of a virtual one; 0 for entry 0, a slot that is not allocated, or has another backing.
 
-    A snapshot: it stays true only while the caller keeps the slot from being freed.
+    A snapshot: it stays true only while the caller has the slot's folio locked in the swap cache, or its pin.
     """
     if not entry:
         return NO_SLOT
@@ -66,6 +66,7 @@ def swp_entry_to_swp_slot(s: System, entry: SwpEntry) -> SwpSlot:
         cluster = vswap_iter(s, None, entry)
         if cluster is None:
             return NO_SLOT
-        slot = SwpSlot(cluster.desc.slot[entry & VSWAP_CLUSTER_MASK])
+        desc, index = cluster.desc, entry & VSWAP_CLUSTER_MASK
+        slot = SwpSlot(desc.slot[index]) if desc.type[index] == VSWAP_SWAPFILE else NO_SLOT
         vswap_cluster_unlock(cluster)
     return slot

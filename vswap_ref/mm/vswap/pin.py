@@ -1,7 +1,7 @@
 # Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
-"""Pins: what keeps an entry's device and its cluster alive, but not the entry.
+"""Pins: what keeps an entry's cluster alive, but not the entry.
 
-Kernel home: mm/vswap.c.
+Kernel homes: mm/vswap.c, mm/swap.h (vswap_get_device).
 """
 
 from __future__ import annotations
@@ -14,22 +14,18 @@ from .lookup import swp_entry_to_swp_slot, vswap_cluster_load, vswap_cluster_loc
 
 
 def tryget_swap_entry(s: System, entry: SwpEntry) -> tuple[bool, SwapInfo | None]:
-    """Pin an entry's device and its cluster: (success, device); after success, put_swap_entry exactly once.
+    """Pin an entry's cluster: (success, device, pinned too, if there is one); after success, put_swap_entry once.
 
-    Fails without a physical slot, while swapoff runs, or without a cluster.  The slot may be freed meanwhile, even used
-    again: who pins must look again afterwards.  May be held across sleeping, by many at once.
+    Fails without a cluster.  The slot may be freed meanwhile, even used again, and its backing may change: who pins
+    must look again afterwards.  May be held across sleeping, by many at once.
     """
-    si = swap_slot_tryget_swap_info(s, swp_entry_to_swp_slot(s, entry))
-    if si is None:
-        return False, None
     with s.rcu.read:
         cluster = vswap_cluster_load(s, entry)
-        if cluster is not None and cluster.refcnt:
-            s.cost["vswap_cluster_ref"] += 1
-            cluster.refcnt += 1
-            return True, si
-    swap_slot_put_swap_info(si)
-    return False, None
+        if cluster is None or not cluster.refcnt:
+            return False, None
+        s.cost["vswap_cluster_ref"] += 1
+        cluster.refcnt += 1
+    return True, vswap_get_device(s, entry)
 
 
 def put_swap_entry(s: System, entry: SwpEntry, si: SwapInfo | None) -> None:
@@ -42,3 +38,9 @@ def put_swap_entry(s: System, entry: SwpEntry, si: SwapInfo | None) -> None:
         vswap_cluster_lock(s, cluster)
         vswap_cluster_put(s, cluster)
         vswap_cluster_unlock(cluster)
+
+
+def vswap_get_device(s: System, entry: SwpEntry) -> SwapInfo | None:
+    """The device on which the entry's page is now, pinned; None if it is on none, or the device goes away."""
+    slot = swp_entry_to_swp_slot(s, entry)
+    return swap_slot_tryget_swap_info(s, slot) if slot else None

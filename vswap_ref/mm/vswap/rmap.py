@@ -34,16 +34,18 @@ def swp_slot_to_swp_entry(s: System, slot: SwpSlot) -> SwpEntry:
 def vswap_rmap_set(s: System, ci: SwapClusterInfo, slot: SwpSlot, entry: SwpEntry, nr: int) -> None:
     """Let ``nr`` physical slots of one cluster point to ``entry`` and those behind it; to nothing if it is 0.
 
-    The physical cluster is locked and has its table.
+    Their marks are wiped.  No lock: each word is written at once, by who owns the slot.
     """
-    assert ci.table is not None
+    table = ci.table
+    if table is None:
+        return
     s.cost["vswap_rmap_set"] += 1
     first = swp_slot_offset(slot) & CLUSTER_MASK
     if nr == 1:
-        ci.table[first] = entry
+        table[first] = entry
         return
     s.cost["further_vswap_rmap_set"] += nr - 1
-    ci.table[first : first + nr] = array("Q", range(entry, entry + nr) if entry else bytes(8 * nr))
+    table[first : first + nr] = array("Q", range(entry, entry + nr) if entry else bytes(8 * nr))
 
 
 def swap_rmap_mark_cache_only(s: System, slot: SwpSlot) -> None:

@@ -114,14 +114,14 @@ def swap_cache_exchange(cluster: VswapCluster, entry: SwpEntry, nr: int, word: i
 
 
 def swap_cache_add_folio(s: System, folio: Folio, entry: SwpEntry) -> Shadow | None:
-    """Put a locked folio in the cache for its slots, claimed by the caller; one reference for each page.
+    """Put a locked folio in the cache for its slots, pinned by the caller; one reference for each page.
 
     Returns the first shadow that it replaced.
     """
     assert folio.locked
     assert folio.swapbacked
     assert not folio.swapcache
-    nr, index = folio.nr_pages, entry & VSWAP_CLUSTER_MASK
+    nr, word = folio.nr_pages, folio_word(folio.pfn)
     folio.refcount += nr
     folio.swapcache = True
     folio.swap = entry
@@ -129,16 +129,11 @@ def swap_cache_add_folio(s: System, folio: Folio, entry: SwpEntry) -> Shadow | N
         cluster = vswap_cluster_load(s, entry)
         assert cluster is not None
         vswap_cluster_lock(s, cluster)
-        if nr == 1:
-            shadow = cluster.desc.swap_cache[index]
-            cluster.desc.swap_cache[index] = folio_word(folio.pfn)
-        else:
-            old = swap_cache_exchange(cluster, entry, nr, folio_word(folio.pfn))
-            shadow = int(next(iter(old[old & 1 == 1]), 0))
+        old = swap_cache_exchange(cluster, entry, nr, word).tolist()
         vswap_cluster_unlock(cluster)
-    assert not word_is_folio(shadow)
+    assert not any(word_is_folio(before) and before != word for before in old)
     account_swap_cache(s, folio, nr)
-    return Shadow(shadow) if shadow else None
+    return next((Shadow(before) for before in old if before & 1), None)
 
 
 def swap_cache_del_folio(s: System, folio: Folio) -> None:
@@ -199,7 +194,7 @@ def folio_clear_swap(s: System, folio: Folio) -> None:
     """The folio is in the swap cache no more: no entry, no flag, and the counts."""
     folio.swap = NO_ENTRY
     folio.swapcache = False
-    account_swap_cache(s, folio, -(folio.nr_pages))
+    account_swap_cache(s, folio, -folio.nr_pages)
 
 
 def vswap_replace_words(cluster: VswapCluster, folio: Folio, word: int) -> None:
@@ -272,7 +267,7 @@ def free_swap_and_cache_nr(s: System, entry: SwpEntry, nr: int) -> None:
         folio, step = vswap_get_swap_cache(s, one, cache_only=True), 1
         if folio is not None and folio_trylock(folio):
             if folio_matches_swap_entry(folio, one):
-                step = (folio.nr_pages) - swp_entry_page(one, folio.nr_pages)
+                step = folio.nr_pages - swp_entry_page(one, folio.nr_pages)
                 folio_free_swap(s, folio)
             folio_unlock(folio)
         if folio is not None:

@@ -1,7 +1,7 @@
 # Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
-"""Which compressed page belongs to a virtual slot: a word of its descriptor.
+"""Which compressed page is behind a virtual slot.
 
-Kernel home: mm/vswap.c.  Each helper locks the slot's cluster once, takes no reference and needs no memory.
+Kernel home: mm/vswap.c.
 """
 
 from __future__ import annotations
@@ -9,43 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..state import System, ZswapEntry
-from ..types import VSWAP_CLUSTER_MASK, VSWAP_CLUSTER_SHIFT, SwpEntry, vswap_entry
+from ..types import VSWAP_CLUSTER_MASK, VSWAP_CLUSTER_SHIFT, VSWAP_ZSWAP, SwpEntry, vswap_entry
 from .lookup import vswap_cluster_unlock, vswap_iter
 
 
-def zswap_entry_exchange(s: System, entry: SwpEntry, handle: int) -> ZswapEntry | None:
-    """Put a handle (or 0) in the slot's descriptor; returns the entry whose handle was there, which is free now."""
-    with s.rcu.read:
-        cluster = vswap_iter(s, None, entry)
-        if cluster is None:
-            return None
-        index = entry & VSWAP_CLUSTER_MASK
-        old = cluster.desc.zswap_entry[index]
-        cluster.desc.zswap_entry[index] = handle
-        vswap_cluster_unlock(cluster)
-    return s.zswap.entries.free(old) if old else None
-
-
-def zswap_entry_store(s: System, entry: SwpEntry, zentry: ZswapEntry) -> ZswapEntry | None:
-    """Store a compressed page in a virtual slot's descriptor; returns the one that was there.
-
-    Cannot fail.  Of a slot that is not allocated nothing is stored, and nobody is told: hold the folio's lock.
-    """
-    return zswap_entry_exchange(s, entry, s.zswap.entries.alloc(zentry))
-
-
-def zswap_entry_erase(s: System, entry: SwpEntry) -> ZswapEntry | None:
-    """Take a virtual slot's compressed page out, and return it; None if there is none."""
-    return zswap_entry_exchange(s, entry, 0)
-
-
 def zswap_entry_load(s: System, entry: SwpEntry) -> ZswapEntry | None:
-    """The compressed page of a virtual slot, or None.  Who wants to keep it holds the lock of the entry's folio."""
+    """The compressed page behind a virtual slot, or None.  Who wants to keep it holds the lock of the slot's folio."""
     with s.rcu.read:
         cluster = vswap_iter(s, None, entry)
         if cluster is None:
             return None
-        handle = cluster.desc.zswap_entry[entry & VSWAP_CLUSTER_MASK]
+        desc, index = cluster.desc, entry & VSWAP_CLUSTER_MASK
+        handle = desc.zswap_entry[index] if desc.type[index] == VSWAP_ZSWAP else 0
         vswap_cluster_unlock(cluster)
     return s.zswap.entries[handle] if handle else None
 
@@ -58,11 +33,14 @@ def zswap_empty(s: System, entry: SwpEntry) -> bool:
 def zswap_items(s: System) -> Iterator[tuple[SwpEntry, ZswapEntry]]:
     """All compressed pages, each with the swap entry that finds it.  For displays and checks."""
     for cluster_id, cluster in s.vswap.cluster_map.items():
-        for index in cluster.desc.array["zswap_entry"].nonzero()[0].tolist():
+        array = cluster.desc.array
+        for index in ((array["type"] == VSWAP_ZSWAP) & (array["zswap_entry"] != 0)).nonzero()[0].tolist():
             yield vswap_entry(cluster_id, index), s.zswap.entries[cluster.desc.zswap_entry[index]]
 
 
 def is_zswapped(s: System, entry: SwpEntry) -> bool:
     """True if zswap has a page.  For displays and checks: looking from outside costs nothing."""
-    cluster = s.vswap.cluster_map.load(entry >> VSWAP_CLUSTER_SHIFT)
-    return cluster is not None and cluster.desc.zswap_entry[entry & VSWAP_CLUSTER_MASK] != 0
+    cluster, index = s.vswap.cluster_map.load(entry >> VSWAP_CLUSTER_SHIFT), entry & VSWAP_CLUSTER_MASK
+    if cluster is None or cluster.desc.type[index] != VSWAP_ZSWAP:
+        return False
+    return cluster.desc.zswap_entry[index] != 0

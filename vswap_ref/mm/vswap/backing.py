@@ -1,0 +1,199 @@
+# Woven from notebooks/ by `vswap-ref weave`; edit here and run `vswap-ref stitch`, or edit there and weave.
+"""What is behind a virtual slot: a physical slot, zeros, a compressed copy, or the folio alone.
+
+Kernel home: mm/vswap.c.  Only who has the slot's folio locked in the swap cache may change the backing, or who frees
+the slot.  Everything here works under the lock of one cluster.
+"""
+
+from __future__ import annotations
+
+from ..state import Folio, System, VswapCluster, ZswapEntry
+from ..swap_map import swap_slot_free_nr
+from ..types import (
+    NO_SLOT,
+    VSWAP_CLUSTER_MASK,
+    VSWAP_CLUSTER_SHIFT,
+    VSWAP_FOLIO,
+    VSWAP_SWAPFILE,
+    VSWAP_ZERO,
+    VSWAP_ZSWAP,
+    SwpEntry,
+    SwpSlot,
+    folio_word,
+    swp_entry_range,
+    swp_slot_add,
+)
+from ..zswap_pool import zswap_entry_free
+from .descriptor import Descriptors
+from .lookup import vswap_cluster_unlock, vswap_iter
+
+
+def release_backing(s: System, cluster: VswapCluster, entry: SwpEntry, nr: int) -> None:
+    """Give up what is behind ``nr`` slots of a locked cluster, of whatever kinds; their words are 0 then.
+
+    ``type`` stays: the caller sets a new one, or frees the slots.  Physical slots go back in runs as long as possible.
+    """
+    desc, first, run = cluster.desc, NO_SLOT, 0
+    for one in swp_entry_range(entry, nr):
+        index = one & VSWAP_CLUSTER_MASK
+        type_, slot = desc.type[index], SwpSlot(desc.slot[index])
+        ended, length = first, 0
+        if run and (type_ != VSWAP_SWAPFILE or slot != swp_slot_add(first, run)):
+            length, run = run, 0
+        if type_ == VSWAP_SWAPFILE:
+            first, run = first if run else slot, run + 1
+        elif type_ == VSWAP_ZSWAP and desc.zswap_entry[index]:
+            zswap_entry_free(s, s.zswap.entries.free(desc.zswap_entry[index]))
+        desc.slot[index] = 0
+        if length:
+            swap_slot_free_nr(s, ended, length)
+    if run:
+        swap_slot_free_nr(s, first, run)
+
+
+def vswap_set_type(cluster: VswapCluster, entry: SwpEntry, nr: int, type_: int) -> None:
+    """Tell of ``nr`` slots of a locked cluster what their words mean from now on."""
+    index = entry & VSWAP_CLUSTER_MASK
+    if nr == 1:
+        cluster.desc.type[index] = type_
+    else:
+        cluster.desc.array["type"][index : index + nr] = type_
+
+
+def vswap_back_by_folio(s: System, cluster: VswapCluster, entry: SwpEntry, folio: Folio) -> None:
+    """The folio alone has the content of its slots from now on (cluster locked)."""
+    nr, index = folio.nr_pages, entry & VSWAP_CLUSTER_MASK
+    release_backing(s, cluster, entry, nr)
+    vswap_set_type(cluster, entry, nr, VSWAP_FOLIO)
+    cluster.desc.array["swap_cache"][index : index + nr] = folio_word(folio.pfn)
+
+
+def vswap_store_folio(s: System, entry: SwpEntry, folio: Folio) -> None:
+    """Make a locked, cached folio the only holder of its content: what was behind its slots is given up."""
+    assert folio.locked
+    assert folio.swap == entry
+    with s.rcu.read:
+        cluster = vswap_iter(s, None, entry)
+        assert cluster is not None
+        vswap_back_by_folio(s, cluster, entry, folio)
+        vswap_cluster_unlock(cluster)
+
+
+def swap_zeromap_folio_set(s: System, folio: Folio) -> None:
+    """A locked, cached folio is all zeros: that is all there is to remember of its slots."""
+    assert folio.locked
+    assert folio.swap
+    nr = folio.nr_pages
+    with s.rcu.read:
+        cluster = vswap_iter(s, None, folio.swap)
+        assert cluster is not None
+        release_backing(s, cluster, folio.swap, nr)
+        vswap_set_type(cluster, folio.swap, nr, VSWAP_ZERO)
+        vswap_cluster_unlock(cluster)
+    s.vmstat["swpout_zero"] += nr
+    if folio.memcg is not None:
+        folio.memcg.stat["swpout_zero"] += nr
+
+
+def zswap_entry_store(s: System, entry: SwpEntry, zentry: ZswapEntry) -> None:
+    """A compressed page is what is behind a slot from now on; what was there before is freed.  Cannot fail."""
+    with s.rcu.read:
+        cluster = vswap_iter(s, None, entry)
+        assert cluster is not None
+        release_backing(s, cluster, entry, 1)
+        cluster.desc.zswap_entry[entry & VSWAP_CLUSTER_MASK] = s.zswap.entries.alloc(zentry)
+        vswap_set_type(cluster, entry, 1, VSWAP_ZSWAP)
+        vswap_cluster_unlock(cluster)
+
+
+def vswap_backing(desc: Descriptors, index: int) -> tuple[int, int]:
+    """A slot's backing: its kind, and the physical slot or the word of the folio; 0 for zeros and compressed copies."""
+    type_ = desc.type[index]
+    if type_ == VSWAP_SWAPFILE:
+        return type_, desc.slot[index]
+    return type_, desc.swap_cache[index] if type_ == VSWAP_FOLIO else 0
+
+
+def vswap_check_backing(s: System, entry: SwpEntry, nr: int) -> tuple[int, int, VswapCluster | None]:
+    """How many of ``nr`` slots from the entry's on have one backing: (how many, its kind, the locked cluster or None).
+
+    One kind; on a device, also one place after the other; in memory, also one folio.  The run may go over clusters;
+    it ends before a slot that is not allocated, and then no cluster is locked.  0 for entry 0.  (RCU read section.)
+    """
+    cluster, run, first = None, 0, (VSWAP_SWAPFILE, 0)
+    for one in swp_entry_range(entry, nr if entry else 0):
+        cluster = vswap_iter(s, cluster, one)
+        if cluster is None:
+            break
+        type_, word = vswap_backing(cluster.desc, one & VSWAP_CLUSTER_MASK)
+        backing = type_, word - run if type_ == VSWAP_SWAPFILE else word
+        first = first if run else backing
+        if backing != first:
+            break
+        run += 1
+    return run, first[0], cluster
+
+
+def vswap_backed_by(s: System, entry: SwpEntry, nr: int, *types: int) -> bool:
+    """All ``nr`` slots have one backing, of one of these kinds.  True only for now, unless pinned or folio locked."""
+    with s.rcu.read:
+        run, type_, cluster = vswap_check_backing(s, entry, nr)
+        if cluster is not None:
+            vswap_cluster_unlock(cluster)
+    return run == nr and type_ in types
+
+
+def vswap_swapfile_backed(s: System, entry: SwpEntry, nr: int) -> bool:
+    """The slots are on a device, in a row."""
+    return vswap_backed_by(s, entry, nr, VSWAP_SWAPFILE)
+
+
+def vswap_folio_backed(s: System, entry: SwpEntry, nr: int) -> bool:
+    """The slots' content is in one folio and nowhere else."""
+    return vswap_backed_by(s, entry, nr, VSWAP_FOLIO)
+
+
+def vswap_can_swapin_thp(s: System, entry: SwpEntry, nr: int) -> bool:
+    """The slots can be read at once: all zeros, or on a device in a row."""
+    return vswap_backed_by(s, entry, nr, VSWAP_ZERO, VSWAP_SWAPFILE)
+
+
+def vswap_prepare_writeout(s: System, entry: SwpEntry, folio: Folio) -> None:
+    """A locked, cached folio is about to be written: leave it one backing, so that it can be written as one.
+
+    Slots in a row on a device stay, and so does the folio as its own backing; anything else is given up.
+    """
+    assert folio.locked
+    assert folio.swap == entry
+    nr = folio.nr_pages
+    with s.rcu.read:
+        run, type_, cluster = vswap_check_backing(s, entry, nr)
+        if cluster is None:
+            return
+        if run < nr or type_ not in (VSWAP_SWAPFILE, VSWAP_FOLIO):
+            vswap_back_by_folio(s, cluster, entry, folio)
+        vswap_cluster_unlock(cluster)
+
+
+def swap_zeromap_batch(s: System, entry: SwpEntry, max_nr: int) -> tuple[int, bool]:
+    """How many allocated slots from the entry's on are all zero pages, or all not: (how many, zero pages?)."""
+    cluster, run, is_zero = None, 0, False
+    with s.rcu.read:
+        for one in swp_entry_range(entry, max_nr):
+            cluster = vswap_iter(s, cluster, one)
+            if cluster is None:
+                break
+            zero = cluster.desc.type[one & VSWAP_CLUSTER_MASK] == VSWAP_ZERO
+            if run and zero != is_zero:
+                break
+            run, is_zero = run + 1, zero
+        if cluster is not None:
+            vswap_cluster_unlock(cluster)
+    return run, is_zero
+
+
+def vswap_peek_type(s: System, entry: SwpEntry) -> int:
+    """What kind of backing an allocated slot has.  For displays: takes no lock, and costs nothing."""
+    cluster = s.vswap.cluster_map.load(entry >> VSWAP_CLUSTER_SHIFT)
+    assert cluster is not None
+    return cluster.desc.type[entry & VSWAP_CLUSTER_MASK]
