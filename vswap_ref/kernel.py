@@ -204,8 +204,9 @@ class Kernel:
             raise OSError(errno.ENODEV, f"cgroup {group.name!r} was deleted")
         return group
 
-    def spawn(self, name: str, cgroup: Cgroup | None = None, cpu: int = 0) -> Process:
-        """A new process, without memory yet, in a cgroup (None: the root), running on ``cpu``."""
+    def spawn(self, name: str, cgroup: Cgroup | None = None, cpu: int | None = None) -> Process:
+        """A new process, without memory yet, in a cgroup (None: the root), on a CPU (None: the first online)."""
+        cpu = self.online_cpus[0] if cpu is None else cpu
         check_choice("cpu", cpu, self.online_cpus)
         group = self._online(cgroup or self.root)
         process = Process(self, name, group, api.mm_alloc(self.system, group.memcg), cpu)

@@ -119,3 +119,9 @@ def test_refusals_follow_the_time_of_the_read(io_us: int, move_us: int, refused:
     """The mover spins: one refusal a round for as long as the flag is held, then it succeeds."""
     assert spin(io_us, move_us).refused == refused
     assert not spin(io_us, move_us).cached
+
+
+def test_the_header_declares_it() -> None:
+    """The last of the lifecycle group, from this stage on."""
+    before, after = (vr.at(stage).module("swap_h").LIFECYCLE for stage in (4, 5))
+    assert [function.__name__ for function in after] == [*(function.__name__ for function in before), "is_swap_cached"]

@@ -240,3 +240,10 @@ def test_no_arithmetic_outside_types() -> None:
     assert known.get("swap_cache", []) == ["__swap_cache_replace_folio", "swap_cache_store"]
     coded = [path for path, source in kernel_sources("6") if re.search("SWP_TYPE_SHIFT|SWP_OFFSET_MASK", source)]
     assert coded == ["mm/types.py"]
+
+
+def test_the_header_declares_what_hibernation_needs() -> None:
+    """swap_slot_free_nr stands in the physical group; the bridges are outside of the part for kernels with swap."""
+    names = {group: {f.__name__ for f in functions} for group, functions in AT.module("swap_h").SWAP_H.items()}
+    assert "swap_slot_free_nr" in names["physical allocator and device (mm/swapfile.c)"]
+    assert not any(bridge in group for bridge in BRIDGES for group in names.values())

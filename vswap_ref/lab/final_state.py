@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+import numpy as np
+
 from vswap_ref.machine import Bitmap, XArray
 
 PLAIN = (int, float, str, type(None), range)
@@ -73,8 +75,9 @@ class Walk:
         """A value; of structures in it only the name.  Empty for what is left out."""
         if isinstance(value, PLAIN):
             return repr(value)
-        if isinstance(value, bytes | bytearray | memoryview | array):
-            return f"{len(value)} values, checksum {zlib.crc32(value):08x}"
+        if isinstance(value, bytes | bytearray | memoryview | array | np.ndarray):
+            data = value if isinstance(value, bytes | bytearray) else value.tobytes()
+            return f"{len(value)} values, checksum {zlib.crc32(data):08x}"
         if isinstance(value, Bitmap):
             return self.text(value.bits, place)
         if isinstance(value, XArray):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -44,7 +45,7 @@ class Failure:
         return [(task, len(labels), labels[-1]) for task, labels in runs]
 
     def __repr__(self) -> str:
-        text = shorten(str(self.error), 160)
+        text = shorten(re.sub(" at 0x[0-9a-f]+", "", str(self.error)), 160)
         return f"schedule={self.schedule!r}: {type(self.error).__name__}: {text}"
 
     def _repr_html_(self) -> str:

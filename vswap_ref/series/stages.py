@@ -148,6 +148,15 @@ class LoadedStage:
         """A module of the stage, e.g. "zswap"."""
         return importlib.import_module(f"{ROOT}.s{self.id}.mm.{name}")
 
+    def find(self, name: str) -> Any:
+        """What a name stands for anywhere in the stage's ``mm``: names are unique.  AttributeError if there is none."""
+        for path in stage_modules(self.id):
+            module = self.module(path.removeprefix("mm/").removesuffix(".py").replace("/", "."))
+            found = vars(module).get(name)
+            if found is not None and getattr(found, "__module__", module.__name__) == module.__name__:
+                return found
+        raise AttributeError(f"stage {self.id} has no {name!r} in mm/")
+
     def sources(self) -> dict[str, str]:
         """Path -> text of the stage's modules and its face: a package that can be written to a folder."""
         files = {path: stage_file(self.id, path) for path in (*stages()[self.id]["modules"], "kernel.py")}
