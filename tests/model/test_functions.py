@@ -10,31 +10,27 @@ import pytest
 import vswap_ref as vr
 from vswap_ref.kernel import Kernel
 from vswap_ref.machine import PAGE_SIZE
-from vswap_ref.mm.cluster import swap_do_scheduled_discard
-from vswap_ref.mm.folio import folio_alloc, folio_lock, folio_put, folio_unlock
-from vswap_ref.mm.lru import folio_add_lru, lruvec_add_folio, lruvec_del_folio
-from vswap_ref.mm.madvise import mincore_swap
-from vswap_ref.mm.page_io import swap_writeout
-from vswap_ref.mm.pagetable import ptep_get
-from vswap_ref.mm.reclaim import ScanControl, shrink_lruvec
-from vswap_ref.mm.slot_reclaim import folio_free_swap, free_folio_and_swap_cache
-from vswap_ref.mm.state import Folio
-from vswap_ref.mm.swap_alloc import cluster_reclaim_range, swap_sync_discard
-from vswap_ref.mm.swap_cache import (
-    swap_cache_del_folio,
-    swap_cache_get_folio,
-    total_swapcache_pages,
-)
-from vswap_ref.mm.swap_continuation import swp_swapcount
-from vswap_ref.mm.swap_device import swap_cluster_lock, swap_cluster_unlock
-from vswap_ref.mm.swap_io import swap_folio_sector
-from vswap_ref.mm.swap_map import __swap_duplicate, swap_duplicate, swap_free, swap_shmem_alloc
-from vswap_ref.mm.swapon import swap_flags, swapon
-from vswap_ref.mm.types import SWAP_HAS_CACHE, SWAP_MAP_SHMEM, pte_to_swp_entry, swp_offset
-from vswap_ref.mm.vswap.swap_out import folio_alloc_swap
-from vswap_ref.mm.workingset import pack_shadow, workingset_refault
-from vswap_ref.mm.zswap_pool import zswap_items
-from vswap_ref.mm.zswap_writeback import zswap_shrinker_scan
+
+BEFORE = vr.at(8)
+"""The last stage at which the name of a page is its place."""
+swap_do_scheduled_discard, folio_alloc = map(BEFORE.find, ("swap_do_scheduled_discard", "folio_alloc"))
+folio_lock, folio_put, folio_unlock = map(BEFORE.find, ("folio_lock", "folio_put", "folio_unlock"))
+folio_add_lru, lruvec_add_folio = map(BEFORE.find, ("folio_add_lru", "lruvec_add_folio"))
+lruvec_del_folio, mincore_swap, swap_writeout = map(BEFORE.find, ("lruvec_del_folio", "mincore_swap", "swap_writeout"))
+ptep_get, ScanControl, shrink_lruvec = map(BEFORE.find, ("ptep_get", "ScanControl", "shrink_lruvec"))
+folio_free_swap, free_folio_and_swap_cache = map(BEFORE.find, ("folio_free_swap", "free_folio_and_swap_cache"))
+Folio, cluster_reclaim_range = map(BEFORE.find, ("Folio", "cluster_reclaim_range"))
+swap_sync_discard, swap_cache_del_folio = map(BEFORE.find, ("swap_sync_discard", "swap_cache_del_folio"))
+swap_cache_get_folio, total_swapcache_pages = map(BEFORE.find, ("swap_cache_get_folio", "total_swapcache_pages"))
+swp_swapcount, swap_cluster_lock = map(BEFORE.find, ("swp_swapcount", "swap_cluster_lock"))
+swap_cluster_unlock, swap_folio_sector = map(BEFORE.find, ("swap_cluster_unlock", "swap_folio_sector"))
+__swap_duplicate, swap_duplicate, swap_free = map(BEFORE.find, ("__swap_duplicate", "swap_duplicate", "swap_free"))
+swap_shmem_alloc, swap_flags, swapon = map(BEFORE.find, ("swap_shmem_alloc", "swap_flags", "swapon"))
+SWAP_HAS_CACHE, SWAP_MAP_SHMEM = map(BEFORE.find, ("SWAP_HAS_CACHE", "SWAP_MAP_SHMEM"))
+pte_to_swp_entry, swp_offset = map(BEFORE.find, ("pte_to_swp_entry", "swp_offset"))
+folio_alloc_swap, pack_shadow = map(BEFORE.find, ("folio_alloc_swap", "pack_shadow"))
+workingset_refault, zswap_items = map(BEFORE.find, ("workingset_refault", "zswap_items"))
+zswap_shrinker_scan = BEFORE.find("zswap_shrinker_scan")
 
 TEXT = b"some text " * 409 + bytes(6)
 
@@ -63,7 +59,7 @@ def drop(kernel: Kernel, *folios: Folio) -> None:
 
 def test_swap_shmem_alloc_makes_an_owner_that_cannot_be_duplicated() -> None:
     """The byte becomes SHMEM with the cache flag; one free takes the owner away at once."""
-    kernel = vr.Kernel(ram="1M", swap=vr.Ssd("4M"))
+    kernel = BEFORE.Kernel(ram="1M", swap=vr.Ssd("4M"))
     s = kernel.system
     folio = cached_folio(kernel)
     entry = folio.swap
@@ -80,7 +76,7 @@ def test_swap_shmem_alloc_makes_an_owner_that_cannot_be_duplicated() -> None:
 
 def test_a_cached_page_that_nobody_maps_is_freed_with_its_slot() -> None:
     """free_folio_and_swap_cache: slot and memory go; total_swapcache_pages counts what is cached."""
-    kernel = vr.Kernel(ram="1M", swap=vr.Ssd("4M"))
+    kernel = BEFORE.Kernel(ram="1M", swap=vr.Ssd("4M"))
     s = kernel.system
     folio = cached_folio(kernel)
     assert total_swapcache_pages(s) == 1
@@ -92,7 +88,7 @@ def test_a_cached_page_that_nobody_maps_is_freed_with_its_slot() -> None:
 
 def test_a_locked_page_keeps_its_slot() -> None:
     """free_folio_and_swap_cache only tries the lock: the reference goes, the slot stays."""
-    kernel = vr.Kernel(ram="1M", swap=vr.Ssd("4M"))
+    kernel = BEFORE.Kernel(ram="1M", swap=vr.Ssd("4M"))
     s = kernel.system
     folio = cached_folio(kernel)
     folio.refcount += 1
@@ -122,7 +118,7 @@ def test_an_exchanged_word_returns_the_old_one() -> None:
 
 def test_a_slot_is_eight_sectors() -> None:
     """swap_folio_sector: the place on the device is the slot's number times eight."""
-    kernel = vr.Kernel(ram="1M", swap=vr.Ssd("4M"))
+    kernel = BEFORE.Kernel(ram="1M", swap=vr.Ssd("4M"))
     folios = [cached_folio(kernel) for _ in range(3)]
     for folio in folios:
         assert swap_folio_sector(kernel.system, kernel.system.swap.info[0], folio) == 8 * swp_offset(folio.swap) > 0
@@ -132,7 +128,7 @@ def test_a_slot_is_eight_sectors() -> None:
 
 def test_cluster_reclaim_range_stops_at_a_folio_that_is_locked() -> None:
     """Cache-only slots become free, their content is dirty in memory; a locked folio ends the walk."""
-    kernel = vr.Kernel(ram="1M", swap=vr.Ssd("4M"))
+    kernel = BEFORE.Kernel(ram="1M", swap=vr.Ssd("4M"))
     s = kernel.system
     first, second = folios = [cached_folio(kernel) for _ in range(2)]
     si, offset = s.swap.info[0], swp_offset(first.swap)
@@ -152,7 +148,7 @@ def test_cluster_reclaim_range_stops_at_a_folio_that_is_locked() -> None:
 
 def test_pending_discards_run_when_the_device_is_short() -> None:
     """An empty cluster waits for its discard; then it is free, and its content is forgotten."""
-    kernel = vr.Kernel(ram="4M")
+    kernel = BEFORE.Kernel(ram="4M")
     s = kernel.system
     bdev = vr.Ssd("6M")
     assert swapon(s, bdev, swap_flags(-1, "pages")) == 0
@@ -173,7 +169,7 @@ def test_pending_discards_run_when_the_device_is_short() -> None:
 
 def test_the_shrinker_visits_twice_before_it_writes() -> None:
     """zswap_shrinker_scan: the first visit takes the second chance away, the second writes back."""
-    kernel = vr.Kernel(ram="4M", swap=vr.Ssd("8M"), zswap="lz4", debug=True)
+    kernel = BEFORE.Kernel(ram="4M", swap=vr.Ssd("8M"), zswap="lz4", debug=True)
     app = kernel.spawn("app")
     heap = app.mmap("64K")
     for page in range(heap.pages):
@@ -191,7 +187,7 @@ def test_the_shrinker_visits_twice_before_it_writes() -> None:
 
 def test_swp_swapcount_is_exact_over_two_continuation_levels() -> None:
     """Up beyond 63 * 128 * 2 users, in a zigzag, and down again: the count is right at every step."""
-    kernel = vr.Kernel(ram="1M", swap=vr.Ssd("4M"))
+    kernel = BEFORE.Kernel(ram="1M", swap=vr.Ssd("4M"))
     s = kernel.system
     folio = cached_folio(kernel)
     entry, users = folio.swap, 0
@@ -211,7 +207,7 @@ def test_swp_swapcount_is_exact_over_two_continuation_levels() -> None:
 
 def test_mincore_looks_in_the_swap_cache() -> None:
     """A swapped-out page is not resident until it has been read into the cache."""
-    kernel = vr.Kernel(ram="1M", swap=vr.Ssd("4M"))
+    kernel = BEFORE.Kernel(ram="1M", swap=vr.Ssd("4M"))
     app = kernel.spawn("app")
     heap = app.mmap("4K")
     heap.write_page(0, TEXT)
@@ -228,7 +224,7 @@ def test_mincore_looks_in_the_swap_cache() -> None:
 @pytest.mark.parametrize("zswap", ["off", "lz4"])
 def test_swapoff_brings_everything_back_and_frees_the_arrays(zswap: str) -> None:
     """Zero, text and random pages, shared and cached ones; afterwards nothing of the device is left."""
-    kernel = vr.Kernel(ram="4M", swap=vr.Ssd("8M"), zswap=zswap, debug=True)
+    kernel = BEFORE.Kernel(ram="4M", swap=vr.Ssd("8M"), zswap=zswap, debug=True)
     app = kernel.spawn("app")
     heap = app.mmap("64K")
     contents = [(bytes(PAGE_SIZE), TEXT, random.Random(page).randbytes(PAGE_SIZE))[page % 3] for page in range(16)]
@@ -252,7 +248,7 @@ def test_swapoff_brings_everything_back_and_frees_the_arrays(zswap: str) -> None
 
 def test_a_page_that_stays_is_no_write_of_reclaim() -> None:
     """nr_vmscan_write counts pages that were put somewhere, not those that zswap and its cgroup refuse."""
-    kernel = vr.Kernel(ram="4M", swap=vr.Ssd("8M"), zswap="lz4")
+    kernel = BEFORE.Kernel(ram="4M", swap=vr.Ssd("8M"), zswap="lz4")
     for allowed in (False, True):
         app = kernel.spawn("app", cgroup=kernel.cgroup(f"writeback={allowed}", zswap_writeback=allowed))
         heap = app.mmap("16K")
@@ -266,7 +262,7 @@ def test_a_page_that_stays_is_no_write_of_reclaim() -> None:
 @pytest.mark.parametrize(("other", "queued"), [("36K", True), ("44K", False)])
 def test_a_full_device_starts_slot_reclaim_if_swap_was_half_full_before(other: str, queued: bool) -> None:
     """When the last of 11 slots is taken, 10 of 19 or 21 are in use: the question comes before it is subtracted."""
-    kernel = vr.Kernel(ram="4M", swap=vr.Ssd(other))
+    kernel = BEFORE.Kernel(ram="4M", swap=vr.Ssd(other))
     kernel.swapon(vr.Ssd("48K"), priority=1)
     s = kernel.system
     folios = [cached_folio(kernel) for _ in range(s.swap.info[1].pages)]
@@ -281,7 +277,7 @@ def test_a_full_device_starts_slot_reclaim_if_swap_was_half_full_before(other: s
 def test_lists_age_while_swap_is_full() -> None:
     """With no free slot nothing is reclaimed, but active pages move to the inactive list; without swap neither."""
     for devices, deactivated in (([vr.Ssd("64K")], 32), ([], 0)):
-        kernel = vr.Kernel(ram="4M", swap=devices, memcg=None)
+        kernel = BEFORE.Kernel(ram="4M", swap=devices, memcg=None)
         s = kernel.system
         heap = kernel.spawn("app").mmap("512K")
         for page in range(heap.pages):
@@ -302,7 +298,7 @@ def test_lists_age_while_swap_is_full() -> None:
 
 def test_a_refault_counts_though_the_cgroup_is_gone() -> None:
     """The shadow of a cgroup whose id no longer exists: a refault, but no activation."""
-    kernel = vr.Kernel(ram="1M", swap=vr.Ssd("4M"))
+    kernel = BEFORE.Kernel(ram="1M", swap=vr.Ssd("4M"))
     s = kernel.system
     folio = cached_folio(kernel)
     workingset_refault(s, folio, pack_shadow(77, 0, False))
@@ -317,7 +313,7 @@ def test_a_zero_page_leaves_the_older_compressed_copy() -> None:
 
     A fault reads zeros, but zswap's writeback puts the old content in the swap cache, up to date.
     """
-    kernel = vr.Kernel(ram="1M", swap=vr.Ssd("4M"), zswap="lz4")
+    kernel = BEFORE.Kernel(ram="1M", swap=vr.Ssd("4M"), zswap="lz4")
     s = kernel.system
     folio = cached_folio(kernel)
     entry = folio.swap
@@ -342,7 +338,7 @@ def test_a_zero_page_leaves_the_older_compressed_copy() -> None:
 
 def test_check_sees_lists_and_processes_that_went_astray() -> None:
     """A wrong list counter, a wrong flag, a process that swapoff would miss: each is named."""
-    kernel = vr.Kernel(ram="1M", swap=vr.Ssd("4M"))
+    kernel = BEFORE.Kernel(ram="1M", swap=vr.Ssd("4M"))
     s = kernel.system
     app = kernel.spawn("app")
     heap = app.mmap("64K")

@@ -16,13 +16,14 @@ import pytest
 import vswap_ref as vr
 from vswap_ref.kernel import Kernel, Mapping
 from vswap_ref.machine import PAGE_SIZE
-from vswap_ref.mm import page_io
-from vswap_ref.mm.state import Folio, System, ZswapEntry
-from vswap_ref.mm.swap_cache import swap_cache_get_shadow
-from vswap_ref.mm.swap_map import swap_duplicate
-from vswap_ref.mm.types import SwpEntry, swp_entry
-from vswap_ref.mm.zswap_pool import is_zswapped
-from vswap_ref.mm.zswap_writeback import shrink_memcg
+
+BEFORE = vr.at(8)
+"""The last stage at which the name of a page is its place."""
+page_io = BEFORE.module("page_io")
+Folio, System, ZswapEntry = map(BEFORE.find, ("Folio", "System", "ZswapEntry"))
+swap_cache_get_shadow, swap_duplicate = map(BEFORE.find, ("swap_cache_get_shadow", "swap_duplicate"))
+SwpEntry, swp_entry, is_zswapped = map(BEFORE.find, ("SwpEntry", "swp_entry", "is_zswapped"))
+shrink_memcg = BEFORE.find("shrink_memcg")
 
 TEXT = b"some text " * 409 + bytes(6)
 PAGE = Path(__file__).parent.parent.parent / "book" / "known-defects.md"
@@ -31,7 +32,7 @@ PAGE = Path(__file__).parent.parent.parent / "book" / "known-defects.md"
 def one_page(content: bytes = TEXT, **options: object) -> tuple[Kernel, Mapping]:
     """A kernel that checks itself, with zswap, and a process with one page."""
     arguments = {"ram": "1M", "swap": [vr.Ssd("1M")], "zswap": "lz4", "page_cluster": 0, "debug": True} | options
-    kernel = vr.Kernel(**arguments)  # type: ignore[arg-type]
+    kernel = BEFORE.Kernel(**arguments)  # type: ignore[arg-type]
     heap = kernel.spawn("app").mmap(PAGE_SIZE)
     heap.write_page(0, content)
     return kernel, heap
@@ -167,7 +168,7 @@ def test_a_page_that_may_not_be_written_costs_memory_and_swap() -> None:
 
 def test_zero_and_compressed_pages_burn_slots() -> None:
     """Nothing is written, every page owns a slot and is charged for it."""
-    kernel = vr.Kernel(ram="2M", swap=[vr.Ssd("1M")], zswap="lz4", debug=True)
+    kernel = BEFORE.Kernel(ram="2M", swap=[vr.Ssd("1M")], zswap="lz4", debug=True)
     group = kernel.cgroup("job")
     heap = kernel.spawn("job", cgroup=group).mmap(8 * PAGE_SIZE)
     for page in range(8):
@@ -180,7 +181,7 @@ def test_zero_and_compressed_pages_burn_slots() -> None:
 
 def test_without_a_free_slot_zswap_cannot_be_used() -> None:
     """The device is full of compressed pages, the pool nearly empty: the next page cannot leave memory."""
-    kernel = vr.Kernel(ram="2M", swap=[vr.Ssd("64K")], zswap="lz4", debug=True)
+    kernel = BEFORE.Kernel(ram="2M", swap=[vr.Ssd("64K")], zswap="lz4", debug=True)
     heap = kernel.spawn("app").mmap(20 * PAGE_SIZE)
     for page in range(20):
         heap.write_page(page, TEXT)

@@ -9,12 +9,12 @@ import pytest
 import vswap_ref as vr
 from vswap_ref.kernel import Kernel, Mapping
 from vswap_ref.machine import PAGE_SIZE
-from vswap_ref.mm.folio import folio_alloc, folio_lock, folio_put, folio_unlock
-from vswap_ref.mm.lru import folio_add_lru
-from vswap_ref.mm.slot_reclaim import folio_free_swap
-from vswap_ref.mm.state import Folio
-from vswap_ref.mm.vswap.swap_out import folio_alloc_swap
-from vswap_ref.mm.zswap import zswap_store
+
+BEFORE = vr.at(8)
+"""The last stage at which the name of a page is its place."""
+folio_alloc, folio_lock, folio_put = map(BEFORE.find, ("folio_alloc", "folio_lock", "folio_put"))
+folio_unlock, folio_add_lru, folio_free_swap = map(BEFORE.find, ("folio_unlock", "folio_add_lru", "folio_free_swap"))
+Folio, folio_alloc_swap, zswap_store = map(BEFORE.find, ("Folio", "folio_alloc_swap", "zswap_store"))
 
 TEXT = b"some text " * 409 + bytes(6)
 
@@ -22,7 +22,7 @@ TEXT = b"some text " * 409 + bytes(6)
 def one_page(**options: object) -> tuple[Kernel, Mapping]:
     """A kernel that checks itself after every operation, and a process with one page."""
     arguments = {"ram": "1M", "swap": [vr.Ssd("1M")], "page_cluster": 0, "debug": True} | options
-    kernel = vr.Kernel(**arguments)  # type: ignore[arg-type]
+    kernel = BEFORE.Kernel(**arguments)  # type: ignore[arg-type]
     return kernel, kernel.spawn("app").mmap("4K")
 
 
@@ -82,7 +82,7 @@ def large_folio(kernel: Kernel, order: int) -> Folio:
 @pytest.mark.parametrize("fails_at", [1, 3, 4])
 def test_a_store_is_all_or_nothing(fails_at: int) -> None:
     """If one page of four cannot be stored, none is; afterwards all can."""
-    kernel = vr.Kernel(ram="1M", swap=[vr.Ssd("4M")], zswap="lz4")
+    kernel = BEFORE.Kernel(ram="1M", swap=[vr.Ssd("4M")], zswap="lz4")
     folio = large_folio(kernel, 2)
     kernel.faults.fail("zs_malloc", nth=fails_at)
     assert not zswap_store(kernel.system, folio)
@@ -108,20 +108,20 @@ def give_back(kernel: Kernel, folio: Folio) -> None:
 @pytest.mark.parametrize("order", [0, 1, 4, 9])
 def test_large_folios_get_aligned_slots(order: int) -> None:
     """Slots are naturally aligned, on a block device; a swap file has none for them."""
-    kernel = vr.Kernel(ram="4M", swap=[vr.Ssd("8M")])
+    kernel = BEFORE.Kernel(ram="4M", swap=[vr.Ssd("8M")])
     folio = large_folio(kernel, order)
     assert folio.swap % (1 << order) == 0
     assert kernel.swaps().rows[0]["Used"] == PAGE_SIZE << order
     give_back(kernel, folio)
     if order:
-        file = vr.Kernel(ram="4M", swap=[vr.SwapFile("8M", on=vr.Ssd("8M"))])
+        file = BEFORE.Kernel(ram="4M", swap=[vr.SwapFile("8M", on=vr.Ssd("8M"))])
         with pytest.raises(AssertionError):
             large_folio(file, order)
 
 
 def test_swapoff_without_room_changes_nothing() -> None:
     """ENOMEM, the device is in service again, every page is still readable."""
-    kernel = vr.Kernel(ram="512K", swap=[vr.Ssd("4M")], debug=True)
+    kernel = BEFORE.Kernel(ram="512K", swap=[vr.Ssd("4M")], debug=True)
     heap = kernel.spawn("app").mmap("1M")
     for page in range(heap.pages):
         heap.write_page(page, random.Random(page).randbytes(PAGE_SIZE))
@@ -133,7 +133,7 @@ def test_swapoff_without_room_changes_nothing() -> None:
 
 def test_equal_devices_take_turns_and_a_preferred_one_goes_first() -> None:
     """Priority decides; equals are filled cluster by cluster in turn."""
-    kernel = vr.Kernel(ram="8M", swap=[vr.Ssd("4M", "a"), vr.Ssd("4M", "b")], cpus=1)
+    kernel = BEFORE.Kernel(ram="8M", swap=[vr.Ssd("4M", "a"), vr.Ssd("4M", "b")], cpus=1)
     kernel.swapon(vr.Ssd("256K", "fast"), priority=10)
     app = kernel.spawn("app")
     heap = app.mmap("6M")
@@ -150,7 +150,7 @@ def test_equal_devices_take_turns_and_a_preferred_one_goes_first() -> None:
 
 def test_a_cgroup_at_its_swap_limit_keeps_its_pages() -> None:
     """swap.max refuses slots that were found: they go back, and the event is counted."""
-    kernel = vr.Kernel(ram="2M", swap=[vr.Ssd("4M")], debug=True)
+    kernel = BEFORE.Kernel(ram="2M", swap=[vr.Ssd("4M")], debug=True)
     group = kernel.cgroup("small", swap_max="32K")
     heap = kernel.spawn("app", cgroup=group).mmap("128K")
     for page in range(heap.pages):

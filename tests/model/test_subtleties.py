@@ -9,18 +9,19 @@ import pytest
 import vswap_ref as vr
 from vswap_ref.kernel import Kernel, Mapping
 from vswap_ref.machine import PAGE_SIZE, Pmem
-from vswap_ref.mm import memcg as memcg_module
-from vswap_ref.mm import swap_alloc
-from vswap_ref.mm.folio import folio_alloc
-from vswap_ref.mm.state import Folio, SwapInfo, System
-from vswap_ref.mm.swap_cache import swap_cache_peek
-from vswap_ref.mm.swap_cgroup import lookup_swap_cgroup_id
-from vswap_ref.mm.swap_device import swap_usage_in_pages
-from vswap_ref.mm.swap_map import swap_entry_swapped, swapcache_prepare
-from vswap_ref.mm.swap_read import __read_swap_cache_async as read_swap_cache_async
-from vswap_ref.mm.types import SWAP_HAS_CACHE, SWAP_MAP_BAD, SwpEntry, swp_entry
-from vswap_ref.mm.vswap.swap_out import folio_alloc_swap
-from vswap_ref.mm.zswap_pool import is_zswapped, zswap_never_enabled
+
+BEFORE = vr.at(8)
+"""The last stage at which the name of a page is its place."""
+memcg_module = BEFORE.module("memcg")
+swap_alloc = BEFORE.module("swap_alloc")
+folio_alloc, Folio, SwapInfo, System = map(BEFORE.find, ("folio_alloc", "Folio", "SwapInfo", "System"))
+swap_cache_peek, lookup_swap_cgroup_id = map(BEFORE.find, ("swap_cache_peek", "lookup_swap_cgroup_id"))
+swap_usage_in_pages, swap_entry_swapped = map(BEFORE.find, ("swap_usage_in_pages", "swap_entry_swapped"))
+swapcache_prepare, SWAP_HAS_CACHE = map(BEFORE.find, ("swapcache_prepare", "SWAP_HAS_CACHE"))
+SWAP_MAP_BAD, SwpEntry, swp_entry = map(BEFORE.find, ("SWAP_MAP_BAD", "SwpEntry", "swp_entry"))
+folio_alloc_swap, is_zswapped = map(BEFORE.find, ("folio_alloc_swap", "is_zswapped"))
+zswap_never_enabled = BEFORE.find("zswap_never_enabled")
+read_swap_cache_async = BEFORE.find("__read_swap_cache_async")
 
 TEXT = b"some text " * 409 + bytes(6)
 
@@ -28,7 +29,7 @@ TEXT = b"some text " * 409 + bytes(6)
 def booted(pages: int = 1, **options: object) -> tuple[Kernel, Mapping, SwapInfo]:
     """A kernel that checks itself, a process with pages of text, and the first device."""
     arguments = {"ram": "2M", "swap": [vr.Ssd("1M")], "page_cluster": 0, "debug": True} | options
-    kernel = vr.Kernel(**arguments)  # type: ignore[arg-type]
+    kernel = BEFORE.Kernel(**arguments)  # type: ignore[arg-type]
     heap = kernel.spawn("app").mmap(pages * PAGE_SIZE)
     for page in range(pages):
         heap.write_page(page, TEXT)
@@ -118,7 +119,7 @@ def test_the_swap_charge_fails_after_the_slot_was_taken(monkeypatch: pytest.Monk
 
 def test_large_allocations_try_one_device_only() -> None:
     """A device without 16 free slots in a row refuses order 4 though another has them; order 0 goes on to it."""
-    kernel = vr.Kernel(ram="8M", cpus=1)
+    kernel = BEFORE.Kernel(ram="8M", cpus=1)
     kernel.swapon(vr.Ssd("64K", "small"), priority=10)
     kernel.swapon(vr.Ssd("4M", "large"), priority=1)
 

@@ -25,11 +25,15 @@ from vswap_ref.lab.experiments.counts import (
     transition,
     unmap_without_memory,
 )
-from vswap_ref.mm import swap_map
-from vswap_ref.mm.check import check_clusters, check_device_counters, check_totals
-from vswap_ref.mm.swap_alloc import cluster_alloc_swap_slot
-from vswap_ref.mm.swap_continuation import add_swap_count_continuation, swp_swapcount
-from vswap_ref.mm.types import SWAP_HAS_CACHE, SWAP_MAP_BAD, SWAP_MAP_SHMEM, SwpEntry, swp_entry
+
+BEFORE = vr.at(8)
+"""The last stage at which the name of a page is its place."""
+swap_map = BEFORE.module("swap_map")
+check_clusters, check_device_counters = map(BEFORE.find, ("check_clusters", "check_device_counters"))
+check_totals, cluster_alloc_swap_slot = map(BEFORE.find, ("check_totals", "cluster_alloc_swap_slot"))
+add_swap_count_continuation, swp_swapcount = map(BEFORE.find, ("add_swap_count_continuation", "swp_swapcount"))
+SWAP_HAS_CACHE, SWAP_MAP_BAD, SWAP_MAP_SHMEM = map(BEFORE.find, ("SWAP_HAS_CACHE", "SWAP_MAP_BAD", "SWAP_MAP_SHMEM"))
+SwpEntry, swp_entry = map(BEFORE.find, ("SwpEntry", "swp_entry"))
 
 SLOTS = 1536
 duplicate = swap_map.__swap_duplicate  # a name that a class would mangle
@@ -76,7 +80,7 @@ class SwapMapMachine(RuleBasedStateMachine):
     def boot(self, zswap: bool) -> None:
         """A device of three clusters, slot 0 of which has an entry that is not 0: the second device."""
         devices = [vr.Pmem("8K", name="/dev/small"), vr.Pmem(SLOTS * 4096)]
-        self.kernel = vr.Kernel(ram="1M", swap=devices, zswap="lz4" if zswap else None, cpus=1)
+        self.kernel = BEFORE.Kernel(ram="1M", swap=devices, zswap="lz4" if zswap else None, cpus=1)
         self.system = self.kernel.system
         self.si = self.system.swap.info[1]
         self.oracle: dict[int, Slot] = {}
@@ -270,7 +274,7 @@ TestSwapMapMachine = SwapMapMachine.TestCase
 @pytest.mark.parametrize("users", [1, 62, 63, 125, 126, 127, 63 * 128 - 1, 63 * 128, 63 * 128 * 2 + 5])
 def test_counting_is_exact_at_every_carry(users: int) -> None:
     """Up to the second level of continuation, back to 1, and up again over pages full of rubbish."""
-    kernel = vr.Kernel(ram="1M", swap=[vr.Pmem("1M")], cpus=1)
+    kernel = BEFORE.Kernel(ram="1M", swap=[vr.Pmem("1M")], cpus=1)
     system, si = kernel.system, kernel.system.swap.info[0]
     entry = SwpEntry(cluster_alloc_swap_slot(system, si, 0, SWAP_HAS_CACHE))
     assert swap_map.swap_duplicate(system, entry) == 0
@@ -290,7 +294,7 @@ def test_counting_is_exact_at_every_carry(users: int) -> None:
 @pytest.mark.parametrize("cached", [(True, False), (False, True), (False, False), (True, True)])
 def test_a_range_across_clusters_answers_for_both(cached: tuple[bool, bool]) -> None:
     """Taking users off two neighbouring clusters tells of cache-only slots in either; the others are free."""
-    kernel = vr.Kernel(ram="1M", swap=[vr.Pmem("8M")], cpus=1)
+    kernel = BEFORE.Kernel(ram="1M", swap=[vr.Pmem("8M")], cpus=1)
     system, si = kernel.system, kernel.system.swap.info[0]
     for stays in cached:
         offset = cluster_alloc_swap_slot(system, si, 9, SWAP_HAS_CACHE)
@@ -309,7 +313,7 @@ def test_a_range_across_clusters_answers_for_both(cached: tuple[bool, bool]) -> 
 )
 def test_room_is_made_once_and_only_when_needed(users: int, pages: int) -> None:
     """However often room is asked for, there is one page for each digit, also if an unused one is full of rubbish."""
-    kernel = vr.Kernel(ram="1M", swap=[vr.Pmem("1M")], cpus=1)
+    kernel = BEFORE.Kernel(ram="1M", swap=[vr.Pmem("1M")], cpus=1)
     system, si = kernel.system, kernel.system.swap.info[0]
     entry = SwpEntry(cluster_alloc_swap_slot(system, si, 0, SWAP_HAS_CACHE))
     for _ in range(users):
@@ -326,7 +330,7 @@ def test_room_is_made_once_and_only_when_needed(users: int, pages: int) -> None:
 
 def test_a_page_serves_4096_neighbours() -> None:
     """Two slots of one page of the map share a continuation page, slots of two pages do not."""
-    kernel = vr.Kernel(ram="1M", swap=[vr.Pmem("32M")], cpus=1)
+    kernel = BEFORE.Kernel(ram="1M", swap=[vr.Pmem("32M")], cpus=1)
     system, si = kernel.system, kernel.system.swap.info[0]
     offsets = [cluster_alloc_swap_slot(system, si, 9, SWAP_HAS_CACHE) for _ in range(8)]
     assert offsets == [512 * n for n in range(1, 9)]

@@ -191,13 +191,17 @@ def entry_line(entry: Entry) -> str:
 
 def entry_text(entry: Entry) -> str:
     """Everything about one function as text."""
+    from .function_index import last_stage
+
     function, home = entry.function, entry.home
     lines = [
         f"{function.name}  ({function.file}; {function.group})",
         f"  {function.contract}",
     ]
+    if home is None and function.reason:
+        return "\n".join([*lines, f"  not in the model: {function.reason}"])
     if home is None:
-        return "\n".join([*lines, f"  not in the model: {function.reason or 'not at this stage'}"])
+        return "\n".join([*lines, f"  not at this stage: the last one is {last_stage(function)}"])
     lines.append(f"  model:    vswap_ref/{home.module}: {function.model_name}{home.signature}")
     lines.append(f"            {home.summary}")
     lines += [f"  simpler:  {function.simplified}"] if function.simplified else []

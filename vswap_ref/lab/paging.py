@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vswap_ref import series
-from vswap_ref.display import legend_html, table_html
+from vswap_ref.display import legend_html, picture, table_html
 from vswap_ref.machine import PAGE_SIZE, BlockDevice, Ssd, format_size, parse_size
 
 from .corpus import PageSource, page_source
@@ -82,7 +82,7 @@ class Record:
             rects += f"<rect x='{x:.1f}' y='0' width='{width:.1f}' height='20' fill='{COLOURS[place]}'/>"
             x += width
         alt = "where the pages are at the end: " + ", ".join(f"{place} {nr}" for place, nr in self.where.items())
-        return f"<svg role='img' aria-label='{alt}' width='640' height='22'>{rects}</svg>"
+        return picture(rects, alt, 640, 22)
 
 
 @dataclass(frozen=True, slots=True)
