@@ -94,7 +94,7 @@ def test_freeing_slot_by_slot() -> None:
     before, after = free_cost(stage=8), free_cost(stage=9)
     assert (before.costs["cl_lock"], before.costs["cache_lock"]) == (0, 1)
     assert (after.costs["cl_lock"], after.costs["cache_lock"]) == (1025, 512)
-    assert free_cost("munmap").costs["cl_lock"] == 2560
+    assert free_cost("unmapping").costs["cl_lock"] == 2560
 
 
 def test_bytes_a_page() -> None:

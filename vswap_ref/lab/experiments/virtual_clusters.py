@@ -332,7 +332,7 @@ class FreeCost:
 
 
 def free_cost(path: str = "swap_free_nr", pages: int = 512, stage: int | str = 9) -> FreeCost:
-    """Free what one mapping has in swap: by one call for all its entries, or by unmapping it."""
+    """Free what a mapping has in swap: by one call for all its entries, or by "unmapping" it."""
     loaded = at(stage)
     kernel = loaded.Kernel(ram="8M", swap=[Ssd("8M")], cpus=1)
     heap = kernel.spawn("app").mmap_swapped(pages * PAGE_SIZE)
