@@ -151,6 +151,7 @@ def filled_device(marked: bool) -> Counted:
 def test_slots_that_the_cache_alone_uses_are_taken_back() -> None:
     """One more folio gets the slots of another, which is dirty then, and not in the cache."""
     kernel = filled_device(marked=True)
+    assert kernel.call("cluster_scan_range", kernel.s.swap.info[0], 512, 4) == (True, True)
     folio = kernel.folio(2)
     assert kernel.call("folio_alloc_swap", folio) == 0
     assert kernel.s.vmstat["nr_swapcached"] == 10 + 124 * 4
@@ -161,6 +162,7 @@ def test_slots_that_the_cache_alone_uses_are_taken_back() -> None:
 def test_fresh_slots_are_not_taken_back() -> None:
     """Allocated, and not referred to yet: somebody is at work there."""
     kernel = filled_device(marked=False)
+    assert kernel.call("cluster_scan_range", kernel.s.swap.info[0], 512, 4) == (False, False)
     assert kernel.call("folio_alloc_swap", kernel.folio(2)) == -errno.ENOMEM
     assert kernel.s.vmstat["nr_swapcached"] == 10 + 124 * 4
 
