@@ -53,6 +53,11 @@ def has_defect(name: str, stage: int | str) -> bool:
     return str(stage).isdigit() and defect.first <= int(stage) <= defect.last
 
 
+def stages_with(name: str) -> range:
+    """The stages that have a defect."""
+    return range(DEFECTS[name].first, DEFECTS[name].last + 1)
+
+
 def image_pages(stage: int | str, wanted: int) -> int:
     """How many pages an image may have whose slots are given back: at most one where runs of them are dangerous."""
     return min(wanted, 1) if has_defect(IMAGE_SLOTS, stage) else wanted
