@@ -1,34 +1,24 @@
-"""The states of a swap entry, generated from the code: a tiny kernel is taken through everything that can happen.
+"""The states of a swap entry, and the functions of the virtual layer that take it from one to the next.
 
-Breadth first, each operation is tried in every state of the tiny kernel that is new.  Between operations the entries
-are *at rest*.  While an operation runs they are looked at wherever another task could: at every switch point of the
-scheduler, unless their cluster is locked.  Whatever is seen there and never at rest is *transient*.
-
-``data/transitions.csv`` says what may be seen; ``explore`` what is.
+``table()`` is what may be (``data/transitions.csv``), a ``Transitions`` record what an exploration has seen.  Between
+operations entries are *at rest*; what is seen while an operation runs and never at rest is *transient*.
 """
 
 from __future__ import annotations
 
 import csv
-import random
-import sys
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
-from typing import Any, NamedTuple
+from functools import cache
+from html import escape
+from typing import NamedTuple
 
-from vswap_ref.machine import PAGE_SIZE, Exploration, Pmem, Scheduler, Ssd, follow
-from vswap_ref.machine import Task as RunningTask
-from vswap_ref.machine.schedule import Chooser
-from vswap_ref.series import at
+from vswap_ref.display import table_html
 
 from .corpus import data_path
-from .schedules import watched
+from .transition_graph import BACKINGS, graph_svg, legend_html
 
-STAGE = 14
-BACKINGS = "SZCF"
-"""Letters of enum swap_type, in its order: a slot, zeros, a compressed copy, the folio."""
+KINDS = {"S": "on a device", "Z": "a page of zeros", "C": "compressed in zswap", "F": "in its folio alone"}
+"""What is behind an entry, by the letter of the table."""
 
 OPERATIONS = (
     "folio_alloc_swap",
@@ -50,7 +40,7 @@ OPERATIONS = (
 
 
 class State(NamedTuple):
-    """What a descriptor says: its backing (a letter; "-": free), pinned or not, 0, 1 or 2+ users, folio or not."""
+    """What a descriptor says: its backing (a letter; "-": free), pinned or not, 0, 1 or 2+ users, folio or none."""
 
     backing: str
     in_swapcache: int
@@ -58,14 +48,22 @@ class State(NamedTuple):
     word: str
 
     def __str__(self) -> str:
-        pin = "pinned" if self.in_swapcache else "-"
-        return "free" if self == FREE else f"{self.backing} {pin} {self.swap_count} {self.word}"
+        return "free" if self == FREE else " ".join(map(str, self))
 
 
 FREE = State("-", 0, "0", "none")
 
 
-class Edge(NamedTuple):
+def parse(text: str) -> State:
+    """A state from its text: "free", or the four columns.  ValueError for a state that the table does not have."""
+    parts = text.split()
+    state = FREE if text == "free" or len(parts) != 4 else State(parts[0], int(parts[1]), parts[2], parts[3])
+    if str(state) != text:
+        raise ValueError(f"state={text!r}: expected 'free' or four columns, such as 'C 1 2+ folio'")
+    return state
+
+
+class Step(NamedTuple):
     """A function of the layer takes an entry from a state to the next."""
 
     state: State
@@ -73,325 +71,14 @@ class Edge(NamedTuple):
     following: State
 
 
-def describe(type_: int, pinned: int, count: int, word: int) -> State:
-    """The state of an allocated descriptor."""
-    return State(BACKINGS[type_], pinned, str(count) if count < 2 else "2+", "folio" if word and not word & 1 else "none")
-
-
-# --- watching ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Sight:
-    """How a state was first seen: the operations up to there, the switch point, the kernel function that ran."""
-
-    path: tuple[str, ...]
-    where: str
-
-    def __repr__(self) -> str:
-        return " > ".join(self.path) + (f" @ {self.where}" if self.where else "")
-
-
-@dataclass(slots=True)
-class Sightings:
-    """All states that were seen, at rest and at switch points, and all steps from one to the next."""
-
-    rest: dict[State, Sight] = field(default_factory=dict)
-    passing: dict[State, Sight] = field(default_factory=dict)
-    edges: dict[Edge, Sight] = field(default_factory=dict)
-    taken: int = 0
-    schedules: int = 0
-    kernels: int = 0
-
-    @property
-    def transient(self) -> dict[State, Sight]:
-        """What is seen at switch points only."""
-        return {state: sight for state, sight in self.passing.items() if state not in self.rest}
-
-
-class Watch:
-    """Looks at all descriptors of a kernel whose clusters are not locked, and notes what has changed."""
-
-    def __init__(self, kernel: Any, path: tuple[str, ...], seen: Sightings) -> None:
-        self.kernel, self.path, self.seen = kernel, path, seen
-        self.known = dict(self.raw({}))
-
-    def raw(self, before: dict[int, tuple[int, ...]]) -> Iterator[tuple[int, tuple[int, ...]]]:
-        """Virtual slot -> (type, slot, word, count, pin) of every allocated slot; as ``before`` if locked."""
-        for number, cluster in self.kernel.system.vswap.cluster_map.items():
-            if cluster.lock.locked():
-                yield from ((entry, fields) for entry, fields in before.items() if entry >> 9 == number)
-                continue
-            desc, index = cluster.desc, cluster.bitmap.bits.find(1)
-            while index >= 0:
-                columns = (desc.type, desc.in_swapcache, desc.swap_count, desc.swap_cache, desc.slot)
-                yield number << 9 | index, tuple(column[index] for column in columns)
-                index = cluster.bitmap.bits.find(1, index + 1)
-
-    def look(self, label: str) -> None:
-        """A switch point."""
-        now = dict(self.raw(self.known))
-        if now == self.known:
-            return
-        operation = running_operation()
-        for entry in sorted(self.known.keys() | now.keys()):
-            was, is_ = self.known.get(entry), now.get(entry)
-            if was != is_:
-                edge = Edge(describe(*was[:4]) if was else FREE, operation, describe(*is_[:4]) if is_ else FREE)
-                sight = Sight(self.path, f"{operation}, {label}")
-                self.seen.edges.setdefault(edge, sight)
-                self.seen.passing.setdefault(edge.following, sight)
-        self.known = now
-
-    def rest(self) -> None:
-        """The operation has ended."""
-        self.look("the end")
-        for fields in self.known.values():
-            self.seen.rest.setdefault(describe(*fields[:4]), Sight(self.path, ""))
-
-
-def running_operation() -> str:
-    """The innermost function of the layer on the stack."""
-    frame = sys._getframe(2)
-    while frame is not None and frame.f_code.co_name not in OPERATIONS:
-        frame = frame.f_back
-    return frame.f_code.co_name if frame is not None else "?"
-
-
-class WatchedScheduler(Scheduler):
-    """A scheduler that looks at every switch point, before it decides who goes on."""
-
-    look: Callable[[str], None]
-
-    def point(self, task: RunningTask, label: str) -> None:
-        """A switch point of the running task."""
-        self.look(label)
-        super().point(task, label)
-
-
-def run_tasks(
-    kernel: Any, tasks: Sequence[Callable[[], object]], choose: Chooser, path: tuple[str, ...], seen: Sightings
-) -> Scheduler:
-    """Run tasks on a kernel in one order, watched; an error that a program may get ends its task only."""
-    loaded = sys.modules[type(kernel).__module__]
-
-    def enter(task: RunningTask) -> None:
-        kernel.system.cpu = task.number
-
-    def body(task: Callable[[], object]) -> None:
-        try:
-            task()
-        except (OSError, loaded.OutOfMemory):
-            return
-
-    scheduler = WatchedScheduler(
-        [partial(body, task) for task in tasks], choose, list(range(len(tasks))), enter
-    )
-    watch = Watch(kernel, path, seen)
-    scheduler.look = watch.look
-    with watched(kernel):
-        error = scheduler.run()
-    if error is not None:
-        raise error
-    watch.rest()
-    kernel.check()
-    return scheduler
-
-
-# --- the tiny kernel ---------------------------------------------------------------------------------------------------
-
-Operation = Callable[[Any], object]
-"""Something that can happen to a kernel."""
-
-
-def on_page(process: int, action: Callable[[Any, Any], object]) -> Operation:
-    """An operation of a process on its page."""
-
-    def operation(k: Any) -> None:
-        page = k.processes[process].mappings[0]
-        action(page.process, page)
-
-    return operation
-
-
-def tasks_of(process: int) -> dict[str, Operation]:
-    """What one process can do to the page."""
-    name = "ab"[process]
-    contents = {
-        "zeros": bytes(PAGE_SIZE),
-        "text": b"a page of text  " * (PAGE_SIZE // 16),
-        "noise": random.Random(0).randbytes(PAGE_SIZE),
-    }
-    calls: dict[str, Callable[[Any, Any], object]] = {
-        f"writes {what}": lambda _, page, data=data: page.write_page(0, data)  # type: ignore[misc]
-        for what, data in contents.items()
-    }
-    calls["reads"] = lambda _, page: page.read_page(0)
-    for advice in ("pageout", "willneed", "dontneed"):
-        calls[advice] = lambda owner, page, advice=advice: owner.madvise(page, advice)  # type: ignore[misc]
-    return {f"{name} {call}": on_page(process, action) for call, action in calls.items()}
-
-
-def write_back(k: Any) -> None:
-    """zswap writes its coldest page to the disk: it looks twice, because the first look is a second chance."""
-    module = sys.modules[type(k.system).__module__.removesuffix("state") + "zswap_writeback"]
-    for _ in range(2):
-        module.shrink_memcg(k.system, k.system.memcg.root)
-
-
-def spoil(k: Any) -> None:
-    """What zswap has stored does not decompress any more."""
-    for entry in k.system.memcg.root.zswap_lru:
-        entry.object = SPOILT
-
-
-def hibernate(k: Any) -> None:
-    """An image is written, or given up; while there is one, the cache keeps its slots."""
-    if k.image is not None and k.image.active:
-        k.image.release()
-    else:
-        k.hibernate(pages=0)
-
-
-SPOILT = b"\xff"
-FACE: dict[str, Operation] = {
-    **tasks_of(0),
-    **tasks_of(1),
-    "fork": lambda k: k.processes[0].fork("b"),
-    "b exits": lambda k: k.processes[1].exit(),
-    "reclaim": lambda k: k.reclaim("64K"),
-    "I/O ends": lambda k: k.drain(),
-    "writeback": write_back,
-    "spoil": spoil,
-    "swapoff": lambda k: k.swapoff(0),
-    "hibernate": hibernate,
-}
-"""The operations that are tried in every state, by name."""
-
-
-def boot(shared: bool, device: str, zswap: int) -> Any:
-    """A kernel with one page: a process's own, or one of a shared object that two processes map.
-
-    zswap: percent of memory that it may use; -1: there is none.
-    """
-    devices = {"ssd": [Ssd("64K")], "pmem": [Pmem("64K")], "none": []}[device]
-    loaded = at(STAGE)
-    pool = loaded.Zswap(max_pool_percent=zswap) if zswap >= 0 else None
-    k = loaded.Kernel("256K", devices, pool, locks="scheduled", memcg=None, page_cluster=0)
-    page = k.shmem(PAGE_SIZE) if shared else PAGE_SIZE
-    for name in "ab"[: 1 + shared]:
-        k.spawn(name).mmap(page)
-    return k
-
-
-WORLDS: dict[str, tuple[tuple[bool, str, int], set[str]]] = {
-    "own page, SSD, zswap": ((False, "ssd", 20), {"fork", "writeback", "I/O ends", "spoil"}),
-    "own page, SSD, zswap, no fork": ((False, "ssd", 20), {"writeback", "spoil", "hibernate", "swapoff"}),
-    "own page, pmem": ((False, "pmem", -1), {"fork", "swapoff"}),
-    "own page, full zswap": ((False, "none", 0), {"fork"}),
-    "shared page, SSD, zswap": ((True, "ssd", 20), {"writeback", "I/O ends", "spoil"}),
-    "shared page, pmem": ((True, "pmem", -1), {"swapoff"}),
-    "shared page, full zswap": ((True, "none", 0), set()),
-}
-"""The tiny kernels, and what can happen to each beside what its processes do."""
-
-EXTRAS = set.union(*(extras for _, extras in WORLDS.values()))
-
-
-def possible(k: Any, extras: set[str]) -> list[str]:
-    """The operations that make sense: with the second process or without, with a device or without."""
-    absent = {"fork"} if len(k.processes) > 1 else {name for name in FACE if name.startswith("b ")}
-    absent |= set() if k.devices else {"writeback", "hibernate", "swapoff"}
-    return [name for name in FACE if name not in absent | EXTRAS - extras]
-
-
-def fingerprint(k: Any) -> tuple[Any, ...]:
-    """Two kernels with the same fingerprint go on in the same ways: the abstract state of the tiny kernel."""
-    s = k.system
-    ptes = sorted(bool(pte) + bool(pte & 1) for mm in s.mms for table in mm.pgd.values() for pte in table if pte)
-    folios = sorted(
-        (any(f.data), f.mapping is not None, f.swapcache, f.swapcache and (f.dirty, f.writeback, f.uptodate))
-        for f in frames_in_use(s)
-    )
-    entries = sorted(describe(*fields[:4]) for fields in dict(Watch(k, (), Sightings()).known).values())
-    spoilt = any(entry.object == SPOILT for entry in s.memcg.root.zswap_lru)
-    return len(k.processes), *ptes, *folios, *entries, spoilt, len(k.devices), s.power.suspended_storage
-
-
-def pages(k: Any) -> int:
-    """Pages with a content: folios, and entries without one.  More than one after copy on write."""
-    s, fields = k.system, dict(Watch(k, (), Sightings()).known).values()
-    return len(frames_in_use(s)) + sum(describe(*one[:4]).word == "none" for one in fields)
-
-
-def frames_in_use(s: Any) -> list[Any]:
-    """The folios in memory, the shared zero page aside."""
-    return [folio for folio in s.memory.mem_map[1:] if folio is not None]
-
-
-# --- exploring ---------------------------------------------------------------------------------------------------------
-
-
-def explore_world(world: str, seen: Sightings) -> None:
-    """Try every operation in every state of a tiny kernel, breadth first; where it has two pages it ends."""
-    setting, extras = WORLDS[world]
-    start = boot(*setting)
-    known, queue = {fingerprint(start)}, deque([(start, (world,))])
-    while queue:
-        kernel, path = queue.popleft()
-        for name in possible(kernel, extras):
-            twin, way = kernel.copy(), (*path, name)
-            run_tasks(twin, [partial(FACE[name], twin)], follow([]), way, seen)
-            seen.taken += 1
-            if (mark := fingerprint(twin)) not in known:
-                known.add(mark)
-                if pages(twin) < 2:
-                    queue.append((twin, way))
-    seen.kernels += len(known)
-
-
-SWAPPED_ZEROS = ("a writes zeros", "a pageout")
-SWAPPED_TEXT = ("a writes text", "a pageout")
-RACES: tuple[tuple[str, tuple[str, ...], tuple[str, str]], ...] = (
-    ("own page, SSD, zswap", SWAPPED_ZEROS, ("a willneed", "a dontneed")),
-    ("own page, SSD, zswap", SWAPPED_TEXT, ("a willneed", "a dontneed")),
-    ("own page, SSD, zswap", SWAPPED_TEXT, ("writeback", "a dontneed")),
-    ("own page, SSD, zswap", SWAPPED_TEXT[:1], ("a pageout", "a dontneed")),
-)
-"""Pairs of operations that are tried in every order within one preemption: (kernel, operations before, the two)."""
-
-
-def after(world: str, path: Sequence[str]) -> Any:
-    """A tiny kernel after some operations."""
-    k = boot(*WORLDS[world][0])
-    for name in path:
-        FACE[name](k)
-    return k
-
-
-def explore_race(world: str, path: Sequence[str], pair: tuple[str, str], seen: Sightings) -> None:
-    """Two operations at once, in every order within one preemption."""
-    start = after(world, path)
-    exploration = Exploration(preemptions=1)
-    for choices in exploration:
-        twin = start.copy()
-        tasks = [partial(FACE[name], twin) for name in pair]
-        scheduler = run_tasks(twin, tasks, follow(choices), (world, *path, " | ".join(pair)), seen)
-        exploration.add(scheduler.decisions)
-        seen.schedules += 1
-
-
-# --- the table -----------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What the table says of a state, and which functions of the layer may take an entry to which next one."""
+    """What the table says of a state: at rest, transient or never, its meaning, and the legal steps."""
 
     state: State
     kind: str
     meaning: str
-    steps: tuple[Edge, ...]
+    steps: tuple[Step, ...]
 
 
 @cache
@@ -404,14 +91,83 @@ def table() -> dict[State, Row]:
         state = State(line["backing"], int(line["in_swapcache"]), line["swap_count"], line["word"])
         row = rows.setdefault(state, Row(state, line["class"], line["meaning"], ()))
         if line["operation"]:
-            step = Edge(state, line["operation"], parse(line["next"]))
+            step = Step(state, line["operation"], parse(line["next"]))
             rows[state] = replace(row, steps=(*row.steps, step))
     return rows
 
 
-def parse(text: str) -> State:
-    """A state as the table writes it: "free", or the four columns."""
-    if text == "free":
-        return FREE
-    backing, pinned, count, word = text.split()
-    return State(backing, int(pinned), count, word)
+@dataclass(slots=True)
+class Sight:
+    """How something was first seen: kernel and operations up to there, switch point, and the order of two tasks."""
+
+    path: tuple[str, ...]
+    point: str = ""
+    schedule: str = ""
+
+    def __repr__(self) -> str:
+        return "; ".join(self.path) + (f" (at: {self.point})" if self.point else "")
+
+
+@dataclass(slots=True)
+class Transitions:
+    """What an exploration has seen: states at rest, states at switch points, steps; and how much was tried.
+
+    kernels: abstract states of the tiny kernels.  tried: operations run in them.  schedules: orders of two operations.
+    """
+
+    rest: dict[State, Sight] = field(default_factory=dict)
+    passing: dict[State, Sight] = field(default_factory=dict)
+    steps: dict[Step, Sight] = field(default_factory=dict)
+    kernels: int = 0
+    tried: int = 0
+    schedules: int = 0
+
+    @property
+    def transient(self) -> dict[State, Sight]:
+        """What was seen at switch points and never at rest."""
+        return {state: sight for state, sight in self.passing.items() if state not in self.rest}
+
+    def differences(self) -> list[str]:
+        """Where the table and what was seen disagree: states both ways, and steps that the table does not allow."""
+        found = []
+        for kind, seen in (("at rest", self.rest), ("transient", self.transient)):
+            listed = {state for state, row in table().items() if row.kind == kind}
+            found += [f"{state}: {kind} in the table, not seen so" for state in sorted(listed - seen.keys())]
+            found += [f"{state}: seen {kind}, not so in the table: {seen[state]}" for state in sorted(seen.keys() - listed)]
+        legal = {step for row in table().values() for step in row.steps}
+        for step in sorted(self.steps.keys() - legal):
+            found.append(f"{step.state} -> {step.following} by {step.operation}: not in the table: {self.steps[step]}")
+        return found
+
+    def untaken(self) -> list[dict[str, str]]:
+        """Steps that the table allows, and no operation took."""
+        return [
+            {"state": str(step.state), "operation": step.operation, "next": str(step.following)}
+            for row in table().values()
+            for step in row.steps
+            if step not in self.steps
+        ]
+
+    def __repr__(self) -> str:
+        legal = sum(len(row.steps) for row in table().values())
+        return (
+            f"{len(self.rest)} states at rest, {len(self.transient)} transient, {len(self.steps)} of {legal} steps; "
+            f"{self.tried} operations in {self.kernels} states of tiny kernels, {self.schedules} orders of two; "
+            f"{len(self.differences())} differences from the table"
+        )
+
+    def _repr_html_(self) -> str:
+        wrong = table_html([{"difference": line} for line in self.differences()]) if self.differences() else ""
+        return f"<p>{escape(repr(self))}</p>{graph_svg(self.rest, self.transient, self.steps)}{legend_html()}{wrong}"
+
+
+def rows(kind: str = "at rest") -> list[dict[str, str]]:
+    """The table's states of one class, with their meanings."""
+    return [
+        {"state": str(row.state), "backing": KINDS.get(row.state.backing, "-"), "meaning": row.meaning}
+        for row in table().values()
+        if row.kind == kind
+    ]
+
+
+__all__ = ["BACKINGS", "FREE", "OPERATIONS", "Row", "Sight", "State", "Step", "Transitions", "parse", "rows", "table"]
