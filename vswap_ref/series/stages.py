@@ -150,7 +150,7 @@ class LoadedStage:
 
     def find(self, name: str) -> Any:
         """What a name stands for anywhere in the stage's ``mm``: names are unique.  AttributeError if there is none."""
-        for path in (path for path in stages()[self.id]["modules"] if path.startswith("mm/")):
+        for path in stages()[self.id]["modules"]:
             module = self.module(path.removeprefix("mm/").removesuffix(".py").replace("/", "."))
             found = vars(module).get(name)
             if found is not None and getattr(found, "__module__", module.__name__) == module.__name__:
