@@ -320,3 +320,40 @@ def scan(fill: int = 60, kind: str = "the cache's alone", stage: int | str = 13)
         assert rig.call("cluster_reclaim_range", si, ci, offset, 4)
         rig.functions["swap_cluster_unlock"](ci)
     return Scan(str(stage), fill, kind, marked, candidate, used - sum(map(bool, si.swap_map)), slots)
+
+
+@dataclass(frozen=True, slots=True)
+class StormFigure:
+    """Extra pages over the number of users, before and after."""
+
+    storms: list[tuple[Storm, Storm]]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row a number of users."""
+        return [
+            {"users": old.users, "count at 12": old.count, "pages": old.pages, "count at 13": new.count, "pages then": new.pages}
+            for old, new in self.storms
+        ]
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{old!r}; stage {new.stage}: count {new.count}" for old, new in self.storms)
+
+    def _repr_html_(self) -> str:
+        parts, top = ["<line x1='40' x2='520' y1='100' y2='100' stroke='currentColor'/>"], 2
+        step = 480 / len(self.storms)
+        for column, pair in enumerate(self.storms):
+            for storm, colour, shift in zip(pair, ("#c8453c", "#1f9bb5"), (0.12, 0.5), strict=True):
+                height, x = 2 + 76 * storm.pages / top, 40 + step * (column + shift)
+                box = f"width='{step * 0.36:.0f}' height='{height:.0f}' fill='{colour}'"
+                parts.append(f"<rect x='{x:.0f}' y='{100 - height:.0f}' {box}/>")
+            label = f"<text x='{40 + step * (column + 0.5):.0f}' y='116' font-size='12' text-anchor='middle'"
+            parts.append(f"{label} fill='currentColor'>{pair[0].users:,}</text>")
+        for pages in range(top + 1):
+            parts.append(f"<text x='24' y='{104 - 38 * pages}' font-size='12' fill='currentColor'>{pages}</text>")
+        note = "<p>Extra pages (up) for a number of users (across). Red: stage 12; blue: stage 13, none.</p>"
+        return f"{note}{picture(''.join(parts), repr(self).replace(chr(10), '; '), 530, 122)}{table_html(self.rows())}"
+
+
+def storm_figure(users: list[int]) -> StormFigure:
+    """fork_storm at stages 12 and 13 for several numbers of users."""
+    return StormFigure([(fork_storm(nr, 12), fork_storm(nr, 13)) for nr in users])
