@@ -29,7 +29,7 @@ def functions_by_name(stage: str) -> dict[str, FunctionType]:
 
 
 def record_calls(stage: int | str, kernel: Any, work: Callable[[], object]) -> list[Call]:
-    """The calls of a stage's functions while something works with a kernel of it.  ``held`` needs ``locks="validated"``."""
+    """The calls of a stage's functions while something works with a kernel of it, whose locks are validated."""
     known: dict[CodeType, FunctionType] = {f.__code__: f for f in functions_by_name(str(stage)).values()}
     calls: list[Call] = []
     depth = 0

@@ -1,5 +1,6 @@
 (() => {
-  const data = DATA, rows = ["in the cache", "pinned, no folio", "not pinned"], columns = 4;
+  // A board of the states of an entry, a button for each operation, and what has happened.  DATA: lifecycle.py, Lives.
+  const data = DATA, { names, rows, columns } = data;
   const create = (tag, properties = {}, children = []) => {
     const node = Object.assign(document.createElement(tag), properties);
     node.append(...children);
@@ -10,16 +11,15 @@
     const reached = new Set();
     const table = create("table"), log = create("ol"), goals = create("p"), buttons = create("p");
     const head = create("tr", {}, [create("th")]);
-    for (let n = 0; n < columns; n++) head.append(create("th", { textContent: `N = ${n}`, style: "min-width:6em" }));
+    for (let n = 0; n < columns; n++) head.append(create("th", { textContent: `N = ${n}`, style: "min-width:10.5em" }));
     table.append(head);
     const cells = rows.map((name) => {
-      const line = create("tr", {}, [create("th", { textContent: name, style: "text-align:left" })]);
+      const line = create("tr", {}, [create("th", { textContent: name, style: "text-align:left;white-space:nowrap;padding-right:1em" })]);
       const places = Array.from({ length: columns }, () => create("td", { style: "height:2.2em;text-align:center" }));
       line.append(...places);
       table.append(line);
       return places;
     });
-    const names = [...new Set(data.steps.flatMap(Object.keys))];
     const controls = names.map((name) => {
       const button = create("button", { type: "button", textContent: name, style: "margin:.15em;font-family:monospace" });
       button.onclick = () => {

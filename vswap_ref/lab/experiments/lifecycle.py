@@ -10,7 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vswap_ref.display import Table, escape, picture, table_html, table_text
+from vswap_ref.display import Table, escape, table_html, table_text
+from vswap_ref.lab.stepper import stepper_html
 from vswap_ref.machine import Ssd
 from vswap_ref.series import at
 
@@ -24,12 +25,12 @@ class State(NamedTuple):
     """An entry: pinned for the cache, users, what its word holds ("fo", "sh" or "-"), is its slot marked."""
 
     pin: int
-    count: int
+    users: int
     word: str
     marked: int
 
     def __str__(self) -> str:
-        return f"P={self.pin} N={self.count} X={self.word} K={self.marked}" if self != FREE else "free"
+        return f"P={self.pin} N={self.users} X={self.word} K={self.marked}" if self != FREE else "free"
 
 
 FREE = State(0, 0, "", 0)
@@ -38,9 +39,9 @@ FREE = State(0, 0, "", 0)
 class Rig:
     """A kernel of a stage whose functions are called one by one."""
 
-    def __init__(self, stage: int | str = 13, size: str = "8M", **options: Any) -> None:
+    def __init__(self, stage: int | str = 13, **options: Any) -> None:
         self.stage = at(stage)
-        self.kernel = self.stage.Kernel(ram="8M", swap=[Ssd(size)], cpus=1, **options)
+        self.kernel = self.stage.Kernel(ram="16M", swap=[Ssd("8M")], cpus=1, **options)
         self.s: Any = self.kernel.system
         self.functions = functions_by_name(str(stage))
 
@@ -80,8 +81,8 @@ class Entry:
 
     number = 512
 
-    def __init__(self, stage: int | str = 13) -> None:
-        self.rig = Rig(stage, locks="validated")
+    def __init__(self) -> None:
+        self.rig = Rig(locks="validated")
         self.cached: Any = None
 
     @property
@@ -154,7 +155,7 @@ def cached(state: State) -> bool:
 
 def used(state: State) -> bool:
     """There is a user to take away."""
-    return state.count > 0
+    return state.users > 0
 
 
 OPERATIONS: dict[str, tuple[Callable[[State], bool], Callable[[Entry], Any]]] = {
@@ -185,28 +186,41 @@ ROWS = (("in the cache", 1, "fo"), ("pinned, no folio", 1, "sh-"), ("not pinned"
 """The rows of the board: name, pin, contents of the word."""
 
 
-def board_svg(path: list[State]) -> str:
-    """Rows: pin and folio; columns: users; the way of an entry through them, with the number of each step."""
-    top = max(3, *(state.count for state in path)) if path else 3
-    parts, seen = [], {}
-    for column in range(top + 1):
+TEXT = "font-size='12' fill='currentColor'"
+
+
+def cell(state: State) -> tuple[int, int]:
+    """Row and column of a state on the board."""
+    row = next(i for i, (_, pin, words) in enumerate(ROWS) if pin == state.pin and (state.word or "-") in words)
+    return row, state.users
+
+
+def board(columns: int) -> str:
+    """The empty board.  Rows: pin and folio; columns: users."""
+    parts = [f"<text x='0' y='{50 + 50 * row}' {TEXT}>{name}</text>" for row, (name, _, _) in enumerate(ROWS)]
+    for column in range(columns):
         parts.append(f"<text x='{165 + 90 * column}' y='14' {TEXT}>N = {column}</text>")
-    for row, (name, pin, _) in enumerate(ROWS):
-        parts.append(f"<text x='0' y='{50 + 50 * row}' {TEXT}>{name}</text>")
-        for column in range(top + 1):
+        for row, (_, pin, _) in enumerate(ROWS):
             colour = "#88888833" if not pin and not column else "#1f9bb555" if pin else "#e0912f44"
             place = f"x='{140 + 90 * column}' y='{22 + 50 * row}' width='84' height='44'"
             parts.append(f"<rect {place} rx='4' fill='{colour}'/>")
-    for step, state in enumerate(path):
-        row = next(i for i, (_, pin, words) in enumerate(ROWS) if pin == state.pin and (state.word or "-") in words)
-        seen.setdefault((row, state.count), []).append(f"{step}{'*' if state.marked else ''}")
-    for (row, column), steps in seen.items():
-        parts.append(f"<text x='{146 + 90 * column}' y='{50 + 50 * row}' {TEXT}>{' '.join(steps)}</text>")
-    alt = "the way of an entry: " + "; ".join(f"{step} {state}" for step, state in enumerate(path))
-    return picture("".join(parts), alt, 140 + 90 * (top + 1), 172)
+    return "".join(parts)
 
 
-TEXT = "font-size='12' fill='currentColor'"
+def figure(name: str, steps: list[tuple[str, str, State]]) -> str:
+    """A board on which an entry goes from place to place, a step for each operation."""
+    shown = []
+    for operation, answer, state in [("", "", FREE), *steps]:
+        row, column = cell(state)
+        place = f"x='{140 + 90 * column}' y='{22 + 50 * row}' width='84' height='44'"
+        says = f"{operation}: {answer}; {state}" if operation else str(state)
+        content = "" if state == FREE else f"X={state.word} K={state.marked}"
+        mark = f"<rect {place} rx='4' fill='none' stroke='currentColor' stroke-width='3'/>"
+        word = f"<text x='{148 + 90 * column}' y='{48 + 50 * row}' {TEXT}>{content}</text>"
+        shown.append((operation or "start", f"{mark}{word}<text x='0' y='190' {TEXT}>{escape(says)}</text>"))
+    columns = 1 + max(3, *(state.users for _, _, state in steps))
+    alt = "the way of an entry: free; " + "; ".join(f"{operation}: {state}" for operation, _, state in steps)
+    return stepper_html(name, board(columns), shown, alt, 140 + 90 * columns, 196)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,16 +229,12 @@ class Walk:
 
     stage: str
     steps: list[tuple[str, str, State]]
-
-    @property
-    def states(self) -> list[State]:
-        """The states, from "free" on."""
-        return [FREE, *(state for _, _, state in self.steps)]
+    name: str = "walk"
 
     def rows(self) -> list[dict[str, Any]]:
         """A row a step."""
         fields = [state._asdict() if state != FREE else dict.fromkeys(State._fields, "") for _, _, state in self.steps]
-        names = {"pin": "P", "count": "N", "word": "X", "marked": "K"}
+        names = {"pin": "P", "users": "N", "word": "X", "marked": "K"}
         return [
             {"step": number, "operation": operation, "answer": answer}
             | {names[field]: value for field, value in after.items()}
@@ -236,21 +246,22 @@ class Walk:
         return table_text(self.rows())
 
     def _repr_html_(self) -> str:
-        note = "<p>Numbers: the entry after this step; * its slot is marked as the cache's alone.</p>"
-        return f"{board_svg(self.states)}{note}{table_html(self.rows())}"
+        return figure(self.name, self.steps) + table_html(self.rows())
 
 
-def walk(operations: str = "alloc dup remove prepare add free reclaim", stage: int | str = 13) -> Walk:
+def walk(operations: str = "alloc dup remove prepare add free reclaim", name: str = "walk") -> Walk:
     """Do operations on one entry, which is free at first.  Names as in OPERATIONS or SHORT, blanks between them.
+
+    name: of the figure, once a page.
 
     ValueError for an unknown operation, or one that would be a bug of its caller.
     """
-    entry, steps = Entry(stage), []
-    for name in operations.split():
-        operation = SHORT.get(name, name)
+    entry, steps = Entry(), []
+    for word in operations.split():
+        operation = SHORT.get(word, word)
         answer = entry.do(operation)
         steps.append((operation, answer, entry.state))
-    return Walk(str(stage), steps)
+    return Walk(str(entry.rig.stage.id), steps, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +278,9 @@ class Lives:
     def _repr_html_(self) -> str:
         states = list(self.arrows)
         data = {
+            "names": list(OPERATIONS),
+            "rows": [name for name, _, _ in ROWS],
+            "columns": MOST_USERS + 1,
             "states": [{"text": str(state), "cell": cell(state)} for state in states],
             "steps": [
                 {name: [answer, states.index(after)] for name, (answer, after) in steps.items()}
@@ -275,7 +289,10 @@ class Lives:
             "goals": [
                 {"text": "fresh: pinned, no user, not marked", "states": [states.index(State(1, 0, "fo", 0))]},
                 {"text": "the cache's alone: marked", "states": [states.index(State(1, 0, "fo", 1))]},
-                {"text": "a pin whose user has gone", "states": [states.index(State(1, 0, "-", 1))]},
+                {
+                    "text": "a pin whose user has gone",
+                    "states": [states.index(State(1, 0, word, 1)) for word in ("-", "sh")],
+                },
             ],
         }
         text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
@@ -283,33 +300,27 @@ class Lives:
         return f"<div class='lifecycle-player'><p>{escape(repr(self))}</p></div><script>{script}</script>"
 
 
-def cell(state: State) -> list[int]:
-    """Row and column of a state on the board."""
-    row = next(i for i, (_, pin, words) in enumerate(ROWS) if pin == state.pin and (state.word or "-") in words)
-    return [row, state.count]
-
-
 @cache
-def lives(stage: int | str = 13) -> Lives:
+def lives() -> Lives:
     """Find all states by trying every operation in every state, from "free" on, with up to MOST_USERS users."""
     ways: dict[State, tuple[str, ...]] = {FREE: ()}
     arrows: dict[State, dict[str, tuple[str, State]]] = {}
     for state in (queue := [FREE]):
         arrows[state] = {}
         for name, (legal, _) in OPERATIONS.items():
-            if not legal(state) or (name == "swap_duplicate" and state.count == MOST_USERS):
+            if not legal(state) or (name == "swap_duplicate" and state.users == MOST_USERS):
                 continue
-            *_, (_, answer, after) = walk(" ".join((*ways[state], name)), stage).steps
+            *_, (_, answer, after) = walk(" ".join((*ways[state], name))).steps
             arrows[state][name] = (answer, after)
             if after not in ways:
                 ways[after] = (*ways[state], name)
                 queue.append(after)
-    return Lives(str(stage), arrows)
+    return Lives("13", arrows)
 
 
 def short(states: Iterable[State]) -> str:
     """A few states in a line."""
-    return ", ".join("free" if state == FREE else f"({state.pin},{state.count},{state.word})" for state in states)
+    return ", ".join("free" if state == FREE else f"({state.pin},{state.users},{state.word})" for state in states)
 
 
 def golden(stage: int | str = 13) -> Table:
@@ -386,6 +397,18 @@ def refused(stage: int | str = 13) -> Refused:
     return Refused(rig.call("folio_alloc_swap", folio), before, counters())
 
 
+ENDS = (
+    "zswap_entry_free",
+    "mem_cgroup_uncharge_swap_by_id",
+    "swap_slot_free_nr",
+    "vswap_rmap_set",
+    "swap_map_fill",
+    "release_vswap_slot",
+    "vswap_cluster_put",
+)
+"""Functions that give something back when an entry ends."""
+
+
 def end_of_an_entry(stage: int | str = 13) -> list[str]:
     """The functions that give back what a compressed page of a cgroup has, in the order in which they are called."""
     kernel = at(stage).Kernel(ram="8M", swap=[Ssd("16M")], zswap="lz4", cpus=1, locks="validated")
@@ -393,6 +416,4 @@ def end_of_an_entry(stage: int | str = 13) -> list[str]:
     heap = app.mmap(4096)
     heap.write_page(0, b"text" * 1024)
     app.madvise(heap, "pageout")
-    ends = ("zswap_entry_free", "mem_cgroup_uncharge_swap_by_id", "swap_slot_free_nr", "vswap_rmap_set")
-    ends += ("swap_map_fill", "release_vswap_slot", "vswap_cluster_put")
-    return [call.name for call in record_calls(stage, kernel, heap.munmap) if call.name in ends]
+    return [call.name for call in record_calls(stage, kernel, heap.munmap) if call.name in ENDS]
