@@ -223,6 +223,12 @@ def figure(name: str, steps: list[tuple[str, str, State]]) -> str:
     return stepper_html(name, board(columns), shown, alt, 140 + 90 * columns, 196)
 
 
+def fields(state: State) -> dict[str, object]:
+    """A state as cells of a table."""
+    values = ("", "", "", "", "free") if state == FREE else (*state, "")
+    return dict(zip(("P", "N", "X", "K", ""), values, strict=True))
+
+
 @dataclass(frozen=True, slots=True)
 class Walk:
     """Operations on one entry, what they answered, and the state after each of them."""
@@ -232,14 +238,10 @@ class Walk:
     name: str = "walk"
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row a step."""
-        fields = [state._asdict() if state != FREE else dict.fromkeys(State._fields, "") for _, _, state in self.steps]
-        names = {"pin": "P", "users": "N", "word": "X", "marked": "K"}
+        """A row a step; the first one is the free entry."""
         return [
-            {"step": number, "operation": operation, "answer": answer}
-            | {names[field]: value for field, value in after.items()}
-            | {"": "free" if state == FREE else ""}
-            for number, ((operation, answer, state), after) in enumerate(zip(self.steps, fields, strict=True), 1)
+            {"step": number, "operation": operation, "answer": answer} | fields(state)
+            for number, (operation, answer, state) in enumerate([("start", "", FREE), *self.steps], 1)
         ]
 
     def __repr__(self) -> str:
