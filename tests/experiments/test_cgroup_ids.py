@@ -9,10 +9,10 @@ from vswap_ref.lab.experiments.cgroup_ids import batch_clear, id_bytes, sparse_u
 
 def test_break_even_at_a_quarter() -> None:
     """Two bytes a slot of the device against eight a slot in use, in whole clusters."""
-    record = id_bytes("64M")
+    record = id_bytes("256M")
     assert set(record.before) == {2.0}
     assert record.after[-1] == pytest.approx(8, rel=0.01)
-    assert record.equal_at == pytest.approx(25, abs=2)
+    assert record.equal_at == pytest.approx(25, abs=1)
 
 
 @pytest.mark.parametrize(("kept", "bytes_a_slot"), [(512, 8), (64, 64), (1, 4096)])

@@ -90,7 +90,7 @@ def sparse_use(kept: int = 1, clusters: int = 8) -> SparseUse:
         slots = int(heap.process.swap) // PAGE_SIZE
         ledgers.append(kernel.memory())
     grown = ledgers[1]["vswap descriptors"][1] - ledgers[0]["vswap descriptors"][1]
-    return SparseUse(kept, slots, ledgers[0]["swap_cgroup"][1], grown)
+    return SparseUse(kept, slots, ledgers[0]["swap_cgroup"][0], grown)
 
 
 PATTERNS = ("7 7 7 7", "0 7 7 7", "7 7 7 0", "7 9 7 7", "0 0 0 0")
@@ -199,7 +199,7 @@ def version_1(stage: int = AFTER) -> Version1:
 
 
 def three_books(stage: int = AFTER) -> Table:
-    """Who is charged, in several books: a parent with 3 pages in swap, its child with 5, another with 2 that was deleted.
+    """Who is charged, in several books: a parent with 3 pages in swap, its child with 5, one with 2 that is deleted.
 
     "ids": slots that record the cgroup.  "MEMCG_SWAP": its own counter.  "usage": its charge and its children's.
     """
