@@ -15,7 +15,7 @@ import pytest
 import vswap_ref as vr
 from vswap_ref.kernel import Kernel, Mapping, OutOfMemory, Process
 from vswap_ref.machine import PAGE_SIZE, BlockDevice
-from vswap_ref.mm.zswap_pool import zswap_items
+from vswap_ref.mm.vswap.zswap_index import zswap_items
 
 PAGES = 72
 SHARED_PAGES = 12
@@ -217,9 +217,9 @@ TOTALS = [
     ("swap", "nr_swap_pages"),
     ("swap", "total_swap_pages"),
     ("swap", "nr_rotate_swap"),
-    ("swap", "cgroup"),
     ("swap", "active_head"),
     ("swap", "avail_head"),
+    ("vswap", "used"),
     ("zswap", "stored_pages"),
     ("zswap", "stored_incompressible"),
     ("zswap", "pool_bytes"),

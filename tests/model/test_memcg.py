@@ -8,8 +8,9 @@ import pytest
 
 from vswap_ref import Cgroup, Kernel, Mapping, Ssd
 from vswap_ref.machine import PAGE_SIZE
-from vswap_ref.mm.swap_cgroup import lookup_swap_cgroup_id
-from vswap_ref.mm.types import swp_entry
+from vswap_ref.mm.pagetable import ptep_get
+from vswap_ref.mm.types import pte_to_swp_entry
+from vswap_ref.mm.vswap.cgroup import lookup_swap_cgroup_id
 from vswap_ref.mm.zswap_writeback import next_online_memcg, shrink_worker
 
 
@@ -164,7 +165,8 @@ def test_new_records_go_to_the_nearest_online_ancestor() -> None:
     heap.process.move(parent)
     group.delete()
     heap.process.madvise(heap, "pageout")
-    ids = [lookup_swap_cgroup_id(kernel.system, swp_entry(0, offset)) for offset in (1, 2)]
+    entries = [pte_to_swp_entry(ptep_get(heap.process.mm, heap.vma.start + page)) for page in (0, 1)]
+    ids = [lookup_swap_cgroup_id(kernel.system, entry) for entry in entries]
     assert ids == [group.memcg.id, parent.memcg.id]
     assert group.swap_current == PAGE_SIZE
     assert parent.swap_current == 2 * PAGE_SIZE

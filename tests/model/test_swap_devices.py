@@ -51,7 +51,7 @@ def state_of(kernel: Kernel) -> tuple[Any, ...]:
         [si.type for si in swap.active_head],
         [si.type for si in swap.avail_head],
         (swap.nr_swap_pages, swap.total_swap_pages, swap.nr_rotate_swap),
-        sorted(swap.cgroup),
+        sorted(getattr(swap, "cgroup", ())),  # side tables, at stages that have them
         list(kernel.devices),
     )
 
