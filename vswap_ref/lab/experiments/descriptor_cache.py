@@ -1,4 +1,4 @@
-"""Experiments of the chapter on the swap cache in the descriptor: CPUs that meet, a field's life, a lock taken twice."""
+"""Experiments of the chapter on the swap cache in the descriptor: CPUs that meet, a field's life, a stuck reclaim."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Field:
 
 
 def life_of_a_field(stage: int | str = 10) -> Table:
-    """A page goes out, is evicted, is shared by a fork, comes back, leaves the cache; then comes somebody else's page."""
+    """A page goes out, is evicted, shared by a fork, comes back, leaves the cache; then comes somebody else's page."""
     field = Field(stage)
     kernel, rows = field.kernel, []
     app, other = kernel.spawn("app"), kernel.spawn("other")
