@@ -21,9 +21,9 @@ from vswap_ref.lab.experiments.virtual_clusters import (
 @pytest.mark.parametrize("cpus", [2, 4])
 def test_every_state_of_a_cluster_occurs(cpus: int) -> None:
     """Cached, full, in transit, partial, orphaned, of the highest order, dead."""
-    cells = list(story_table(cluster_film(cpus).scenes).rows)
-    first = [str(row["cluster 1"]).partition(" by ")[0] for row in cells]
-    assert first[1:9] == [
+    cells = [{}, *story_table(cluster_film(cpus).scenes).rows]
+    first = [str(row["cluster 1"]).partition(" by ")[0] for row in cells[1:]]
+    assert first[:8] == [
         "1 cached",
         "512 full",
         "512 full",

@@ -51,7 +51,7 @@ class Scene:
         frame = f"<rect x='95' y='{y}' width='512' height='14' fill='{colour}22' stroke='{colour}'/>"
         label = f"<text x='0' y='{y + 12}' font-size='12' fill='currentColor'>cluster {row['cluster']}</text>"
         used = "".join(
-            f"<rect x='{95 + first}' y='{y}' width='{end - first}' height='14' fill='{colour}'/>"
+            f"<rect x='{95 + first}' y='{y}' width='{max(2, end - first)}' height='14' fill='{colour}'/>"
             for first, end in runs(bits)
         )
         return frame + label + used
@@ -159,7 +159,7 @@ def cluster_life(step: int = 10, cpus: int = 2, stage: int | str = 9) -> Scene:
 
 @dataclass(frozen=True, slots=True)
 class Film:
-    """All scenes of the story, one after the other; as text, a row a step and a column a cluster."""
+    """The scenes of the story one after the other, boot left out; as text, a row a step and a column a cluster."""
 
     scenes: list[Scene]
 
@@ -176,7 +176,7 @@ class Film:
 
 def cluster_film(cpus: int = 2, stage: int | str = 9) -> Film:
     """The whole story."""
-    return Film(list(Story(cpus, stage).tell(10)))
+    return Film(list(Story(cpus, stage).tell(10))[1:])
 
 
 def story_table(scenes: list[Scene]) -> Table:
