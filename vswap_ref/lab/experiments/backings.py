@@ -86,7 +86,9 @@ class KindsBeside:
                 width = 380 * value / most
                 parts.append(f"<rect x='120' y='{y}' width='{width:.1f}' height='14' fill='{colour}'/>")
                 text = f"{value}, stage {record.stage}"
-                parts.append(f"<text x='{125 + width:.0f}' y='{y + 12}' fill='currentColor' font-size='12'>{text}</text>")
+                parts.append(
+                    f"<text x='{125 + width:.0f}' y='{y + 12}' fill='currentColor' font-size='12'>{text}</text>"
+                )
                 y += 16
             y += 8
         return picture("".join(parts), "; ".join(map(repr, self.records)), 640, y) + table_html(
