@@ -215,7 +215,8 @@ def observe(kernel: Any, name: str, workload: Callable[[Any], object]) -> Record
     before, begin = kernel.vmstat.snapshot(), kernel.clock.ns
     workload(kernel)
     moved, duration = kernel.vmstat.since(before), kernel.clock.ns - begin
-    places = [place for process in kernel.processes for heap in process.mappings if heap.mapped for place in heap.where()]
+    heaps = [heap for process in kernel.processes for heap in process.mappings if heap.mapped]
+    places = [place for heap in heaps for place in heap.where()]
     ledger, zswap = kernel.memory(), kernel.zswap
     return Record(
         trace=name,
@@ -285,10 +286,16 @@ def compare(first: int | str, second: int | str, workload: Workload, **options: 
     Kernel; without any: 16 MiB, an Ssd of 64 MiB, and lz4 for zswap.  Each stage gets devices of its own, copies of
     those given.  ValueError for any other workload.
     """
-    if not callable(workload) and not isinstance(workload, str | Path | AccessTrace):
-        raise ValueError(f"workload={workload!r}: expected a trace (name, file or AccessTrace) or a function of a kernel")
-    run_on = run_function if callable(workload) else run
-    return Comparison(*(run_on(workload, stage=stage, **deepcopy(options)) for stage in (first, second)))
+    return Comparison(*(run_workload(workload, stage, **deepcopy(options)) for stage in (first, second)))
+
+
+def run_workload(workload: Workload, stage: int | str, **options: Any) -> Record:
+    """A trace or a function on a stage."""
+    if isinstance(workload, str | Path | AccessTrace):
+        return run(workload, stage=stage, **options)
+    if not callable(workload):
+        raise ValueError(f"workload={workload!r}: expected a trace (name, file, AccessTrace) or a function of a kernel")
+    return run_function(workload, stage, **options)
 
 
 def run_function(workload: Callable[[Any], object], stage: int | str, **options: Any) -> Record:
