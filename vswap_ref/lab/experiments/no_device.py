@@ -156,9 +156,10 @@ class LateDevice:
         return table_html(self.rows)
 
 
-def late_device(slots: int = 80) -> LateDevice:
+def late_device(slots: int = 80, stage: int | str = 14) -> LateDevice:
     """Fill zswap with 64 pages without a device, add one with so many slots, and lower the pool's limit to nothing."""
-    kernel = vswap_ref.Kernel(ram="1M", zswap=vswap_ref.Zswap("lz4", max_pool_percent=50), cpus=1)
+    zswap = vswap_ref.Zswap("lz4", max_pool_percent=50)
+    kernel = vswap_ref.at(stage).Kernel(ram="1M", zswap=zswap, cpus=1)
     app = kernel.spawn("app")
     heap, knock = app.mmap(64 * PAGE_SIZE), app.mmap(PAGE_SIZE)
     for page in range(heap.pages):
