@@ -45,7 +45,7 @@ def add_commands(sub: Any) -> None:
         epilog="example: vswap-ref real-kernel data/real-kernel/counters.csv",
     )
     real.add_argument("file", metavar="FILE.csv", help="workloads and counters, as in data/real-kernel/counters.csv")
-    real.add_argument("--stage", help="stage to run on (default: the latest)")
+    real.add_argument("--stage", default=0, help="stage to run on (default: 0, the kind of kernel that was recorded)")
     real.add_argument("--json", action="store_true", help="print all figures as JSON")
     real.set_defaults(func=real_kernel_command)
     functions = sub.add_parser(
