@@ -14,7 +14,7 @@ SECONDS = 2.5
 
 STYLE = """
 #{id} {{ margin-block: 1rem; }}
-#{id} label {{ margin-right: .7em; padding: 0 .2em; cursor: pointer; }}
+#{id} label {{ margin-right: .7em; padding: 0 .2em; cursor: pointer; white-space: nowrap; }}
 #{id} input:checked + label {{ font-weight: bold; text-decoration: underline; }}
 #{id} svg {{ display: block; margin-top: .5rem; max-width: 100%; height: auto; }}
 #{id} .step {{ visibility: hidden; }}
@@ -47,9 +47,7 @@ def stepper_html(name: str, still: str, steps: Sequence[tuple[str, str]], alt: s
     buttons += [radio(name, str(number), f"{number + 1} {label}") for number, (label, _) in enumerate(steps)]
     groups = "".join(f"<g class='step s{number}'>{content}</g>" for number, (_, content) in enumerate(steps))
     svg = picture(still + groups, alt, width, height)
-    return (
-        f"<div id='{name}' role='group' aria-label='{escape(alt)}'><style>{style}</style>{''.join(buttons)}{svg}</div>"
-    )
+    return f"<div id='{name}' role='group' aria-label='steps'><style>{style}</style>{' '.join(buttons)}{svg}</div>"
 
 
 def radio(name: str, value: str, label: str, checked: bool = False) -> str:

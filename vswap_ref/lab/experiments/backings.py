@@ -85,10 +85,8 @@ class KindsBeside:
                 value = record.row()[name]
                 width = 380 * value / most
                 parts.append(f"<rect x='120' y='{y}' width='{width:.1f}' height='14' fill='{colour}'/>")
-                text = f"{value}, stage {record.stage}"
-                parts.append(
-                    f"<text x='{125 + width:.0f}' y='{y + 12}' fill='currentColor' font-size='12'>{text}</text>"
-                )
+                parts.append(f"<text x='{125 + width:.0f}' y='{y + 12}' fill='currentColor' font-size='12'>")
+                parts.append(f"{value}, stage {record.stage}</text>")
                 y += 16
             y += 8
         return picture("".join(parts), "; ".join(map(repr, self.records)), 640, y) + table_html(
@@ -192,12 +190,14 @@ def moment_svg(moment: Moment) -> str:
         parts.append(box(550, y, moment.backing, colour + "88"))
         parts.append(f"<line x1='480' y1='41' x2='550' y2='{y + 17}' stroke='{colour}' stroke-width='4'/>")
     if moment.pte == "mapped":
-        parts.append(f"<path d='M85 58 V182 H530 V{store_y('folio') + 17} H550' fill='none' stroke='#2e9e5b'/>")
+        parts.append(
+            f"<path d='M22 58 V182 H530 V{store_y('folio') + 17} H550' fill='none' stroke='#2e9e5b' stroke-width='2'/>"
+        )
     else:
         parts.append("<line x1='160' y1='41' x2='250' y2='41' stroke='currentColor' stroke-width='2'/>")
     used = f"slots of devices: {moment.slots}, objects of zswap: {moment.stored}"
-    parts.append(f"<text x='10' y='120' fill='currentColor' font-size='15' font-weight='bold'>{moment.step}</text>")
-    parts.append(f"<text x='10' y='142' fill='currentColor' font-size='13'>{used}</text>")
+    parts.append(f"<text x='40' y='120' fill='currentColor' font-size='15' font-weight='bold'>{moment.step}</text>")
+    parts.append(f"<text x='40' y='142' fill='currentColor' font-size='13'>{used}</text>")
     return "".join(parts)
 
 

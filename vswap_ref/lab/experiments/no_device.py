@@ -85,11 +85,13 @@ class Sized:
     """Bytes of device; 0: none."""
     pages: int
     """Pages that were written before memory ran out, or all."""
+    entries: int
     used: int
     written: int
     pool: int
     metadata: int
-    """Bytes: device in use, device ever written, zswap's pool, metadata of swap as the cover letter counts it."""
+    """Bytes at the end: virtual slots, device in use, device ever written, zswap's pool, metadata of swap as the cover
+    letter counts it."""
 
     @property
     def survived(self) -> bool:
@@ -107,6 +109,7 @@ class Sized:
             "stage": self.stage,
             "swap file": format_size(self.swap) if self.swap else "none",
             "outcome": "done" if self.survived else f"out of memory at page {self.pages}",
+            "virtual slots": format_size(self.entries),
             "in use": format_size(self.used),
             "written": format_size(self.written),
             "disk wasted": format_size(self.wasted),
@@ -133,8 +136,8 @@ def sized(swap: str | int = "8M", stage: int | str = 13, pages: str = "python") 
             heap.write_page(page, source(page))
             written = page + 1
     used, pool = sum(row["Used"] for row in kernel.swaps().rows), kernel.zswap_debugfs()["pool_total_size"]
-    to_device = kernel.vmstat["pswpout"] * PAGE_SIZE
-    return Sized(str(stage), size, written, used, to_device, pool, kernel.memory().letter)
+    entries, to_device = kernel.debugfs()["vswap"]["used"] * PAGE_SIZE, kernel.vmstat["pswpout"] * PAGE_SIZE
+    return Sized(str(stage), size, written, entries, used, to_device, pool, kernel.memory().letter)
 
 
 # --- a device that comes later -------------------------------------------------------------------------------------
@@ -153,9 +156,10 @@ class LateDevice:
         return table_html(self.rows)
 
 
-def late_device(slots: int = 63) -> LateDevice:
+def late_device(slots: int = 80, stage: int | str = 14) -> LateDevice:
     """Fill zswap with 64 pages without a device, add one with so many slots, and lower the pool's limit to nothing."""
-    kernel = vswap_ref.Kernel(ram="1M", zswap=vswap_ref.Zswap("lz4", max_pool_percent=50), cpus=1)
+    zswap = vswap_ref.Zswap("lz4", max_pool_percent=50)
+    kernel = vswap_ref.at(stage).Kernel(ram="1M", zswap=zswap, cpus=1)
     app = kernel.spawn("app")
     heap, knock = app.mmap(64 * PAGE_SIZE), app.mmap(PAGE_SIZE)
     for page in range(heap.pages):
