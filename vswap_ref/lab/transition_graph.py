@@ -13,7 +13,7 @@ BACKINGS = "SZCF"
 LANES = {"Z": "zeros", "F": "folio", "C": "zswap", "S": "device"}
 """From top to bottom: changes of the backing are short then."""
 
-GROUPS = {(0, "none"): "in use", (1, "none"): "pinned", (1, "folio"): "in the swap cache", (0, "folio"): "never"}
+GROUPS = {(0, "none"): "not pinned", (1, "none"): "pinned, no folio", (1, "folio"): "in the swap cache", (0, "folio"): "folio, not pinned"}
 """From left to right, by pin and word."""
 
 COUNTS = ("0", "1", "2+")
