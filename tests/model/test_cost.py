@@ -100,7 +100,9 @@ def test_looking_costs_nothing() -> None:
 def test_the_table_is_complete() -> None:
     """Every path that the model counts has a price, in primitives that have a meaning; every primitive has a path."""
     package = Path(vr.__file__).parent / "mm"
-    counted = {name for file in package.glob("*.py") for name in re.findall(r's\.cost\["(\w+)"\]', file.read_text())}
+    texts = [file.read_text() for file in package.rglob("*.py")]
+    places = [place for text in texts for place in re.findall(r"s\.cost\[([^\]]+)\]", text)]
+    counted = {name for place in places for name in re.findall(r'"(\w+)"', place)}
     assert counted == set(COST_OF_PATH)
     assert {primitive for costs in COST_OF_PATH.values() for primitive in costs} == set(PRIMITIVES)
 

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 import vswap_ref as vr
-from vswap_ref.machine import PAGE_SIZE, BlockDevice
+from vswap_ref.lab.defects import VERSION_1_RECLAIM, VERSION_1_SWAPCACHED, has_defect, stages_with
+from vswap_ref.machine import PAGE_SIZE, BlockDevice, LockdepError
 from vswap_ref.series import at
 from vswap_ref.series.stages import latest, stages
 
@@ -224,9 +225,15 @@ def leftovers(stage: Any, kernel: vr.Kernel) -> dict[str, object]:
     left["compressed pages"] = list(stage.find("zswap_items")(s))
     for memcg in s.memcg.by_id.values():
         counters = (memcg.memory.usage, memcg.swap.usage, memcg.memsw.usage, memcg.zswap_bytes, memcg.nr_swap)
-        gauges_of_group = {name: memcg.stat[name] for name in ("anon", "swapcached", "zswapped")}
+        names = ("anon", "zswapped") if wrong_swapcached(stage, s) else ("anon", "swapcached", "zswapped")
+        gauges_of_group = {name: memcg.stat[name] for name in names}
         left[f"cgroup {memcg.name}"] = any((*counters, memcg.id_refs - 1, *gauges_of_group.values()))
     return {name: value for name, value in left.items() if value}
+
+
+def wrong_swapcached(stage: Any, s: Any) -> bool:
+    """This statistic of cgroups is known to be wrong."""
+    return bool(s.memcg.memsw) and has_defect(VERSION_1_SWAPCACHED, stage.id)
 
 
 def totals(stage: int) -> list[tuple[str, str]]:
@@ -298,12 +305,20 @@ def test_an_allocation_fails(stage: str, site: str) -> None:
 
 @pytest.mark.parametrize(("stage", "site"), SITES_OF_STAGES)
 def test_an_allocation_fails_for_long(stage: str, site: str) -> None:
-    """A quarter of all requests, one after the other, on cgroup version 1."""
-    calls = undisturbed("pmem", memcg="v1", stage=stage).calls[site]
-    workload = Workload(vr.Pmem("1M"), memcg="v1", stage=stage)
+    """A quarter of all requests, one after the other, on cgroup version 1 where that works."""
+    memcg = "v2" if has_defect(VERSION_1_RECLAIM, stage) else "v1"
+    calls = undisturbed("pmem", memcg=memcg, stage=stage).calls[site]
+    workload = Workload(vr.Pmem("1M"), memcg=memcg, stage=stage)
     workload.kernel.faults.fail(site, nth=nth_of(calls, 0.25), times=1 + calls // 4)
     workload.run()
     workload.finish()
+
+
+@pytest.mark.parametrize("stage", map(str, stages_with(VERSION_1_RECLAIM)))
+def test_why_some_stages_are_tested_on_version_2_alone(stage: str) -> None:
+    """The record of the cgroup is found through the virtual slot, whose cluster reclaim has locked."""
+    with pytest.raises(LockdepError, match="recursive locking: vswap_cluster"):
+        Workload(vr.Pmem("1M"), memcg="v1", stage=stage).run()
 
 
 @pytest.mark.slow

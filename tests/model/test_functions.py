@@ -348,16 +348,16 @@ def test_check_sees_lists_and_processes_that_went_astray() -> None:
     kernel.check()
     lruvec = s.memcg.root.lruvec
     lruvec.nr_inactive += 1
-    with pytest.raises(vr.InvariantError, match="list counter"):
+    with pytest.raises(BEFORE.InvariantError, match="list counter"):
         kernel.check()
     lruvec.nr_inactive -= 1
     folio = next(iter(lruvec.inactive))
     folio.active = True
-    with pytest.raises(vr.InvariantError, match="list of its flags"):
+    with pytest.raises(BEFORE.InvariantError, match="list of its flags"):
         kernel.check()
     folio.active = False
     del s.swap.mmlist[app.mm]
-    with pytest.raises(vr.InvariantError, match="swapoff"):
+    with pytest.raises(BEFORE.InvariantError, match="swapoff"):
         kernel.check()
 
 

@@ -148,7 +148,9 @@ def descriptors(k: Any, unknown: dict[int, Fields] | None = None) -> Iterator[tu
 def state_of(fields: Fields) -> State:
     """The state of an allocated descriptor."""
     type_, pinned, count, word, _ = fields
-    return State(BACKINGS[type_], pinned, str(count) if count < 2 else "2+", "folio" if word and not word & 1 else "none")
+    return State(
+        BACKINGS[type_], pinned, str(count) if count < 2 else "2+", "folio" if word and not word & 1 else "none"
+    )
 
 
 def frames(k: Any) -> list[Any]:

@@ -133,7 +133,9 @@ class Transitions:
         for kind, seen in (("at rest", self.rest), ("transient", self.transient)):
             listed = {state for state, row in table().items() if row.kind == kind}
             found += [f"{state}: {kind} in the table, not seen so" for state in sorted(listed - seen.keys())]
-            found += [f"{state}: seen {kind}, not so in the table: {seen[state]}" for state in sorted(seen.keys() - listed)]
+            found += [
+                f"{state}: seen {kind}, not so in the table: {seen[state]}" for state in sorted(seen.keys() - listed)
+            ]
         legal = {step for row in table().values() for step in row.steps}
         for step in sorted(self.steps.keys() - legal):
             found.append(f"{step.state} -> {step.following} by {step.operation}: not in the table: {self.steps[step]}")
