@@ -1,7 +1,8 @@
 """Skips are counted and reported; in CI a skip is a failure, because CI installs everything.
 
 ``@pytest.mark.stages(first, until=None)`` runs a test at stages of the main line from ``first`` to ``until`` (both
-included; None: the latest): at three of them, which ones depends on the test, or at all with ``every=True``.  What a
+included; None: the latest): at three of them, which ones depends on the test, or at all with ``every=True``;
+``without`` names stages that cannot do it (vswap_ref.lab.defects).  What a
 test module imports from the face or from ``vswap_ref.mm`` is that of the stage while such a test runs, and the fixture
 ``stage`` is the stage itself.  ``--stages 0,3`` chooses stages, ``--deep`` runs all tests at all stages and gives
 random programs their full length at each.
@@ -17,7 +18,7 @@ import os
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -64,10 +65,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(FunctionRecorder(Path(target)))
 
 
-def main_line(first: int = 0, until: int | None = None) -> list[str]:
-    """Stages of the main line from ``first`` to ``until``, both included (None: the latest)."""
+def main_line(first: int = 0, until: int | None = None, without: Collection[int] = ()) -> list[str]:
+    """Stages of the main line from ``first`` to ``until``, both included (None: the latest), but those ``without``."""
     end = int(latest()) if until is None else until
-    return [stage for stage in stages() if stage.isdigit() and first <= int(stage) <= end]
+    numbers = [int(stage) for stage in stages() if stage.isdigit()]
+    return [str(stage) for stage in numbers if first <= stage <= end and stage not in without]
 
 
 def spread(ids: list[str], test: str, wanted: int = 3) -> list[str]:

@@ -7,9 +7,10 @@ import random
 import pytest
 
 from vswap_ref import Kernel, OutOfMemory, Pmem, Ssd
+from vswap_ref.lab.defects import VERSION_1_RECLAIM, stages_with
 from vswap_ref.machine import PAGE_SIZE, BlockDevice
 
-pytestmark = pytest.mark.stages(0)
+pytestmark = pytest.mark.stages(0, without=stages_with(VERSION_1_RECLAIM))
 
 
 def test_a_swapped_out_page_leaves_memory_and_stays_in_memory_plus_swap() -> None:

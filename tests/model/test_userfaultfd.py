@@ -11,6 +11,8 @@ import vswap_ref as vr
 from vswap_ref.kernel import Kernel, Mapping
 from vswap_ref.machine import PAGE_SIZE
 
+pytestmark = pytest.mark.stages(0)
+
 TEXT = b"moved page      " * 256
 
 

@@ -11,6 +11,8 @@ from vswap_ref.kernel import Kernel, Mapping
 from vswap_ref.machine import PAGE_SIZE, Codec
 from vswap_ref.mm.zswap_pool import zswap_check_limits
 
+pytestmark = pytest.mark.stages(0)
+
 TEXT = b"some text " * 409 + bytes(6)
 
 

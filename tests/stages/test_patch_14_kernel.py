@@ -160,6 +160,14 @@ def test_without_zswap_and_device_nothing_goes() -> None:
     assert intact(heap, [ZEROS, *TEXT[:7]])
 
 
+@pytest.mark.parametrize("zswap", ["lz4", None])
+@pytest.mark.parametrize("swap", [(), (1 << 20,)])
+def test_lists_age_if_there_is_zswap_or_a_device(zswap: str | None, swap: tuple[int, ...]) -> None:
+    """Otherwise nobody will ever reclaim from them."""
+    kernel, _ = booted(14, *map(vr.Ssd, swap), zswap=zswap)
+    assert vr.at(14).module("reclaim").can_age_anon_pages(kernel.system) == bool(zswap or swap)
+
+
 def rejecting(*swap: Any) -> tuple[vr.Kernel, vr.Mapping]:
     """Pages that zswap refuses and that may not be written: they are tried, and stay."""
     kernel, _ = booted(14, *swap, zswap="lz4")
@@ -338,16 +346,22 @@ def test_nobody_reads_a_page_that_only_its_folio_has() -> None:
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_swapoff_of_device_0_brings_back_what_is_on_no_device(number: int) -> None:
-    """No slot reads as device 0.  Another device leaves zswap's pages and zero pages where they are."""
+    """No slot reads as device 0.  Another device leaves zswap's pages and zero pages where they are.
+
+    Of shared objects it is asked whether there is a slot at all.
+    """
     kernel, app = booted(14, vr.Ssd("128K"), vr.Ssd("1M"), zswap="lz4")
     kernel.set_zswap(enabled=False)
     disk = pushed_out(app, NOISE[:64])
     kernel.set_zswap(enabled=True)
-    packed = pushed_out(app, [ZEROS, *TEXT[:7]])
+    packed, shm = pushed_out(app, [ZEROS, *TEXT[:7]]), kernel.shmem(PAGE_SIZE)
+    app.mmap(shm).write_page(0, TEXT[9])
+    push_out(app.mappings[-1])
     assert min(row["Used"] for row in kernel.swaps().rows) > 0
     kernel.swapoff(number)
     kernel.check()
     assert packed.where().counts() == ({"resident": 8} if number == 0 else {"zero": 1, "zswap": 7})
+    assert list(shm.where()) == ["zswap"]
     assert intact(disk, NOISE[:64])
     assert intact(packed, [ZEROS, *TEXT[:7]])
 

@@ -1,13 +1,87 @@
-"""What a patch changes in the two ledgers: primitive operations of one page, bytes of a filled device."""
+"""Two stages side by side: lines that cross, and what a patch changes in the ledgers of operations and of bytes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
-from vswap_ref.display import Figure, Table
+from vswap_ref.display import Figure, Table, picture, table_html
 from vswap_ref.lab.metadata import metadata_table
 
 from .cost import page_cost
+
+BEFORE_COLOUR, AFTER_COLOUR = "#3f7fbf", "#e0912f"
+SHARES = (0, 25, 50, 75, 100)
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """Bytes against a share in percent, at two stages: ``names`` says what they are spent on."""
+
+    title: str
+    share: str
+    names: tuple[str, str]
+    percents: Sequence[int]
+    before: Sequence[float]
+    after: Sequence[float]
+
+    @property
+    def equal_at(self) -> float | None:
+        """The first share, in percent, at which both are equal; None if there is none."""
+        points = zip(self.percents, self.before, self.after, strict=True)
+        for (x0, b0, a0), (x1, b1, a1) in pairwise(points):
+            if (a0 - b0) * (a1 - b1) <= 0 and a0 - b0 != a1 - b1:
+                return x0 + (x1 - x0) * (a0 - b0) / (a0 - b0 + b1 - a1)
+        return None
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row a share."""
+        old, new = self.names
+        return [
+            {self.share: Figure(f"{x} %"), old: Figure(f"{b:.2f}"), new: Figure(f"{a:.2f}")}
+            for x, b, a in zip(self.percents, self.before, self.after, strict=True)
+        ]
+
+    def verdict(self) -> str:
+        """Where the lines cross."""
+        return f"{self.title}: equal {'nowhere' if self.equal_at is None else f'at {self.equal_at:.1f} %'}"
+
+    def __repr__(self) -> str:
+        return f"{Table('', self.rows())!r}\n{self.verdict()}"
+
+    def _repr_html_(self) -> str:
+        return f"{lines_svg(self)}<p>{self.verdict()}</p>{table_html(self.rows())}"
+
+
+def lines_svg(record: Crossing, width: int = 480, height: int = 200) -> str:
+    """Both lines of a crossing."""
+    top, base, left, right = max(*record.before, *record.after), height - 24, 34, width - 90
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return left + (right - left) * x / 100, base - (base - 12) * y / top
+
+    parts = []
+    for value in (0.0, top / 2, top):
+        y = place(0, value)[1]
+        parts.append(f"<line x1='{left}' x2='{right}' y1='{y:.0f}' y2='{y:.0f}' stroke='#88888844'/>")
+        parts.append(label(left - 6, y + 4, f"{value:.3g}", "end"))
+    parts += [label(place(percent, 0)[0], base + 18, f"{percent} %", "middle") for percent in SHARES]
+    lines = (record.names[0], record.before, BEFORE_COLOUR), (record.names[1], record.after, AFTER_COLOUR)
+    higher = record.before[-1] > record.after[-1]
+    for number, (name, values, colour) in enumerate(lines):
+        places = [place(x, y) for x, y in zip(record.percents, values, strict=True)]
+        corners = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        parts.append(f"<polyline points='{corners}' fill='none' stroke='{colour}' stroke-width='2'/>")
+        parts.append(label(right + 8, places[-1][1] + (0 if (number == 0) == higher else 12), name, "start"))
+    alt = f"bytes of {record.names[0]} and of {record.names[1]} against the share {record.share}; {record.verdict()}"
+    return picture("".join(parts), alt, width, height)
+
+
+def label(x: float, y: float, words: str, anchor: str) -> str:
+    """A word in a figure."""
+    return f"<text x='{x:.0f}' y='{y:.0f}' fill='currentColor' font-size='12' text-anchor='{anchor}'>{words}</text>"
 
 
 def arrow(old: int, new: int) -> Figure:

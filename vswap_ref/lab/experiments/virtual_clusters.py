@@ -9,6 +9,7 @@ from unittest.mock import patch
 
 from vswap_ref.display import Table, escape, picture, table_html
 from vswap_ref.lab.paging import kernel_class
+from vswap_ref.lab.stepper import stepper_html
 from vswap_ref.machine import PAGE_SIZE, Ssd
 from vswap_ref.series import at
 
@@ -35,11 +36,13 @@ class Scene:
         return f"{self.step}. {self.what}: {states or 'no cluster'}"
 
     def _repr_html_(self) -> str:
-        strips = "".join(
-            self.strip(y, row, bits) for y, (row, bits) in enumerate(zip(self.clusters, self.bits, strict=True))
-        )
-        drawing = picture(strips, repr(self), 610, 20 * len(self.clusters) + 1)
+        drawing = picture(self.strips(), repr(self), 610, 20 * len(self.clusters) + 1)
         return f"<p>{self.step}. {escape(self.what)}</p>{drawing}{table_html(self.clusters)}"
+
+    def strips(self) -> str:
+        """The clusters, a bar each."""
+        rows = zip(self.clusters, self.bits, strict=True)
+        return "".join(self.strip(line, row, bits) for line, (row, bits) in enumerate(rows))
 
     @staticmethod
     def strip(line: int, row: dict[str, Any], bits: bytes) -> str:
@@ -48,7 +51,7 @@ class Scene:
         frame = f"<rect x='95' y='{y}' width='512' height='14' fill='{colour}22' stroke='{colour}'/>"
         label = f"<text x='0' y='{y + 12}' font-size='12' fill='currentColor'>cluster {row['cluster']}</text>"
         used = "".join(
-            f"<rect x='{95 + first}' y='{y}' width='{end - first}' height='14' fill='{colour}'/>"
+            f"<rect x='{95 + first}' y='{y}' width='{max(2, end - first)}' height='14' fill='{colour}'/>"
             for first, end in runs(bits)
         )
         return frame + label + used
@@ -154,9 +157,30 @@ def cluster_life(step: int = 10, cpus: int = 2, stage: int | str = 9) -> Scene:
     return list(Story(cpus, stage).tell(step))[-1]
 
 
-def cluster_story(cpus: int = 2, stage: int | str = 9) -> Table:
-    """The whole story: a row a step, a column a cluster, with its count and its state."""
-    scenes = list(Story(cpus, stage).tell(10))
+@dataclass(frozen=True, slots=True)
+class Film:
+    """The scenes of the story one after the other, boot left out; as text, a row a step and a column a cluster."""
+
+    scenes: list[Scene]
+
+    def __repr__(self) -> str:
+        return repr(story_table(self.scenes))
+
+    def _repr_html_(self) -> str:
+        steps = [(scene.what, scene.strips()) for scene in self.scenes]
+        height = 20 * max(len(scene.clusters) for scene in self.scenes) + 1
+        alt = "; ".join(map(repr, self.scenes))
+        film = stepper_html("cluster-life", "", steps, alt, 610, height)
+        return film + story_table(self.scenes)._repr_html_()
+
+
+def cluster_film(cpus: int = 2, stage: int | str = 9) -> Film:
+    """The whole story."""
+    return Film(list(Story(cpus, stage).tell(10))[1:])
+
+
+def story_table(scenes: list[Scene]) -> Table:
+    """A row a step, a column a cluster, with its count and its state."""
     numbers = sorted({row["cluster"] for scene in scenes for row in scene.clusters})
     cells = [
         {f"cluster {n}": " ".join(str(scene.cluster(n).get(key, "")) for key in ("count", "state")) for n in numbers}

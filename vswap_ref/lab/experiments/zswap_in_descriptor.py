@@ -6,7 +6,6 @@ import errno
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
 from typing import Any
 
 from vswap_ref.display import Figure, Table, picture, table_html
@@ -15,10 +14,10 @@ from vswap_ref.lab.paging import kernel_class, stage_name
 from vswap_ref.machine import PAGE_SIZE, Ssd
 from vswap_ref.series import at
 
+from .before_after import BEFORE_COLOUR, SHARES, Crossing
+
 CLUSTER = 512
 INDEX_STRUCTURES = ("vswap descriptors", "vswap clusters", "zswap trees")
-COLOURS = ("#3f7fbf", "#e0912f")
-SHARES = (0, 25, 50, 75, 100)
 SPREADS = {"in a row": (64, SHARES), "scattered": (4, (0, 1, 2, 50, 100))}
 """How the compressed pages lie -> clusters to fill, shares to try."""
 
@@ -86,76 +85,11 @@ def runs(slots: int, percent: int, spread: str) -> Iterator[tuple[bool, int]]:
         yield from ((i * percent // 100 != (i + 1) * percent // 100, 1) for i in range(slots))
 
 
-@dataclass(frozen=True, slots=True)
-class BreakEven:
-    """Bytes a slot against the share in zswap, at two stages."""
-
-    spread: str
-    percents: Sequence[int]
-    before: Sequence[float]
-    after: Sequence[float]
-
-    @property
-    def equal_at(self) -> float | None:
-        """The share, in percent, from which on the later stage takes less; None if it never does."""
-        points = list(zip(self.percents, self.before, self.after, strict=True))
-        for (x0, b0, a0), (x1, b1, a1) in pairwise(points):
-            if b0 < a0 and b1 >= a1:
-                return x0 + (x1 - x0) * (a0 - b0) / (a0 - b0 + b1 - a1)
-        return None
-
-    def rows(self) -> list[dict[str, Any]]:
-        """A row a share."""
-        return [
-            {"in zswap": Figure(f"{x} %"), "tree": Figure(f"{b:.2f}"), "descriptor": Figure(f"{a:.2f}")}
-            for x, b, a in zip(self.percents, self.before, self.after, strict=True)
-        ]
-
-    def __repr__(self) -> str:
-        return "\n".join([repr(Table("", self.rows())), self.verdict()])
-
-    def verdict(self) -> str:
-        """Where the lines cross."""
-        where = "nowhere" if self.equal_at is None else f"at {self.equal_at:.1f} %"
-        return f"compressed pages {self.spread}: equal {where}"
-
-    def _repr_html_(self) -> str:
-        return f"{lines_svg(self)}<p>{self.verdict()}</p>{table_html(self.rows())}"
-
-
-def lines_svg(record: BreakEven, width: int = 480, height: int = 200) -> str:
-    """Bytes a slot of both stages against the share."""
-    top, base, left, right = 28, height - 24, 34, width - 80
-    parts = []
-    for value in (0, 8, 16, 24):
-        y = base - (base - 8) * value / top
-        parts.append(f"<line x1='{left}' x2='{right}' y1='{y:.0f}' y2='{y:.0f}' stroke='#88888844'/>")
-        parts.append(label(left - 6, y + 4, str(value), "end"))
-    for percent in SHARES:
-        parts.append(label(left + (right - left) * percent / 100, base + 18, f"{percent} %", "middle"))
-    for name, values, colour in (("tree", record.before, COLOURS[0]), ("descriptor", record.after, COLOURS[1])):
-        places = [
-            (left + (right - left) * x / 100, base - (base - 8) * y / top)
-            for x, y in zip(record.percents, values, strict=True)
-        ]
-        corners = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-        parts.append(f"<polyline points='{corners}' fill='none' stroke='{colour}' stroke-width='2'/>")
-        shift = 12 if name == "descriptor" else -4
-        parts.append(label(right + 8, places[-1][1] + shift, name, "start"))
-    alt = f"bytes a slot against the share of pages in zswap, as a tree and in the descriptor; {record.verdict()}"
-    return picture("".join(parts), alt, width, height)
-
-
-def label(x: float, y: float, words: str, anchor: str) -> str:
-    """A word in a figure."""
-    return f"<text x='{x:.0f}' y='{y:.0f}' fill='currentColor' font-size='12' text-anchor='{anchor}'>{words}</text>"
-
-
-def break_even(spread: str = "in a row", stages: Sequence[int] = (10, 11)) -> BreakEven:
+def break_even(spread: str = "in a row", stages: Sequence[int] = (10, 11)) -> Crossing:
     """``index_bytes`` of two stages for several shares."""
     percents = SPREADS.get(spread, (0, SHARES))[1]
     before, after = ([index_bytes(stage, percent, spread).a_slot for percent in percents] for stage in stages)
-    return BreakEven(spread, percents, before, after)
+    return Crossing(f"compressed pages {spread}", "in zswap", ("tree", "descriptor"), percents, before, after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +120,7 @@ class FreeLocks:
 
     def _repr_html_(self) -> str:
         width = 120 * self.cluster / self.slots
-        bar = f"<rect width='{width:.0f}' height='14' fill='{COLOURS[0]}'/>"
+        bar = f"<rect width='{width:.0f}' height='14' fill='{BEFORE_COLOUR}'/>"
         bar += "".join(f"<line x1='{x}' x2='{x}' y1='0' y2='20' stroke='currentColor'/>" for x in (120, 240, 360))
         alt = f"{self.cluster} cluster locks for {self.slots} slots; lines at one, two, three a slot"
         return picture(bar, alt, 480, 20) + table_html([self.row()])
