@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable
 from itertools import groupby
 
-from vswap_ref.lab.function_index import Entry, KernelFunction, function_index
+from vswap_ref.lab.function_index import Entry, KernelFunction, function_index, last_stage
+from vswap_ref.series.stages import latest
 
 MARKER = "<!-- tables -->"
 NOT_YET = "not yet: "
@@ -14,10 +15,10 @@ NOT_YET = "not yet: "
 
 def expand(page: str) -> str:
     """The page with the tables in place of the marker."""
-    entries = function_index()
+    entries = [now if now.home else first for first, now in zip(function_index(0), function_index(), strict=True)]
     missing = [entry for entry in entries if entry.home is None]
     waiting = [entry for entry in missing if entry.function.reason.startswith(NOT_YET)]
-    parts = [f"{len(entries)} functions; the model has {len(entries) - len(missing)} of them."]
+    parts = [f"{len(entries)} functions; the model of Linux 6.19 has {len(entries) - len(missing)} of them."]
     if waiting:
         parts += ["## Not yet in the model", table("Part that is missing", map(missing_row, waiting))]
     never = [entry for entry in missing if entry not in waiting]
@@ -52,8 +53,10 @@ def home_row(entry: Entry) -> tuple[str, ...]:
     module = home.module.removeprefix("mm/")
     where = f"`{module}`{name}, in [{plain(home.heading)}]({chapter(home.notebook, home.heading)})"
     simpler = f"<br>*Simpler:* {plain(function.simplified)}." if function.simplified else ""
+    last = last_stage(function)
+    gone = "" if last == latest() else f"<br>*Until stage {last}.*"
     test = f"<br>Run by `{entry.tests[0].rpartition('::')[2]}`" if entry.tests else ""
-    return name_cell(function), plain(function.contract) + simpler, where + test
+    return name_cell(function), plain(function.contract) + simpler, where + gone + test
 
 
 def chapter(notebook: str, heading: str) -> str:
@@ -62,6 +65,10 @@ def chapter(notebook: str, heading: str) -> str:
     return f"../notebooks/{notebook}.ipynb#{slug}"
 
 
+NAME = re.compile(r"(?<![`\w./])(\*\*\w+|(?:\w+[./])*\w*_\w+(?:\.\w+)*(?:\([^)]*\))?(?:\.\w+)?)")
+"""A name with an underscore, with what it belongs to."""
+
+
 def plain(text: str) -> str:
     """Text for a cell of a Markdown table: names with underscores as code."""
-    return re.sub(r"(?<![`\w])(\*\*\w+|\w*_\w+(?:\.\w+)*(?:\([^)]*\))?(?:\.\w+)?)", r"`\1`", text.replace("|", "\\|"))
+    return NAME.sub(r"`\1`", text.replace("|", "\\|"))

@@ -9,6 +9,8 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from vswap_ref.lab.time_slider import history, page
 from vswap_ref.series.series import Series
 from vswap_ref.series.stages import CHECKOUT, PACKAGE, at, checkout_series, latest, stages
 from vswap_ref.series.stitch import stitch
+from vswap_ref.workshop.history import symbol_map
 
 HOLDS, NOT_YET, SUSPENDED = "holds", "not yet", "suspended"
 VERBS = {"added": "new", "replaced": "changed", "moved": "moved", "renamed": "renamed", "removed": "gone"}
@@ -48,6 +51,15 @@ def invariant_ledger(texts: dict[str, str]) -> dict[str, list[str]]:
     return {name: states([name in found for found in present.values()]) for name in names}
 
 
+def spans(row: list[str], line: list[str]) -> str:
+    """The states of an invariant as runs of stages: "holds at 0-5, suspended at 6-8"; "holds" if it always does."""
+    pairs = groupby(zip(row, line, strict=True), key=itemgetter(0))
+    runs = [(state, [stage for _, stage in run]) for state, run in pairs]
+    if len(runs) == 1:
+        return runs[0][0]
+    return ", ".join(f"{state} at {stages[0]}" + (f"-{stages[-1]}" if stages[1:] else "") for state, stages in runs)
+
+
 def states(holds: Iterable[bool]) -> list[str]:
     """States of an invariant that is asserted at some stages: before the first one it cannot be expressed."""
     seen, result = False, []
@@ -62,21 +74,24 @@ def invariants_page(text: str) -> str:
     texts = {stage: at(stage).sources()["mm/check.py"] for stage in main_line()}
     homes = {name: function for found in map(invariants, texts.values()) for name, function in found.items()}
     ledger = invariant_ledger(texts)
-    rows = [(cell(name), f"`{homes[name]}`", *row) for name, row in ledger.items()]
-    return text.replace("<!-- ledger -->", table(("Invariant", "Asserted by", *texts), rows))
+    rows = [(cell(name), f"`{homes[name]}`", spans(row, list(texts))) for name, row in ledger.items()]
+    return text.replace("<!-- ledger -->", table(("Invariant", "Asserted by", "Stages"), rows))
 
 
 def symbols_page(text: str) -> str:
     """The map of symbols and stages."""
-    found = checkout_series().symbol_map(latest())
-    line = [stage["id"] for stage in found["stages"]]
-    rows = [(f"`{name}`<br>{events[-1]['module']}", *life(events, line)) for name, events in found["symbols"].items()]
-    return text.replace("<!-- symbols -->", table(("Symbol", *line), rows))
+    found = symbol_map(checkout_series(), latest())
+    rows = [(f"`{name}`", events[-1]["module"], life(events)) for name, events in found["symbols"].items()]
+    return text.replace("<!-- symbols -->", table(("Symbol", "Module", "Stages"), rows))
 
 
-def life(events: list[dict[str, Any]], line: list[str]) -> list[str]:
-    """What each stage did to a symbol; empty where it did nothing."""
-    return [", ".join(dict.fromkeys(VERBS[e["verb"]] for e in events if e["stage"] == stage)) for stage in line]
+def life(events: list[dict[str, Any]]) -> str:
+    """What the stages did to a symbol: "new at 0, moved and changed at 2"."""
+    deeds = [
+        f"{' and '.join(dict.fromkeys(VERBS[event['verb']] for event in run))} at {stage}"
+        for stage, run in groupby(events, key=lambda event: event["stage"])
+    ]
+    return ", ".join(deeds)
 
 
 def slider_page(text: str) -> str:

@@ -27,8 +27,8 @@ import pytest
 
 import vswap_ref.kernel
 from vswap_ref.series import at
-from vswap_ref.series.execute import STEADY
 from vswap_ref.series.stages import LoadedStage, latest, stages
+from vswap_ref.workshop.execute import STEADY
 
 os.environ.update(STEADY)
 

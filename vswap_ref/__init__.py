@@ -15,7 +15,7 @@ from .series.stages import install as _install_stages
 
 if TYPE_CHECKING:
     from .kernel import Cgroup, Hibernation, InvariantError, Kernel, Mapping, OutOfMemory, Process, Shmem, Thp, Zswap
-    from .lab import Record, compare, load_trace, run
+    from .lab import Record, compare, interleave, load_trace, run
     from .machine import Disk, Pmem, Ssd, SwapFile, Zram, mkswap
     from .series import at
 
@@ -35,7 +35,7 @@ _HOMES = {
         "Zswap",
     ),
     "machine": ("Disk", "Pmem", "Ssd", "SwapFile", "Zram", "mkswap"),
-    "lab": ("Record", "compare", "load_trace", "run"),
+    "lab": ("Record", "compare", "interleave", "load_trace", "run"),
     "series": ("at",),
 }
 
@@ -58,6 +58,7 @@ __all__ = [
     "Zswap",
     "at",
     "compare",
+    "interleave",
     "load_trace",
     "mkswap",
     "run",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from . import __version__
 from .lab.commands import add_commands as add_lab_commands
 from .series import SeriesError
-from .series.commands import add_commands as add_series_commands
+from .workshop.commands import add_commands as add_workshop_commands
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -22,7 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"vswap-ref {__version__}")
     sub = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_lab_commands(sub)
-    add_series_commands(sub)
+    add_workshop_commands(sub)
     return parser
 
 

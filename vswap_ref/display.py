@@ -68,10 +68,15 @@ class Table:
         raise KeyError(f"no row {name!r} in {self.title}")
 
     def __repr__(self) -> str:
-        return "\n".join("  ".join(f"{key}={value}" for key, value in row.items()) for row in self.rows)
+        return table_text(self.rows)
 
     def _repr_html_(self) -> str:
         return table_html(self.rows)
+
+
+def together(records: Iterable[Any]) -> Table:
+    """Records of one experiment as one table, a row each; a record has a method ``row``."""
+    return Table("", [record.row() for record in records])
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,14 +205,44 @@ def table_html(rows: Sequence[dict[str, Any]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
+def table_text(rows: Sequence[dict[str, Any]]) -> str:
+    """The same as text: columns below their names, numbers to the right."""
+    if not rows:
+        return "(empty)"
+    columns = []
+    for name in rows[0]:
+        values = [row[name] for row in rows]
+        cells = [name, *map(cell_text, values)]
+        width, align = max(map(len, cells)), ">" if is_number(values[0]) else "<"
+        columns.append([f"{cell:{align}{width}}" for cell in cells])
+    return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
+
+
 def cell_html(value: object) -> str:
     """One table cell."""
     if isinstance(value, Swatch):
         return f"<td><span style='display:inline-block;width:.8em;height:.8em;background:{value}'></span></td>"
-    if isinstance(value, int | Figure):
-        shown = f"{value:,}" if isinstance(value, int) else escape(value)
-        return f"<td style='text-align:right;padding:0 .6em'>{shown}</td>"
-    return f"<td style='padding:0 .6em'>{escape(str(value))}</td>"
+    if is_number(value):
+        return f"<td style='text-align:right;padding:0 .6em'>{escape(cell_text(value))}</td>"
+    return f"<td style='padding:0 .6em'>{escape(cell_text(value))}</td>"
+
+
+def is_number(value: object) -> bool:
+    """It stands at the right of its column."""
+    return isinstance(value, int | float | Figure) and not isinstance(value, bool)
+
+
+def cell_text(value: object) -> str:
+    """One value as text: numbers in groups of three digits, truth as yes or no."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def picture(content: str, alt: str, width: float, height: float) -> str:
+    """A picture from SVG shapes, with the text of what it shows; where there is less room it shrinks as a whole."""
+    size = f"width='{width:.0f}' height='{height:.0f}' viewBox='0 0 {width:.0f} {height:.0f}'"
+    return f"<svg role='img' aria-label='{escape(alt)}' {size} xmlns='http://www.w3.org/2000/svg'>{content}</svg>"
 
 
 def squares_svg(places: Sequence[str], alt: str, columns: int = 64, side: int = 9) -> str:
@@ -225,10 +260,7 @@ def squares_svg(places: Sequence[str], alt: str, columns: int = 64, side: int = 
                 )
                 start = x
     width = min(columns, max(1, len(places))) * side
-    return (
-        f"<svg role='img' aria-label='{escape(alt)}' width='{width}' height='{lines * side}' "
-        f"viewBox='0 0 {width} {lines * side}' xmlns='http://www.w3.org/2000/svg'>{''.join(rects)}</svg>"
-    )
+    return picture("".join(rects), alt, width, lines * side)
 
 
 def ledger_svg(rows: Sequence[tuple[str, str, int, int]], width: int = 560) -> str:
@@ -245,10 +277,7 @@ def ledger_svg(rows: Sequence[tuple[str, str, int, int]], width: int = 560) -> s
                 parts.append(f"<rect x='{x:.1f}' y='{y}' width='{length:.1f}' height='20' fill='{colour}'/>")
             x += length
     alt = f"bytes of metadata: {letter:,} as the cover letter counts, {exact:,} exactly; by structure in the table"
-    return (
-        f"<svg role='img' aria-label='{alt}' width='{width}' height='48' viewBox='0 0 {width} 48' "
-        f"xmlns='http://www.w3.org/2000/svg'>{''.join(parts)}</svg>"
-    )
+    return picture("".join(parts), alt, width, 48)
 
 
 def legend_html(counts: dict[str, int]) -> str:

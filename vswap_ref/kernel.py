@@ -20,6 +20,7 @@ from typing import Any
 from vswap_ref import display
 from vswap_ref.machine import (
     PAGE_SIZE,
+    VMSTAT,
     BlockDevice,
     Clock,
     Counters,
@@ -107,8 +108,9 @@ class Kernel:
 
     ram: size of memory (int or "64M").  swap: devices, in order.  zswap: a Zswap, a compressor's name or "off".
     cpus: 1 to 64.  memcg: "v2", "v1" or None.  seed: kept for workloads.  swappiness: 0 to 200.  page_cluster:
-    readahead of 2**page_cluster pages, 0 to 5.  debug: check invariants after every operation.  locks: "plain" or
-    "validated".  thp: a Thp, or "never", "madvise" or "always": whether faults may bring in folios of 2M.
+    readahead of 2**page_cluster pages, 0 to 5.  debug: check invariants after every operation.  locks: "plain",
+    "validated" or "scheduled" (for ``vr.interleave``).  thp: a Thp, or "never", "madvise" or "always": whether faults
+    may bring in folios of 2M.
     """
 
     def __init__(
@@ -347,9 +349,9 @@ class Kernel:
 
     @property
     def vmstat(self) -> Counters:
-        """The counters of /proc/vmstat."""
+        """The counters of /proc/vmstat, as they are now."""
         api.refresh_vmstat(self.system)
-        return self.system.vmstat
+        return Counters(VMSTAT, self.system.vmstat)
 
     @property
     def cost(self) -> Counters:
@@ -436,11 +438,11 @@ class Kernel:
 
     def _run(self, operation: str, detail: str, function: Any, *args: Any) -> Any:
         """Call into the kernel, record the event, and check the invariants if debugging."""
-        before, begin = self.system.vmstat.snapshot(), self.system.clock.ns
+        before, begin = self.system.vmstat.copy(), self.system.clock.ns
         try:
             return function(self.system, *args)
         finally:
-            moved = self.system.vmstat.since(before)
+            moved = Counters(VMSTAT, self.system.vmstat).since(before)
             self.events.append(Event(begin, self.system.clock.ns, operation, detail, moved))
             if self.system.config.debug:
                 api.check(self.system)
@@ -852,7 +854,8 @@ class Mapping:
         """Access one page (its number in the mapping) as a load or store would, without changing it."""
         if not 0 <= page < self.pages:
             raise IndexError(f"page={page!r}: the mapping has pages 0 to {self.pages - 1}")
-        self._within_object(page + 1)
+        if self.vma.file is not None:
+            self._within_object(page + 1)
         self._access(page, write)
 
     def write_page(self, page: int, data: bytes) -> None:
@@ -910,11 +913,12 @@ class Mapping:
             raise OSError(errno.EFAULT, f"bus error: {pages}")
 
     def _access(self, page: int, write: bool) -> tuple[bytearray, int]:
-        kernel = self.process.kernel
-        kernel.system.cpu = self.process.cpu
-        content = api.access_page(kernel.system, self.vma.mm, self.vma.start + page, write)
-        if kernel.system.config.debug:
-            api.check(kernel.system)
+        process, vma = self.process, self.vma
+        system = process.kernel.system
+        system.cpu = process.cpu
+        content = api.access_page(system, vma.mm, vma.start + page, write)
+        if system.config.debug:
+            api.check(system)
         return content
 
     def __repr__(self) -> str:

@@ -180,7 +180,7 @@ def test_each_cpu_has_its_own() -> None:
 
 def test_unknown_kind() -> None:
     """The message lists the kinds."""
-    with pytest.raises(ValueError, match="locks='fast': expected one of plain, validated"):
+    with pytest.raises(ValueError, match="locks='fast': expected one of plain, validated, scheduled"):
         Locks("fast")
 
 

@@ -100,7 +100,8 @@ def test_looking_costs_nothing() -> None:
 def test_the_table_is_complete(stage: str) -> None:
     """Every path that the model counts has a price, in primitives that have a meaning; every primitive has a path."""
     loaded = vr.at(stage)
-    counted = {name for text in loaded.sources().values() for name in re.findall(r's\.cost\["(\w+)"\]', text)}
+    places = [place for text in loaded.sources().values() for place in re.findall(r"s\.cost\[([^\]]+)\]", text)]
+    counted = {name for place in places for name in re.findall(r'"(\w+)"', place)}
     paths = loaded.find("COST_OF_PATH")
     assert counted == set(paths)
     assert {primitive for costs in paths.values() for primitive in costs} == set(loaded.find("PRIMITIVES"))

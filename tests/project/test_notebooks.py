@@ -11,7 +11,8 @@ import pytest
 
 from vswap_ref.series.notebook import Cell, read_cells
 
-NOTEBOOKS = sorted((Path(__file__).parent.parent.parent / "notebooks").glob("*.md"))
+ROOT = Path(__file__).parent.parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.md"))
 CHAPTERS = [path for path in NOTEBOOKS if not path.stem.startswith("00-00")]
 
 
@@ -61,3 +62,15 @@ def test_chapters_have_their_parts(path: Path) -> None:
     ):
         assert part in text, part
     assert not re.search(r"\b(TODO|FIXME|PROSE|TBD)\b", text)
+
+
+LATEST = re.compile(r"(?<![\w.])(?:vr\.|vswap_ref\.)?Kernel\(|from vswap_ref\.mm\b")
+
+
+def test_chapters_name_the_stage_that_they_run() -> None:
+    """Not the latest stage, which is another one with every patch: what they say would no longer be what they show."""
+    texts = {path: "\n".join(cell.source for cell in read_cells(path) if not cell.patch) for path in NOTEBOOKS}
+    texts |= {path: path.read_text(encoding="utf-8") for path in (ROOT / "vswap_ref/lab/experiments").glob("*.py")}
+    assert {path.name: found for path, text in texts.items() if (found := LATEST.findall(text))} == {}
+    calls = [(path.name, call) for path, text in texts.items() for call in re.findall(r"vr\.run\(.*", text)]
+    assert [call for call in calls if "stage=" not in call[1]] == []

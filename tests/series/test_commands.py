@@ -13,8 +13,9 @@ import pytest
 from toys import TOY, copy_toy, edit
 
 import vswap_ref
-from vswap_ref.series import SeriesError, execute
+from vswap_ref.series import SeriesError
 from vswap_ref.series.series import Series
+from vswap_ref.workshop import execute
 
 PACKAGE = Path(vswap_ref.__file__).parent
 

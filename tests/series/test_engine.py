@@ -24,6 +24,7 @@ from vswap_ref.series.stages import write_stages
 from vswap_ref.series.stitch import stitch
 from vswap_ref.series.tree import apply_cells
 from vswap_ref.series.weave import weave_tree
+from vswap_ref.workshop.history import diff, find
 
 
 @pytest.fixture
@@ -238,13 +239,13 @@ def test_errors_name_notebook_cell_and_line(toy: Series, what: str) -> None:
 
 def test_blame_and_diff(toy: Series) -> None:
     """Who wrote a definition, and what changed between two stages."""
-    path, owned = toy.find("run", 2)
+    path, owned = find(toy, "run", 2)
     assert (path, owned.cell.notebook) == ("mm/face.py", "02-move")
-    assert toy.find("Counter", 2)[1].cell.notebook == "00-base"
-    assert {"-STEP = 1", "+STEP = 2"} <= set(toy.diff(0, 1, "STEP").split("\n"))
-    assert toy.diff(0, 1, "Counter") == ""
+    assert find(toy, "Counter", 2)[1].cell.notebook == "00-base"
+    assert {"-STEP = 1", "+STEP = 2"} <= set(diff(toy, 0, 1, "STEP").split("\n"))
+    assert diff(toy, 0, 1, "Counter") == ""
     with pytest.raises(SeriesError, match="close: twice"):
-        toy.find("twise", 2)
+        find(toy, "twise", 2)
     with pytest.raises(SeriesError, match="there are 0, 1, 2, variant"):
         toy.tree(7)
 
@@ -351,7 +352,7 @@ def test_free_names(name: str, kind: str) -> None:
 @pytest.mark.slow
 def test_execution_is_deterministic(tmp_path: Path) -> None:
     """Two runs give the same bytes; an edit makes the pair out of date, and the check says so."""
-    from vswap_ref.series import execute
+    from vswap_ref.workshop import execute
 
     (tmp_path / "series.toml").write_text('[[stage]]\nid = 0\ntitle = "t"\nnotebooks = ["00-plain"]\n')
     head = (TOY / "00-base.md").read_text().split("# A toy")[0]

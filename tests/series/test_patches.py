@@ -13,6 +13,7 @@ from vswap_ref.series import SeriesError
 from vswap_ref.series.series import Series
 from vswap_ref.series.source import substitute
 from vswap_ref.series.stitch import stitch
+from vswap_ref.workshop.history import find, symbol_map
 
 
 @pytest.fixture
@@ -101,8 +102,8 @@ def test_a_new_definition_goes_to_the_cell_that_uses_it(toy: Series) -> None:
     change(package, "mm/store.py", "\n\n\ndef advance(", f"\n\n\n{helper.replace('helper', 'other')}def advance(")
     assert stitch(toy, package)
     again = Series(toy.root)
-    assert again.find("helper", 2)[1].cell.notebook == "02-move"
-    assert again.find("other", 2)[1].cell.notebook == "01-replace"
+    assert find(again, "helper", 2)[1].cell.notebook == "02-move"
+    assert find(again, "other", 2)[1].cell.notebook == "01-replace"
     for path in ("mm/face.py", "mm/store.py"):
         assert sorted(again.weave(2)[path].split("\n")) == sorted((package / path).read_text().split("\n"))
 
@@ -140,7 +141,7 @@ def test_a_renamed_definition_can_be_replaced_in_the_same_stage(toy: Series) -> 
     """Rename first, then write the new text."""
     cell = '%%patch mm/store.py\ndef advance(counter: Counter) -> int:\n    """Far."""\n```\n```{code-cell}\n'
     toy = edit(toy, "02-move", "%%patch mm/face.py", cell + "%%patch mm/face.py")
-    assert toy.find("advance", 2)[1].cell.notebook == "02-move"
+    assert find(toy, "advance", 2)[1].cell.notebook == "02-move"
     assert '"""Far."""' in toy.weave(2)["mm/store.py"]
 
 
@@ -200,7 +201,7 @@ def test_a_stage_can_move_a_module_to_another_floor(toy: Series) -> None:
 
 def test_symbol_map(toy: Series) -> None:
     """The life of every symbol; a renamed one continues under its new name."""
-    table = toy.symbol_map()
+    table = symbol_map(toy)
     lives = {
         name: [(event["stage"], event["verb"], event["source"], event["module"]) for event in events]
         for name, events in table["symbols"].items()
@@ -216,7 +217,7 @@ def test_symbol_map(toy: Series) -> None:
     }
     assert [stage["id"] for stage in table["stages"]] == ["0", "1", "2"]
     assert table["symbols"]["run"][1]["notebook"] == "02-move"
-    branch = toy.symbol_map("variant")
+    branch = symbol_map(toy, "variant")
     assert [event["verb"] for event in branch["symbols"]["twice"]] == ["added", "removed"]
     assert [stage["id"] for stage in branch["stages"]] == ["0", "1", "variant"]
 

@@ -17,7 +17,7 @@ from vswap_ref.lab.replay.compare import cached_by
 from vswap_ref.lab.replay.expected import Cluster, Expected
 from vswap_ref.lab.replay.operations import fail
 from vswap_ref.lab.replay.reader import Operation, read_trace
-from vswap_ref.lab.replay.world import World, new_world
+from vswap_ref.lab.replay.world import World, new_folio, new_world
 from vswap_ref.series.stages import LoadedStage
 
 TRACE = Path(__file__).parent.parent.parent / "data" / "golden" / "22" / "r06.jsonl.gz"
@@ -58,8 +58,8 @@ class Allocator:
     def alloc(self, folio: int) -> int:
         """Take the slots of a folio."""
         order, alloc = self.orders[folio], self.world.functions["vswap_alloc"]
-        made = self.world.functions["Folio"](folio, order, bytearray())
-        return int(self.world.vswap_alloc(made if "folio" in alloc.__annotations__ else order))
+        wants_folio = "folio" in alloc.__annotations__
+        return int(self.world.vswap_alloc(new_folio(self.world, folio, order) if wants_folio else order))
 
     def free(self, cluster_id: int, indices: set[int]) -> None:
         """Free slots of a cluster, in order."""

@@ -28,7 +28,7 @@ def test_stage_does_what_the_code_did(path: Path) -> None:
     """Results, calls to the outside in their order, and state, after every operation."""
     outcome = replay(path)
     assert outcome.agrees, f"\n{outcome}"
-    assert outcome.done == len(outcome.trace.operations) > 30
+    assert outcome.done == len(outcome.trace.operations) >= 30
 
 
 def test_files_are_as_recorded() -> None:
@@ -120,6 +120,11 @@ def no_mark(mark: Plant) -> Plant:
     return lambda s, slot: None
 
 
+def left_undone(function: Plant) -> Plant:
+    """Nothing happens."""
+    return lambda *args: None
+
+
 @pytest.mark.parametrize(
     ("stage", "name", "change", "trace", "field"),
     [
@@ -132,6 +137,8 @@ def no_mark(mark: Plant) -> Plant:
         (11, "zswap_entry_erase", kept, "s03", "cluster 1: zswap copy of slot 0"),
         (12, "swap_cgroup_clear", not_forgotten, "s06", "cluster 1: slot 0"),
         (13, "swap_rmap_mark_cache_only", no_mark, "s01", "effect 1"),
+        (14, "release_backing", left_undone, "s05", "effect 1"),
+        (14, "swap_zeromap_folio_set", left_undone, "s05", "cluster 1: slot 0"),
     ],
 )
 def test_a_planted_change_is_found(
@@ -237,7 +244,7 @@ def test_a_malformed_file_is_refused_with_its_line(tmp_path: Path, lines: list[A
     ("data", "message"),
     [
         (b"{ no json", "line 1: no JSON"),
-        (gzip.compress(bytes(range(256)))[:20], "damaged gzip file"),
+        (gzip.compress(bytes(range(256)), mtime=0)[:20], "damaged gzip file"),
         (b"\xff\xfe\x00", "no text"),
     ],
 )

@@ -18,7 +18,6 @@ from vswap_ref.lab.experiments.global_cache import (
     pin_dropped_first,
     shadow_of_a_range,
 )
-from vswap_ref.lab.experiments.header import replay
 from vswap_ref.machine import PAGE_SIZE
 from vswap_ref.machine.locks import LockdepError
 
@@ -299,11 +298,3 @@ def test_a_famine_of_nodes_loses_swap_outs_and_nothing_else() -> None:
     assert [famine(failures).lost for failures in (0, 1, 2, 4, 9)] == [0, 0, 1, 2, 4]
     assert famine(100, stage=0).lost == 0
     assert all(famine(n).free_before == famine(n).free_after for n in (0, 9))
-
-
-@pytest.mark.parametrize(("device", "zswap"), [("Ssd", "off"), ("Disk", "lz4"), ("Zram", "off")])
-def test_nothing_else_has_changed(device: str, zswap: str) -> None:
-    """Contents, statistics, slots chosen, page tables: one workload, the same on both stages."""
-    record = replay(0, 1, device, zswap)
-    assert record.different == []
-    assert record.observed["vmstat"]["pswpout" if zswap == "off" else "zswpout"] > 100

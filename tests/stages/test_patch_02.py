@@ -5,10 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-import pytest
-
 import vswap_ref as vr
-from vswap_ref.lab.experiments.header import ABSENT, GROUPS, name_map, replay
+from vswap_ref.lab.experiments.header import ABSENT, GROUPS, name_map
 
 
 def declared(stage: int) -> dict[str, str]:
@@ -69,9 +67,3 @@ def test_the_name_map_tells_files_apart() -> None:
     assert cache["free_pages_and_swap_cache"] == [ABSENT] * 3
     assert physical["swap_folio_sector"] == ["mm/page_io.c"] * 3
     assert physical["get_nr_swap_pages"] == [ABSENT] * 3
-
-
-@pytest.mark.parametrize(("device", "zswap"), [("Ssd", "lz4"), ("Disk", "off"), ("Pmem", "lz4")])
-def test_a_replay_differs_in_nothing(device: str, zswap: str) -> None:
-    """Not even in time."""
-    assert replay(1, 2, device, zswap).different == []

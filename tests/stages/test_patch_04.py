@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from zswap_life import life, parent
 
 import vswap_ref as vr
 from vswap_ref.kernel import Thp
@@ -27,21 +26,6 @@ def kernel() -> Any:
 def zentry(kernel: Any, entry: int) -> Any:
     """A compressed page, on no list and charged to nobody."""
     return STAGE.module("zswap_pool").zswap_entry_alloc(kernel.system, entry, b"compressed", None)
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_nothing_else_has_changed(seed: int) -> None:
-    """Counters, costs, bytes, order of the lists, slots, events and contents of a random life are the same."""
-    after = life(4, seed)
-    assert after == life(parent(4), seed)
-    assert after["vmstat"]["zswpout"] > 100
-    assert after["vmstat"]["zswpin"] > 20
-    assert after["debugfs"]["reject_alloc_fail"] + after["debugfs"]["reject_kmemcache_fail"] > 0
-
-
-def test_the_random_lives_write_back() -> None:
-    """So they reach the look-up and the erasure of writeback, too."""
-    assert any(life(4, seed)["vmstat"]["zswpwb"] for seed in range(6))
 
 
 def test_only_the_helpers_know_the_trees() -> None:

@@ -5,19 +5,12 @@ from __future__ import annotations
 from errno import EAGAIN
 
 import pytest
-from seeded import boot, run, stage_before
 
 import vswap_ref as vr
 from vswap_ref.lab.experiments.move_race import Mover, move_race, spin
 from vswap_ref.machine import PAGE_SIZE
 
 AT = vr.at(5)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_nothing_else_changes(seed: int) -> None:
-    """The same program sees the same answers, contents, counters, costs and times as on the stage before."""
-    assert run(5, seed) == run(stage_before(5), seed)
 
 
 def test_it_is_bit_six_for_every_byte() -> None:
@@ -52,7 +45,7 @@ def test_a_swap_in_that_has_begun_is_not_in_the_cache() -> None:
 @pytest.mark.parametrize("seed", range(2))
 def test_a_cached_folio_implies_it(seed: int) -> None:
     """At the end of a random program every folio in the swap cache has its slots marked."""
-    kernel = boot(5)
+    kernel = AT.Kernel(ram="512K", swap=[vr.Pmem("256K"), vr.Ssd("256K")], zswap="lz4", debug=True)
     app = kernel.spawn("app")
     heap = app.mmap(40 * PAGE_SIZE)
     for page in range(40):
@@ -66,7 +59,7 @@ def test_a_cached_folio_implies_it(seed: int) -> None:
 
 def test_only_the_swap_map_is_asked() -> None:
     """The mover does not read the device's bytes itself any more."""
-    before, after = (vr.at(stage).sources()["mm/userfaultfd.py"] for stage in (stage_before(5), 5))
+    before, after = (vr.at(stage).sources()["mm/userfaultfd.py"] for stage in (4, 5))
     assert ".swap_map[" in before
     assert ".swap_map[" not in after
 
@@ -126,3 +119,9 @@ def test_refusals_follow_the_time_of_the_read(io_us: int, move_us: int, refused:
     """The mover spins: one refusal a round for as long as the flag is held, then it succeeds."""
     assert spin(io_us, move_us).refused == refused
     assert not spin(io_us, move_us).cached
+
+
+def test_the_header_declares_it() -> None:
+    """The last of the lifecycle group, from this stage on."""
+    before, after = (vr.at(stage).module("swap_h").LIFECYCLE for stage in (4, 5))
+    assert [function.__name__ for function in after] == [*(function.__name__ for function in before), "is_swap_cached"]

@@ -72,55 +72,6 @@ def test_a_slot_is_a_device_and_an_offset(number: int, offset: int) -> None:
     assert slot == types.swp_entry(number, offset % 2**58)
 
 
-def see(stage: int, seed: int) -> dict[str, Any]:
-    """A program that comes by every function of the patch; all that can be seen of it."""
-    rng = random.Random(seed)
-    disk = vr.Disk("4M") if seed % 2 else vr.Ssd("4M", name="/dev/second")
-    devices = [vr.Ssd("8M", name="/dev/first"), disk]
-    options = {"zswap": vr.Zswap("lz4", max_pool_percent=3)} if seed % 3 else {"thp": "always"}
-    kernel = vr.at(stage).Kernel(ram="4M", swap=devices, cpus=1, **options)
-    group = kernel.cgroup("job", swap_max="3M")
-    app = kernel.spawn("app", group)
-    shared = app.mmap(kernel.shmem(64 * PAGE_SIZE))
-    heap = app.mmap(1024 * PAGE_SIZE)
-    contents: list[bytes] = []
-    for step in range(4):
-        for _ in range(300):
-            mapping = rng.choice((heap, heap, shared))
-            mapping.write_page(rng.randrange(mapping.pages), text(rng.randrange(1 << 20)))
-        app.madvise(heap, "pageout")
-        child = app.fork()
-        contents += [child.mappings[-1].read_page(rng.randrange(heap.pages)) for _ in range(200)]
-        app.madvise(heap, rng.choice(["willneed", "dontneed"]), 0, 32 * PAGE_SIZE)
-        child.exit()
-        with kernel.hibernate(pages=16):
-            app.mincore(heap)
-        if step == 2:
-            kernel.swapoff(1)
-        kernel.drain()
-        kernel.check()
-    contents += [mapping.read_page(page) for mapping in (heap, shared) for page in range(mapping.pages)]
-    ptes = {key: list(table) for key, table in app.mm.pgd.items()}
-    maps = [bytes(si.swap_map) for si in kernel.system.swap.info]
-    costs = kernel.cost.snapshot()
-    return {
-        "contents": contents,
-        "ptes": ptes,
-        "swap maps": maps,
-        "vmstat": kernel.vmstat.snapshot(),
-        "costs": costs,
-        "events": group.events,
-        "cgroup": group.memory_stat(),
-        "time": kernel.clock.ns,
-    }
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_nothing_else_changes(seed: int) -> None:
-    """Contents, slots, page tables, counters, locks and time are those of the stage before."""
-    assert see(6, seed) == see(BEFORE, seed)
-
-
 def test_slots_without_a_folio() -> None:
     """swap_slot_alloc charges nobody and does not touch the cache; on full devices it returns 0 and no slot."""
     kernel, heap = swapped(swap=[vr.Ssd("128K")], pages=8)
@@ -289,3 +240,10 @@ def test_no_arithmetic_outside_types() -> None:
     assert known.get("swap_cache", []) == ["__swap_cache_replace_folio", "swap_cache_store"]
     coded = [path for path, source in kernel_sources("6") if re.search("SWP_TYPE_SHIFT|SWP_OFFSET_MASK", source)]
     assert coded == ["mm/types.py"]
+
+
+def test_the_header_declares_what_hibernation_needs() -> None:
+    """swap_slot_free_nr stands in the physical group; the bridges are outside of the part for kernels with swap."""
+    names = {group: {f.__name__ for f in functions} for group, functions in AT.module("swap_h").SWAP_H.items()}
+    assert "swap_slot_free_nr" in names["physical allocator and device (mm/swapfile.c)"]
+    assert not any(bridge in group for bridge in BRIDGES for group in names.values())

@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from zswap_life import life, parent
 
 import vswap_ref as vr
 from vswap_ref.lab.experiments.zswap_trees import freeing, index_size, nodes_for_one_page, scattered
 from vswap_ref.machine import XArray
 
-STAGE, BEFORE = vr.at(8), parent(8)
+STAGE, BEFORE = vr.at(8), 7
 
 
 def pool() -> Any:
@@ -32,21 +31,6 @@ def nodes_by_formula(indices: Iterable[int]) -> int:
     """Of each level the number of different prefixes; as many levels as the largest index has sixths of bits."""
     levels = -(-max(indices, default=0).bit_length() // 6)
     return sum(len({index >> 6 * level for index in indices}) for level in range(1, levels + 1))
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_results_are_the_same_and_locks_are_not(seed: int) -> None:
-    """A random life: all that users see is equal; only erasures may have become more, and tree bytes differ."""
-    before, after = life(BEFORE, seed), life(8, seed)
-    for name in after:
-        if "ledger" not in name and "cost" not in name:
-            assert after[name] == before[name], name
-    costs, old = after["cost"], before["cost"]
-    assert {path for path in costs if costs[path] != old[path]} <= {"zswap_tree_erase"}
-    assert costs["zswap_tree_erase"] >= old["zswap_tree_erase"]
-    rows, old_rows = ({row[0]: row for row in side["ledger"]} for side in (after, before))
-    assert {name for name in rows if rows[name] != old_rows[name]} <= {"zswap tree heads", "zswap trees"}
-    assert rows["zswap trees"][2] == old_rows["zswap trees"][2]
 
 
 def test_swapon_has_one_reason_less_to_fail() -> None:

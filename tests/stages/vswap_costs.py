@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import vswap_ref as vr
@@ -12,9 +12,11 @@ from vswap_ref.machine import PAGE_SIZE
 class Counted:
     """A kernel of a stage with one device; ``of`` runs a function and returns the primitives that it took."""
 
-    def __init__(self, stage: int, memcg: str | None = "v2", size: str = "16M", **options: Any) -> None:
-        self.stage = vr.at(stage)
-        self.kernel = self.stage.Kernel(ram="32M", swap=[vr.Ssd(size)], memcg=memcg, cpus=1, **options)
+    def __init__(
+        self, stage: int, memcg: str | None = "v2", size: str = "16M", bad_pages: Iterable[int] = (), **options: Any
+    ) -> None:
+        self.stage, device = vr.at(stage), vr.Ssd(size, bad_pages=bad_pages)
+        self.kernel = self.stage.Kernel(ram="32M", swap=[device], memcg=memcg, cpus=1, **options)
         self.s = self.kernel.system
         self.owner = self.kernel.cgroup("owner").memcg if memcg else self.s.memcg.root
 

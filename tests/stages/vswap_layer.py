@@ -53,6 +53,7 @@ class Layer:
         """A folio that is ready to be swapped out; its memory is not accounted for."""
         mem_map = self.s.memory.mem_map
         folio = self.stage.module("state").Folio(len(mem_map), order, bytearray(), locked=True, uptodate=True)
+        folio.nr_pages = 1 << order
         folio.swapbacked = True
         mem_map += [folio] * (1 << order)
         return folio

@@ -12,15 +12,18 @@ if TYPE_CHECKING:
     from .corpus import corpora, load_corpus, page_source
     from .metadata import MetadataTable, metadata_table
     from .paging import Comparison, Record, compare, run
+    from .schedules import Interleavings, interleave
     from .trace import AccessTrace, load_trace, traces
 
 __all__ = [
     "AccessTrace",
     "Comparison",
+    "Interleavings",
     "MetadataTable",
     "Record",
     "compare",
     "corpora",
+    "interleave",
     "load_corpus",
     "load_trace",
     "metadata_table",
@@ -33,6 +36,7 @@ _HOMES = {
     "corpus": ("corpora", "load_corpus", "page_source"),
     "metadata": ("MetadataTable", "metadata_table"),
     "paging": ("Comparison", "Record", "compare", "run"),
+    "schedules": ("Interleavings", "interleave"),
     "trace": ("AccessTrace", "load_trace", "traces"),
 }
 

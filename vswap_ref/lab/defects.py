@@ -19,6 +19,8 @@ class Defect(NamedTuple):
 
 IMAGE_SLOTS = "image slots"
 VERSION_1_RECLAIM = "version 1 reclaim"
+VERSION_1_SWAPCACHED = "version 1 swapcached"
+FORGOTTEN_PROCESSES = "forgotten processes"
 
 DEFECTS = {
     IMAGE_SLOTS: Defect(
@@ -29,6 +31,18 @@ DEFECTS = {
     ),
     VERSION_1_RECLAIM: Defect(
         10, 11, "With cgroups of version 1, reclaim waits for the lock of a virtual cluster that it holds."
+    ),
+    VERSION_1_SWAPCACHED: Defect(
+        13,
+        22,
+        "With cgroups of version 1, reclaim counts a folio out of the swap cache when it has left its cgroup already: "
+        "the line swapcached of memory.stat only grows.",
+    ),
+    FORGOTTEN_PROCESSES: Defect(
+        14,
+        18,
+        "swapoff drops the list of processes with pages in swap when no device has a slot in use, though zswap has "
+        "pages of theirs; when these go to a device later, its swapoff does not find them, and tries for ever.",
     ),
 }
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vswap_ref.series import SeriesError
-from vswap_ref.series.stages import CHECKOUT, at, checkout_series, latest
+from vswap_ref.series.stages import CHECKOUT, at, checkout_series, latest, stages
 
 from .corpus import data_path
 
@@ -132,6 +132,12 @@ def function_index(stage: int | str | None = None) -> list[Entry]:
     homes = stage_definitions(latest() if stage is None else str(stage))
     tests = exercised()
     return [Entry(row, homes.get(row.model_name), tuple(tests.get(row.name, ()))) for row in kernel_functions()]
+
+
+def last_stage(function: KernelFunction) -> str:
+    """The last stage of the main line that has a function; it must have a home at some stage."""
+    line = [stage for stage in stages() if stage.isdigit()]
+    return next(stage for stage in reversed(line) if function.model_name in stage_definitions(stage))
 
 
 def find_functions(words: str, entries: list[Entry]) -> list[Entry]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import Any
 
-from vswap_ref.display import Figure, Ledger, table_html
+from vswap_ref.display import Figure, Ledger, picture, table_html
 from vswap_ref.machine import PAGE_SIZE, Ssd, format_size, parse_pages
 
 from .corpus import data_path
@@ -209,10 +209,7 @@ def curves_svg(points: Sequence[Point], width: int = 560, height: int = 260) -> 
         parts += curve_svg(place, mine)
     ends = "; ".join(f"{p[-1].backend} {p[-1].letter:.2f} and {p[-1].exact:.2f} MB" for p in curves.values() if p)
     alt = f"metadata against use, as the cover letter counts and exactly; at the end {ends}"
-    return (
-        f"<svg role='img' aria-label='{alt}' width='{width}' height='{height}' viewBox='0 0 {width} {height}' "
-        f"xmlns='http://www.w3.org/2000/svg'>{''.join(parts)}</svg>"
-    )
+    return picture("".join(parts), alt, width, height)
 
 
 Place = Callable[[float, float], tuple[float, float]]

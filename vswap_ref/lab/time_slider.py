@@ -13,6 +13,7 @@ from typing import Any
 
 from vswap_ref.series import SeriesError
 from vswap_ref.series.stages import at, checkout_series, latest, stages
+from vswap_ref.workshop.history import symbol_map
 
 JS = Path(__file__).with_suffix(".js")
 CSS = Path(__file__).with_suffix(".css")
@@ -64,7 +65,7 @@ def definitions(sources: dict[str, str]) -> dict[str, tuple[str, str]]:
 def renames() -> dict[tuple[str, str], str]:
     """(stage, new name) -> old name; empty in an installed wheel, which has no notebooks to tell."""
     try:
-        table = checkout_series().symbol_map(latest())
+        table = symbol_map(checkout_series(), latest())
     except SeriesError:
         return {}
     events = [event for life in table["symbols"].values() for event in life]

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vswap_ref.display import picture
+
 from .corpus import data_path
 
 PICTURE_COLUMNS, PICTURE_ROWS = 160, 60
@@ -53,8 +55,7 @@ def trace_svg(trace: AccessTrace) -> str:
         f"<rect x='{c % PICTURE_COLUMNS * 4}' y='{c // PICTURE_COLUMNS * 4}' width='4' height='4'/>" for c in cells
     )
     alt = f"pages accessed over time in the trace {trace.name}: time to the right, page number downward"
-    size = f"width='{PICTURE_COLUMNS * 4}' height='{PICTURE_ROWS * 4}'"
-    return f"<svg role='img' aria-label='{alt}' {size} fill='currentColor'>{dots}</svg>"
+    return picture(f"<g fill='currentColor'>{dots}</g>", alt, PICTURE_COLUMNS * 4, PICTURE_ROWS * 4)
 
 
 def traces() -> dict[str, dict[str, Any]]:

@@ -11,9 +11,24 @@ from .clock import Clock
 from .codecs import Codec, get_codec
 from .counters import MEMCG_STAT, MTHP_STAT, VMSTAT, ZSWAP_DEBUGFS, Counters
 from .faults import Faults
-from .locks import LockdepError, Locks
+from .locks import LockdepError, Locks, LockStat
+from .newtype import NewType
 from .percpu import PerCpu, PercpuRef
 from .rcu import Rcu
+from .schedule import (
+    DeadlockError,
+    Exploration,
+    LivelockError,
+    ScheduleError,
+    Scheduler,
+    Task,
+    at_random,
+    follow,
+    parse_schedule,
+    relax,
+    switch_point,
+    wait_until,
+)
 from .swap_header import swap_header
 from .swapfile import SwapFile
 from .units import PAGE_SHIFT, PAGE_SIZE, format_size, parse_pages, parse_size
@@ -32,24 +47,38 @@ __all__ = [
     "Clock",
     "Codec",
     "Counters",
+    "DeadlockError",
     "DeviceStats",
     "Disk",
+    "Exploration",
     "Faults",
+    "LivelockError",
+    "LockStat",
     "LockdepError",
     "Locks",
+    "NewType",
     "PerCpu",
     "PercpuRef",
     "Pmem",
     "Rcu",
     "RequestQueue",
+    "ScheduleError",
+    "Scheduler",
     "Ssd",
     "SwapFile",
+    "Task",
     "XArray",
     "Zram",
+    "at_random",
+    "follow",
     "format_size",
     "get_codec",
     "mkswap",
     "parse_pages",
+    "parse_schedule",
     "parse_size",
+    "relax",
     "swap_header",
+    "switch_point",
+    "wait_until",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 VMSTAT = (
     "nr_anon_pages",
@@ -119,15 +119,18 @@ ZSWAP_DEBUGFS = (
 
 
 class Counters(dict[str, int]):
-    """Counters with a fixed set of names, in order; an unknown name is a KeyError that suggests one.
+    """Counters with a fixed set of names, in order, 0 at first; an unknown name is a KeyError that suggests one.
 
-    It is a plain dict underneath, so that ``counters[name] += n`` is as fast as Python allows.  So a wrong name that is
-    plainly assigned is found by whoever looks next: ``check_names``, ``snapshot``, ``since``, ``text`` raise.
+    A wrong name that is plainly assigned, or is among the ``values``, is found by whoever looks next: ``check_names``,
+    ``snapshot``, ``since``, ``text`` raise.  What is counted with every page is counted in a plain dict instead, which
+    Python is faster with, and looked at as ``Counters(names, values)``.
     """
 
-    def __init__(self, names: Iterable[str]) -> None:
+    def __init__(self, names: Iterable[str], values: Mapping[str, int] | None = None) -> None:
         super().__init__(dict.fromkeys(names, 0))
         self.size = len(self)
+        if values is not None:
+            self.update(values)
 
     def __missing__(self, name: str) -> int:
         raise self._unknown(name, self)

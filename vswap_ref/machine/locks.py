@@ -2,15 +2,21 @@
 
 ``plain`` locks are bare ``threading`` locks: fast.  ``validated`` locks check every acquisition as lockdep does: the
 order in which classes nest must have no cycle, a task must not take a class twice, a class that interrupt handlers
-take must never be taken with interrupts on.  ``KINDS`` has room for more: a kind is a function that makes a lock.
+take must never be taken with interrupts on.  ``scheduled`` locks are switch points of a deterministic scheduler (see
+``schedule``), and count how often they were found taken.  ``KINDS`` has room for more: a kind is a function that
+makes a lock.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
+
+from .schedule import current_task, running, switch_point, wait_until
 
 
 class LockdepError(RuntimeError):
@@ -23,7 +29,7 @@ class Task:
     __slots__ = ("held", "in_interrupt", "irqs_off")
 
     def __init__(self, in_interrupt: bool = False) -> None:
-        self.held: list[ValidatedLock] = []
+        self.held: list[Any] = []
         self.irqs_off = 0
         self.in_interrupt = in_interrupt
 
@@ -40,6 +46,7 @@ class Lockdep:
         self.inside: dict[str, set[str]] = {}
         self.used_in_irq: set[str] = set()
         self.used_with_irqs_on: set[str] = set()
+        self.stat: dict[str, LockStat] = {}
 
     @property
     def task(self) -> Task:
@@ -182,15 +189,103 @@ class ValidatedLock:
         self.release()
 
 
+@dataclass(slots=True)
+class LockStat:
+    """What happened to a class of scheduled locks (/proc/lock_stat).
+
+    made: locks of the class.  acquisitions: times that a task of a scheduler wanted one of them.  contentions: times
+    that it found it taken; ``where`` splits these by the number of the lock in its class.
+    """
+
+    made: int = 0
+    acquisitions: int = 0
+    contentions: int = 0
+    where: Counter[int] = field(default_factory=Counter)
+
+
+class ScheduledLock:
+    """A lock whose acquisition and release are switch points.
+
+    Others may run before it is taken, before it is dropped (so they can find it taken) and afterwards.
+    """
+
+    __slots__ = ("lockdep", "name", "number", "owner", "stat")
+
+    def __init__(self, name: str, lockdep: Lockdep) -> None:
+        self.name = name
+        self.lockdep = lockdep
+        self.stat = lockdep.stat.setdefault(name, LockStat())
+        self.number = self.stat.made
+        self.stat.made += 1
+        self.owner: str | None = None
+
+    def acquire(self, blocking: bool = True) -> bool:
+        """Take the lock.  Outside of a scheduler's run a lock that is taken stays so: AssertionError."""
+        task = running()
+        switch_point(f"lock {self}")
+        if task is not None:
+            self.count()
+            task.atomic += blocking
+        if self.owner is not None and not blocking:
+            return False
+        wait_until(self.is_free, f"{self}, held by {self.owner}", spins=True)
+        self.owner = task.letter if task is not None else "the caller"
+        if task is not None:
+            task.atomic += not blocking
+            task.held.append(str(self))
+        self.lockdep.task.held.append(self)
+        return True
+
+    def count(self) -> None:
+        """Somebody wants the lock."""
+        self.stat.acquisitions += 1
+        if self.owner is not None:
+            self.stat.contentions += 1
+            self.stat.where[self.number] += 1
+
+    def release(self) -> None:
+        """Drop the lock; LockdepError if this task does not hold it."""
+        held = self.lockdep.task.held
+        if self not in held:
+            raise LockdepError(f"{self.name} released but not held")
+        switch_point(f"hold {self}")
+        held.remove(self)
+        self.owner = None
+        task = running()
+        if task is not None:
+            task.atomic -= 1
+            task.held.remove(str(self))
+        switch_point(f"unlock {self}")
+
+    def is_free(self) -> bool:
+        """Nobody holds it."""
+        return self.owner is None
+
+    def locked(self) -> bool:
+        """True while somebody holds it."""
+        return self.owner is not None
+
+    __enter__ = acquire
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def __repr__(self) -> str:
+        return f"{self.name}#{self.number}"
+
+
 KINDS: dict[str, Callable[[str, Lockdep], Any]] = {
     "plain": lambda name, lockdep: threading.Lock(),
     "validated": ValidatedLock,
+    "scheduled": ScheduledLock,
 }
 """How locks of each kind are made, from the name of the class and the validator."""
 
 
 class Locks:
-    """Makes locks of one kind: "plain" or "validated".
+    """Makes locks of one kind: "plain", "validated" or "scheduled".
 
     ``with irqs_off:`` interrupts are off (local_irq_disable; around ``with lock`` it is spin_lock_irq).
     ``with interrupt:`` an interrupt handler runs.
@@ -200,10 +295,10 @@ class Locks:
         if kind not in KINDS:
             raise ValueError(f"locks={kind!r}: expected one of {', '.join(KINDS)}")
         self.kind = kind
-        self.lockdep = Lockdep()
-        validated = kind == "validated"
-        self.irqs_off: Any = IrqsOff(self.lockdep) if validated else threading.RLock()
-        self.interrupt: Any = Interrupt(self.lockdep) if validated else threading.RLock()
+        self.lockdep = Lockdep(current_task) if kind == "scheduled" else Lockdep()
+        plain = kind == "plain"
+        self.irqs_off: Any = threading.RLock() if plain else IrqsOff(self.lockdep)
+        self.interrupt: Any = threading.RLock() if plain else Interrupt(self.lockdep)
 
     def spinlock(self, name: str) -> Any:
         """A new lock of the class ``name``."""
@@ -214,13 +309,13 @@ class Locks:
         return self.spinlock(name)
 
     def assert_held(self, lock: Any) -> None:
-        """lockdep_assert_held: LockdepError unless ``lock`` is held: by this task, if locks are validated."""
-        held = lock in self.lockdep.task.held if isinstance(lock, ValidatedLock) else lock.locked()
+        """lockdep_assert_held: LockdepError unless ``lock`` is held: by this task, unless locks are plain."""
+        held = lock.locked() if self.kind == "plain" else lock in self.lockdep.task.held
         if not held:
             raise LockdepError(f"{getattr(lock, 'name', 'lock')} must be held here")
 
     def assert_none_held(self) -> None:
-        """LockdepError if a validated lock is still held, by any task."""
+        """LockdepError if a lock that is not plain is still held, by any task."""
         held = [lock.name for task in self.lockdep.tasks.values() for lock in task.held]
         if held:
             raise LockdepError(f"still held: {', '.join(held)}")

@@ -1,11 +1,13 @@
-"""Read-copy-update, as far as one thread needs it: read sections, and callbacks that wait for them."""
+"""Read-copy-update: read sections, grace periods, and callbacks that wait for them."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from types import TracebackType
 from typing import Any
+
+from .schedule import current_task, switch_point, wait_until
 
 
 class Rcu:
@@ -26,25 +28,52 @@ class Rcu:
 
     def synchronize(self) -> None:
         """Wait for a grace period and run the callbacks.  RuntimeError inside a read section: it would never end."""
-        if isinstance(self.read, ReadSections) and self.read.depth:
-            raise RuntimeError("synchronize_rcu inside an RCU read section")
+        if isinstance(self.read, ReadSections):
+            self.read.wait_for_readers()
         callbacks, self._callbacks = self._callbacks, []
         for function, args in callbacks:
             function(*args)
 
 
 class ReadSections:
-    """A nestable read section that counts its depth."""
+    """Nestable read sections: for every task that is in one its depth, and the number of the section.
 
-    __slots__ = ("depth",)
+    Sections are numbered as they begin; the ends of one are switch points of a scheduler.
+    """
+
+    __slots__ = ("begun", "last", "nesting")
 
     def __init__(self) -> None:
-        self.depth = 0
+        self.nesting: dict[Hashable, int] = {}
+        self.begun: dict[Hashable, int] = {}
+        self.last = 0
+
+    @property
+    def depth(self) -> int:
+        """The depths of all tasks."""
+        return sum(self.nesting.values())
+
+    def wait_for_readers(self) -> None:
+        """Wait until the sections that are open now have ended; later ones may go on."""
+        if current_task() in self.nesting:
+            raise RuntimeError("synchronize_rcu inside an RCU read section")
+        switch_point("synchronize_rcu")
+        old = set(self.begun.values())
+        wait_until(lambda: old.isdisjoint(self.begun.values()), "the end of RCU read sections")
 
     def __enter__(self) -> None:
-        self.depth += 1
+        switch_point("rcu_read_lock")
+        task = current_task()
+        if task not in self.nesting:
+            self.last += 1
+            self.begun[task] = self.last
+        self.nesting[task] = self.nesting.get(task, 0) + 1
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.depth -= 1
+        switch_point("rcu_read_unlock")
+        task = current_task()
+        self.nesting[task] -= 1
+        if not self.nesting[task]:
+            del self.nesting[task], self.begun[task]

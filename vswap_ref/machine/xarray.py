@@ -131,9 +131,10 @@ class XArray(Generic[T]):
     def missing_nodes(self, first: int, nr: int = 1) -> int:
         """How many nodes the tree lacks for objects at ``nr`` neighbouring indices (xas_create_range makes them)."""
         last = first + nr - 1
-        height = max(self._height, levels_for(last))
-        if nr == 1 and height == self._height and (1, first >> XA_CHUNK_SHIFT) in self._children:
+        levels = levels_for(last)
+        if nr == 1 and levels <= self._height and (1, first >> XA_CHUNK_SHIFT) in self._children:
             return 0
+        height = max(self._height, levels)
         spine = {(level, 0) for level in range(self._height + 1, height + 1)} if self._values else set()
         rows = ((level, XA_CHUNK_SHIFT * level) for level in range(1, height + 1))
         paths = {(level, index) for level, shift in rows for index in range(first >> shift, (last >> shift) + 1)}
@@ -143,16 +144,18 @@ class XArray(Generic[T]):
         """Ask the fault site for each node that the range lacks; MemoryError if one cannot be had."""
         if self._faults is None:
             return
-        if any(self._faults.should_fail(self._site) for _ in range(self.missing_nodes(first, nr))):
+        lacking = self.missing_nodes(first, nr)
+        if lacking and any(self._faults.should_fail(self._site) for _ in range(lacking)):
             raise MemoryError("no memory for an XArray node")
 
     def _insert(self, index: int, nr: int = 1) -> None:
         """Count the nodes on the way to ``nr`` new indices of a leaf up to ``index``; a tree too low grows upward."""
-        height = max(self._height, levels_for(index))
-        if self._values:
-            self._children.update(((level, 0), 1) for level in range(self._height + 1, height + 1))
-        self._height = height
-        for level in range(1, height + 1):
+        height = levels_for(index)
+        if height > self._height:
+            if self._values:
+                self._children.update(((level, 0), 1) for level in range(self._height + 1, height + 1))
+            self._height = height
+        for level in range(1, self._height + 1):
             node = (level, index >> XA_CHUNK_SHIFT * level)
             count = self._children.get(node, 0)
             self._children[node] = count + nr
@@ -164,8 +167,10 @@ class XArray(Generic[T]):
         """Count ``nr`` indices of a leaf off, and the nodes that lost their last child; then shrink from the top."""
         for level in range(1, self._height + 1):
             node = (level, index >> XA_CHUNK_SHIFT * level)
-            self._children[node] -= nr
-            if self._children[node]:
+            self._children[node] = left = self._children[node] - nr
+            if left:
+                if level < self._height:
+                    return
                 break
             del self._children[node]
             nr = 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from errno import EIO
 
-from vswap_ref.machine import PAGE_SIZE
+from vswap_ref.machine import PAGE_SIZE, relax
 
 from .fault import handle_mm_fault
 from .memcg import memcg_event
@@ -46,17 +46,22 @@ def access_page(s: System, mm: Mm, addr: int, write: bool) -> tuple[bytearray, i
     Raises OutOfMemory, or OSError(EIO) if the page cannot be read back.
     """
     need = PTE_PRESENT | PTE_WRITE if write else PTE_PRESENT
-    for _ in range(MAX_FAULT_RETRIES):
+    tries = 0
+    while tries < MAX_FAULT_RETRIES:
         table = mm.pgd.get(addr >> PTE_TABLE_SHIFT)
         if table is not None:
             index = addr & PTE_TABLE_MASK
             pte = table[index]
             if pte & need == need:
                 table[index] = pte | (PTE_YOUNG | PTE_DIRTY if write else PTE_YOUNG)
-                folio = s.memory.mem_map[pte >> PTE_SHIFT]
+                pfn = pte >> PTE_SHIFT
+                folio = s.memory.mem_map[pfn]
                 assert folio is not None
-                return folio.data, ((pte >> PTE_SHIFT) - folio.pfn) * PAGE_SIZE
+                return folio.data, (pfn - folio.pfn) * PAGE_SIZE
         fault(s, mm, addr, write)
+        tries += 1
+        if tries > 1 and relax("the fault"):
+            tries = 1
     raise OutOfMemory(f"page {addr:#x} was reclaimed again before it could be used, {MAX_FAULT_RETRIES} times")
 
 

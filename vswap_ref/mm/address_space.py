@@ -48,12 +48,22 @@ def copy_page_range(s: System, child: Mm, parent: Mm, vma: Vma) -> int:
         copy = pte_alloc(s, child, start)
         if copy is None:
             return -ENOMEM
-        for index in range(start & PTE_TABLE_MASK, (start & PTE_TABLE_MASK) + end - start):
-            pte = table[index]
-            if pte & PTE_PRESENT:
-                copy_present_pte(s, child, table, copy, index)
-            elif pte:
-                copy_nonpresent_pte(s, child, parent, table, copy, index)
+        first = start & PTE_TABLE_MASK
+        with parent.ptl:
+            err = copy_pte_range(s, child, parent, table, copy, range(first, first + end - start))
+        if err:
+            return err
+    return 0
+
+
+def copy_pte_range(s: System, child: Mm, parent: Mm, table: list[int], copy: list[int], indexes: range) -> int:
+    """Copy some entries of one page table (its lock held).  Returns 0: nothing is allocated for a count."""
+    for index in indexes:
+        pte = table[index]
+        if pte & PTE_PRESENT:
+            copy_present_pte(s, child, table, copy, index)
+        elif pte:
+            copy_nonpresent_pte(s, child, parent, table, copy, index)
     return 0
 
 

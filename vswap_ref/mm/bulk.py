@@ -85,7 +85,7 @@ def swap_out_folio(s: System, mm: Mm, addr: int, order: int, content: bytes) -> 
 
 def enter_swap_ptes(s: System, mm: Mm, addr: int, folio: Folio) -> int:
     """Enter swap PTEs for all pages of a cached folio, one user for each slot.  Returns 0 or -ENOMEM."""
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     table = pte_alloc(s, mm, addr)
     if table is None or swap_duplicate_nr(s, folio.swap, nr):
         folio_free_swap(s, folio)
@@ -99,7 +99,7 @@ def enter_swap_ptes(s: System, mm: Mm, addr: int, folio: Folio) -> int:
 
 def zswap_store_alike(s: System, folio: Folio, page: bytes) -> bool:
     """Store a folio whose pages are all ``page``: one compressed object, entered for each slot.  False if refused."""
-    pool, nr = s.zswap.pool, 1 << folio.order
+    pool, nr = s.zswap.pool, folio.nr_pages
     if pool is None or is_folio_zero_filled(folio) or not s.zswap.enabled or not zswap_may_store(s, folio):
         return False
     packed = zswap_compress(s, page, folio.memcg, pool)
@@ -135,7 +135,7 @@ def account_alike(s: System, entry: ZswapEntry, nr: int) -> None:
 
 def zap_unwritten(s: System, mm: Mm, addr: int, folio: Folio) -> int:
     """If nothing but the folio itself has its content after reclaim, drop it and its PTEs.  Returns 0 or -ENOMEM."""
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     if not folio.swapcache or not vswap_folio_backed(s, folio.swap, nr):
         return 0
     zap_pte_range(s, mm, addr, addr + nr)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from vswap_ref.machine import PAGE_SIZE
+from vswap_ref.machine import MEMCG_STAT, PAGE_SIZE, VMSTAT, Counters
 
 from .memcg import memcg_lineage, memcg_subtree
 from .pagetable import PTE_TABLE_MASK, ptep_get, table_ranges
@@ -90,10 +90,10 @@ def check(s: System) -> None:
 
 def check_counter_names(s: System) -> None:
     """KeyError if something was assigned to a counter that does not exist."""
-    s.vmstat.check_names()
+    Counters(VMSTAT, s.vmstat).check_names()
     s.zswap.debugfs.check_names()
     for memcg in memcg_subtree(s.memcg.root):
-        memcg.stat.check_names()
+        Counters(MEMCG_STAT, memcg.stat).check_names()
 
 
 def expect(holds: bool, invariant: str, **state: object) -> None:
@@ -190,7 +190,7 @@ def check_folios(s: System) -> None:
             mapped.update(pte >> PTE_SHIFT for pte in table if pte & PTE_PRESENT)
     inflight = Counter(item[2].pfn for item in s.io.inflight)
     for folio in folios:
-        pages = 1 << folio.order
+        pages = folio.nr_pages
         maps = sum(mapped[folio.pfn + i] for i in range(pages))
         state = {"pfn": folio.pfn, "refcount": folio.refcount, "mapcount": folio.mapcount, "maps": maps}
         expect(not folio.locked, "no folio lock leaked", **state)
@@ -199,18 +199,19 @@ def check_folios(s: System) -> None:
         cache = pages if folio.swapcache or folio.mapping else 0
         expect(folio.refcount == maps + cache + inflight[folio.pfn], "references are accounted for", **state)
         expect(folio.lru, "folio is on a list", **state)
+        expect(pages == 1 << folio.order, "a folio of an order has 2**order pages", pages=pages, **state)
         if folio.order:
             check_large_folio(s, folio, mapped)
-    anon = sum(1 for folio in folios if not folio.mapping for i in range(1 << folio.order) if mapped[folio.pfn + i])
+    anon = sum(1 for folio in folios if not folio.mapping for i in range(folio.nr_pages) if mapped[folio.pfn + i])
     expect(s.vmstat["nr_anon_pages"] == anon, "nr_anon_pages = pages mapped", pages=anon)
     check_split_queues(s, folios)
-    used = sum(1 << folio.order for folio in folios)
+    used = sum(folio.nr_pages for folio in folios)
     expect(s.memory.used == used, "memory.used = folios", counter=s.memory.used, used=used)
 
 
 def check_large_folio(s: System, folio: Folio, mapped: Counter[int]) -> None:
     """Mappings page by page, exclusive pages, alignment, and no part of it belongs to anybody else."""
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     pfns = range(folio.pfn, folio.pfn + nr)
     counts = [mapped[pfn] for pfn in pfns]
     state = {"pfn": folio.pfn, "order": folio.order, "index": hex(folio.index), "swap": hex(folio.swap)}
@@ -242,11 +243,11 @@ def check_swap_cache(s: System) -> None:
         if isinstance(item, Folio):
             cached[entry] = item
     flagged = [folio for folio in all_folios(s) if folio.swapcache]
-    covered = {swap_nth(folio.swap, page): folio for folio in flagged for page in range(1 << folio.order)}
+    covered = {swap_nth(folio.swap, page): folio for folio in flagged for page in range(folio.nr_pages)}
     expect(cached == covered, "each cached folio is at its entries", only=sorted(cached.keys() ^ covered.keys()))
     expect(s.vmstat["nr_swapcached"] == len(cached), "nr_swapcached", counter=s.vmstat["nr_swapcached"])
     for folio in flagged:
-        pages = [(vswap_peek_type(s, e), forward[e]) for e in swp_entry_range(folio.swap, 1 << folio.order)]
+        pages = [(vswap_peek_type(s, e), forward[e]) for e in swp_entry_range(folio.swap, folio.nr_pages)]
         alike = {(type_, slot and slot - i) for i, (type_, slot) in enumerate(pages)}
         expect(len(alike) == 1, "the slots of a folio have one backing", entry=hex(folio.swap), pages=pages)
 
@@ -324,13 +325,13 @@ def check_lists(s: System) -> None:
     """The lists of every cgroup: lengths, flags, owners."""
     for memcg in memcg_subtree(s.memcg.root):
         lruvec = memcg.lruvec
-        given_away = sum(1 << folio.order for folio in lruvec.lazyfree)
+        given_away = sum(folio.nr_pages for folio in lruvec.lazyfree)
         expect(lruvec.nr_lazyfree == given_away, "list counter = pages given away", pages=given_away)
         expect(not any(f.swapbacked or f.active for f in lruvec.lazyfree), "given away pages have no swap")
         inactive, active_ones = (lruvec.inactive, lruvec.nr_inactive), (lruvec.active, lruvec.nr_active)
         for active, (folios, nr) in enumerate((inactive, active_ones)):
             where = {"cgroup": memcg.name or "/", "active": bool(active), "counter": nr}
-            pages = sum(1 << folio.order for folio in folios)
+            pages = sum(folio.nr_pages for folio in folios)
             expect(nr == pages, "list counter = pages on the list", pages=pages, **where)
             expect(all(f.lru and f.active == active for f in folios), "folio is on the list of its flags", **where)
             owners = {(folio.memcg or s.memcg.root).id for folio in folios}
@@ -390,7 +391,7 @@ def check_memcgs(s: System) -> None:
     memory: Counter[Memcg] = Counter()
     for folio in all_folios(s):
         for memcg in memcg_lineage(folio.memcg):
-            memory[memcg] += 1 << folio.order
+            memory[memcg] += folio.nr_pages
     swap, zswap = memcg_swapped(s)
     for memcg in memcg_subtree(s.memcg.root):
         if memcg.parent is not None and s.memcg.memsw:

@@ -33,6 +33,12 @@ def cluster_offset(ci: SwapClusterInfo) -> int:
     return ci.index << CLUSTER_SHIFT
 
 
+def cluster_end(si: SwapInfo, ci: SwapClusterInfo) -> int:
+    """Slot behind the last one of the cluster, which may be cut off by the end of the device."""
+    end = ci.index + 1 << CLUSTER_SHIFT
+    return end if end < si.max else si.max
+
+
 def cluster_is_usable(ci: SwapClusterInfo, order: int) -> bool:
     """An allocation of this order may take slots here."""
     if ci.flags > CLUSTER_FLAG_USABLE or ci.table is None:

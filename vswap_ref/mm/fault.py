@@ -26,9 +26,8 @@ from .types import (
     PTE_DIRTY,
     PTE_PRESENT,
     PTE_SHIFT,
-    PTE_SOFT_DIRTY,
+    PTE_SWP_CARRIED,
     PTE_SWP_EXCLUSIVE,
-    PTE_UFFD_WP,
     PTE_WRITE,
     PTE_YOUNG,
     SWP_STABLE_WRITES,
@@ -58,7 +57,7 @@ MINOR_FAULT_NS = 1_000
 """Virtual time of a fault without I/O: an assumption, so that asynchronous writes can end while a program runs."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class VmFault:
     """One page fault (struct vm_fault): where, read or write, and the page-table entry seen at its start."""
 
@@ -121,13 +120,29 @@ def do_anonymous_page(s: System, vmf: VmFault) -> int:
     return 0
 
 
-def map_new_anon_folio(s: System, vmf: VmFault, folio: Folio) -> None:
-    """Map a new exclusive folio writable and dirty; its reference becomes the mapping's."""
+def map_new_anon_folio(s: System, vmf: VmFault, folio: Folio, old: Folio | None = None) -> bool:
+    """Map a new exclusive folio writable and dirty, instead of ``old``; its reference becomes the mapping's.
+
+    False if the PTE has changed since the fault began: then the folio is freed.
+    """
     with vmf.mm.ptl:
+        if vmf.table[vmf.index] != vmf.pte:
+            folio_put(s, folio)
+            return False
+        if old is not None:
+            unmap_copy_source(s, vmf, old)
         folio_add_anon_rmap(s, folio, vmf.vma, vmf.addr, exclusive=True)
         vmf.mm.anonpages += 1
         vmf.table[vmf.index] = mk_pte(folio.pfn, PTE_WRITE | PTE_DIRTY | PTE_YOUNG)
     folio_add_lru(s, folio)
+    return True
+
+
+def unmap_copy_source(s: System, vmf: VmFault, old: Folio) -> None:
+    """The PTE will map a copy: it does not map ``old`` any more (page-table lock held)."""
+    folio_remove_rmap(s, old, vmf.addr - old.index)
+    vmf.mm.anonpages -= 1
+    old.refcount -= 1
 
 
 def do_swap_page(s: System, vmf: VmFault) -> int:
@@ -148,7 +163,7 @@ def do_swap_page(s: System, vmf: VmFault) -> int:
 
 def do_swap_page_major(s: System, vmf: VmFault, si: SwapInfo | None, entry: SwpEntry) -> int:
     """Not in the cache: a synchronous device and a single user bypass it, everything else reads ahead."""
-    bypass = si is not None and bool(si.flags & SWP_SYNCHRONOUS_IO) and __swap_count(s, entry) == 1
+    bypass = si is not None and si.flags & SWP_SYNCHRONOUS_IO != 0 and __swap_count(s, entry) == 1
     if bypass:
         folio, err = swapin_bypass(s, vmf, entry)
         if err == -EEXIST:
@@ -156,7 +171,8 @@ def do_swap_page_major(s: System, vmf: VmFault, si: SwapInfo | None, entry: SwpE
     else:
         folio = swapin_readahead(s, entry, vmf.vma, vmf.addr)
     if folio is None:
-        return VM_FAULT_OOM if vmf.table[vmf.index] == vmf.pte else 0
+        with vmf.mm.ptl:
+            return VM_FAULT_OOM if vmf.table[vmf.index] == vmf.pte else 0
     s.vmstat["pgmajfault"] += 1
     vmf.mm.memcg.stat["pgmajfault"] += 1
     return VM_FAULT_MAJOR | map_swapped_in(s, vmf, entry, folio, bypass)
@@ -182,7 +198,7 @@ def swapin_bypass(s: System, vmf: VmFault, entry: SwpEntry) -> tuple[Folio | Non
     folio = alloc_swap_folio(s, vmf, entry)
     if folio is None:
         return None, -ENOMEM
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     entry = swp_entry_align(entry, nr)
     folio_lock(folio)
     folio.swapbacked = True
@@ -209,20 +225,26 @@ def map_swapped_in(s: System, vmf: VmFault, entry: SwpEntry, folio: Folio, bypas
     if bypass or folio_matches_swap_entry(folio, entry):
         if not folio.uptodate:
             ret = VM_FAULT_SIGBUS
-        elif vmf.table[vmf.index] == vmf.pte:
-            map_locked = map_large_swap_folio if folio.order else map_swap_folio
-            with vmf.mm.ptl:
-                mapped = map_locked(s, vmf, entry, folio, bypass)
-            pending_write = vmf.write and mapped > 0 and not vmf.table[vmf.index] & PTE_WRITE
-            folio.refcount += mapped
+        else:
+            pending_write = map_unchanged(s, vmf, entry, folio, bypass)
     folio_unlock(folio)
     if bypass:
-        swapcache_clear(s, swp_entry_align(entry, 1 << folio.order), 1 << folio.order)
+        nr = folio.nr_pages
+        swapcache_clear(s, swp_entry_align(entry, nr), nr)
     folio_put(s, folio)
-    if pending_write:
+    return ret | do_wp_page(s, vmf) if pending_write else ret
+
+
+def map_unchanged(s: System, vmf: VmFault, entry: SwpEntry, folio: Folio, bypass: bool) -> bool:
+    """Map a locked folio if the PTE is as it was when the fault began.  True if a write has to break sharing yet."""
+    with vmf.mm.ptl:
+        if vmf.table[vmf.index] != vmf.pte:
+            return False
+        map_locked = map_large_swap_folio if folio.order else map_swap_folio
+        mapped = map_locked(s, vmf, entry, folio, bypass)
+        folio.refcount += mapped
         vmf.pte = Pte(vmf.table[vmf.index])
-        ret |= do_wp_page(s, vmf)
-    return ret
+    return vmf.write and mapped > 0 and not vmf.pte & PTE_WRITE
 
 
 def map_swap_folio(s: System, vmf: VmFault, entry: SwpEntry, folio: Folio, bypass: bool) -> int:
@@ -232,7 +254,7 @@ def map_swap_folio(s: System, vmf: VmFault, entry: SwpEntry, folio: Folio, bypas
     swap_free_nr(s, entry, 1)
     if should_try_to_free_swap(s, folio, vmf):
         folio_free_swap(s, folio)
-    flags = PTE_YOUNG | vmf.pte & (PTE_SOFT_DIRTY | PTE_UFFD_WP)
+    flags = PTE_YOUNG | vmf.pte & PTE_SWP_CARRIED
     if exclusive or folio.refcount == 1:
         exclusive = True
         flags |= PTE_WRITE | PTE_DIRTY if vmf.write else PTE_WRITE
@@ -248,7 +270,7 @@ def swapin_batch(s: System, vmf: VmFault, folio: Folio, entry: SwpEntry, bypass:
 
     All of them, if they are one batch; one by one, if the folio's slots cannot be taken as one thing.
     """
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     page = swp_entry_page(entry, nr)
     first, index = vmf.addr - page, vmf.index - page
     inside = vmf.vma.start <= first and first + nr <= vmf.vma.end and 0 <= index <= len(vmf.table) - nr
@@ -263,14 +285,14 @@ def map_large_swap_folio(s: System, vmf: VmFault, entry: SwpEntry, folio: Folio,
     page, nr = swapin_batch(s, vmf, folio, entry, bypass)
     if not nr:
         return 0
-    back = swp_entry_page(entry, 1 << folio.order) - page
+    back = swp_entry_page(entry, folio.nr_pages) - page
     exclusive = bypass or bool(vmf.pte & PTE_SWP_EXCLUSIVE)
     exclusive = exclusive and not written_to_stable_device(s, folio, entry)
     swap_free_nr(s, swap_nth(entry, -back), nr)
     if should_try_to_free_swap(s, folio, vmf):
         folio_free_swap(s, folio)
     exclusive = exclusive or folio.refcount == 1
-    flags = PTE_YOUNG | vmf.pte & (PTE_SOFT_DIRTY | PTE_UFFD_WP)
+    flags = PTE_YOUNG | vmf.pte & PTE_SWP_CARRIED
     if exclusive:
         flags |= PTE_WRITE | PTE_DIRTY if vmf.write else PTE_WRITE
     vmf.mm.anonpages += nr
@@ -288,7 +310,7 @@ def should_try_to_free_swap(s: System, folio: Folio, vmf: VmFault) -> bool:
     """
     if not folio.swapcache:
         return False
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     if mem_cgroup_swap_full(s, folio) or vmf.vma.locked or not vswap_swapfile_backed(s, folio.swap, nr):
         return True
     return vmf.write and folio.refcount == 1 + nr
@@ -296,19 +318,22 @@ def should_try_to_free_swap(s: System, folio: Folio, vmf: VmFault) -> bool:
 
 def do_wp_page(s: System, vmf: VmFault) -> int:
     """Write to a page that is mapped read-only: take it over if nobody else has it, else copy."""
-    pfn = pte_pfn(vmf.pte)
-    if pfn == ZERO_PFN:
+    if pte_pfn(vmf.pte) == ZERO_PFN:
         if s.thp.on and do_huge_zero_wp_pmd(s, vmf.vma, vmf.addr, vmf.table):
             return 0
         return wp_page_copy(s, vmf, None)
-    folio = s.memory.mem_map[pfn]
-    assert folio is not None
-    bit = 1 << (vmf.addr - folio.index)
-    if folio.exclusive & bit or wp_can_reuse_anon_folio(s, folio, vmf.mm):
-        folio.exclusive |= bit
-        vmf.table[vmf.index] |= PTE_WRITE | PTE_DIRTY | PTE_YOUNG
-        s.vmstat["pgreuse"] += 1
-        return 0
+    with vmf.mm.ptl:
+        if vmf.table[vmf.index] != vmf.pte:
+            return 0
+        folio = s.memory.mem_map[pte_pfn(vmf.pte)]
+        assert folio is not None
+        bit = 1 << (vmf.addr - folio.index)
+        if folio.exclusive & bit or wp_can_reuse_anon_folio(s, folio, vmf.mm):
+            folio.exclusive |= bit
+            vmf.table[vmf.index] |= PTE_WRITE | PTE_DIRTY | PTE_YOUNG
+            s.vmstat["pgreuse"] += 1
+            return 0
+        folio.refcount += 1
     return wp_page_copy(s, vmf, folio)
 
 
@@ -340,27 +365,16 @@ def wp_can_reuse_large_anon_folio(s: System, folio: Folio, mm: Mm) -> bool:
 
 
 def wp_page_copy(s: System, vmf: VmFault, old: Folio | None) -> int:
-    """Map a private copy of a shared folio (None: of the zero page)."""
-    if old is not None:
-        old.refcount += 1
+    """Map a private copy of a shared folio (None: of the zero page), whose reference is the caller's gift."""
     new = new_anon_folio(s, vmf.mm)
-    if new is None or vmf.table[vmf.index] != vmf.pte:
-        unpin_copy_source(s, old)
-        if new is None:
-            return VM_FAULT_OOM
-        folio_put(s, new)
-        return 0
-    if old is not None:
-        page = vmf.addr - old.index
-        new.data[:] = old.data[page * len(new.data) : (page + 1) * len(new.data)]
-        folio_remove_rmap(s, old, page)
-        vmf.mm.anonpages -= 1
-        old.refcount -= 1
-    map_new_anon_folio(s, vmf, new)
-    if old is not None:
-        free_swap_cache(s, old)
+    if new is not None:
+        if old is not None:
+            page = vmf.addr - old.index
+            new.data[:] = old.data[page * len(new.data) : (page + 1) * len(new.data)]
+        if map_new_anon_folio(s, vmf, new, old) and old is not None:
+            free_swap_cache(s, old)
     unpin_copy_source(s, old)
-    return 0
+    return 0 if new is not None else VM_FAULT_OOM
 
 
 def unpin_copy_source(s: System, old: Folio | None) -> None:

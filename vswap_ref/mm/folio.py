@@ -6,13 +6,13 @@ Kernel homes: mm/page_alloc.c, include/linux/mm.h, mm/filemap.c (lock and writeb
 
 from __future__ import annotations
 
-from vswap_ref.machine import PAGE_SIZE
+from vswap_ref.machine import PAGE_SIZE, wait_until
 
 from .lru import lruvec_del_folio
 from .memcg import mem_cgroup_uncharge
 from .split_queue import folio_unqueue_deferred_split
 from .state import Folio, Memory, System
-from .types import SWAP_NR_ORDERS
+from .types import PF_MEMALLOC, SWAP_NR_ORDERS
 from .zswap_pool import zswap_total_pages
 
 
@@ -31,13 +31,13 @@ def nr_free_pages(s: System) -> int:
 def folio_alloc(s: System, order: int = 0, reclaim: bool = True) -> Folio | None:
     """An uncharged folio with one reference and undefined content, or None.
 
-    Below the low watermark it reclaims first (if ``reclaim``; reclaim itself may use the reserve below it).
+    Below the low watermark it reclaims first, if ``reclaim``.  A task inside reclaim uses the reserve below it instead.
     """
     if s.faults.should_fail("folio_alloc"):
         return None
     nr = 1 << order
     left = nr_free_pages(s) - nr
-    if reclaim and left < s.memory.low_wmark:
+    if reclaim and left < s.memory.low_wmark and not s.task_flags & PF_MEMALLOC:
         left = s.hooks.try_to_free_pages(s, nr) - nr
         if left < s.memory.min_wmark:
             return None
@@ -53,10 +53,7 @@ def new_frames(memory: Memory, nr: int) -> tuple[int, bytearray]:
 
 def set_mem_map(memory: Memory, pfn: int, nr: int, folio: Folio | None) -> None:
     """Say what ``nr`` page frames belong to."""
-    if nr == 1:
-        memory.mem_map[pfn] = folio
-    else:
-        memory.mem_map[pfn : pfn + nr] = [folio] * nr
+    memory.mem_map[pfn : pfn + nr] = [folio] * nr
 
 
 def prep_new_folio(s: System, order: int) -> Folio:
@@ -66,10 +63,11 @@ def prep_new_folio(s: System, order: int) -> Folio:
     memory.used += nr
     free = memory.free_frames[order]
     pfn, data = free.pop() if free else expand(memory, order)
-    folio = Folio(pfn, order, data)
+    memory.mem_map[pfn] = folio = Folio(pfn, order, data)
     if order:
+        folio.nr_pages = nr
         folio.mapcounts = [0] * nr
-    set_mem_map(memory, pfn, nr, folio)
+        set_mem_map(memory, pfn, nr, folio)
     s.vmstat["pgalloc_normal"] += nr
     return folio
 
@@ -118,9 +116,11 @@ def folio_free(s: System, folio: Folio) -> None:
         folio_unqueue_deferred_split(s, folio)
     mem_cgroup_uncharge(s, folio)
     memory = s.memory
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     memory.used -= nr
-    set_mem_map(memory, folio.pfn, nr, None)
+    memory.mem_map[folio.pfn] = None
+    if folio.order:
+        set_mem_map(memory, folio.pfn, nr, None)
     memory.free_frames[folio.order].append((folio.pfn, folio.data))
     s.vmstat["pgfree"] += nr
 
@@ -139,8 +139,9 @@ def folio_ref_unfreeze(folio: Folio, count: int) -> None:
 
 
 def folio_lock(folio: Folio) -> None:
-    """Lock a folio.  One task runs at a time, so a locked folio here is a leaked lock."""
-    assert not folio.locked, "folio lock leaked"
+    """Lock a folio; sleeps while another task has it.  Without other tasks, a locked folio is a leaked lock."""
+    if folio.locked:
+        wait_until(lambda: not folio.locked, "a folio lock")
     folio.locked = True
 
 

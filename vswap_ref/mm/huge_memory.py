@@ -68,7 +68,7 @@ def __folio_freeze_and_split_unmapped(s: System, folio: Folio) -> list[Folio] | 
 
     Each of the others has references for its mappings and its place in the cache, and one for the caller.
     """
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     if not folio_ref_freeze(folio, folio.mapcount + nr * folio.swapcache + 1):
         return None
     if folio.lru:
@@ -85,7 +85,7 @@ def __folio_freeze_and_split_unmapped(s: System, folio: Folio) -> list[Folio] | 
     folio.mapcount, folio.mapcounts = folio.mapcounts[0], None
     folio.exclusive &= 1
     folio.data = folio.data[:PAGE_SIZE]
-    folio.order = 0
+    folio.order, folio.nr_pages = 0, 1
     folio_ref_unfreeze(folio, folio.mapcount + folio.swapcache + 1)
     return tails
 

@@ -43,7 +43,7 @@ from .zswap_pool import zswap_never_enabled
 
 def mem_cgroup_charge_large(s: System, folio: Folio, memcg: Memcg, reclaim: bool) -> int:
     """Charge a large folio, after at most 16 rounds of reclaim, or none.  Returns 0 or -ENOMEM."""
-    if memcg.parent is not None and not try_charge_large(s, memcg, 1 << folio.order, reclaim):
+    if memcg.parent is not None and not try_charge_large(s, memcg, folio.nr_pages, reclaim):
         return -ENOMEM
     folio.memcg = memcg
     return 0
@@ -118,7 +118,7 @@ def pte_range_none(table: list[int], index: int, nr: int) -> bool:
 
 def map_anon_folio(s: System, vma: Vma, addr: int, table: list[int], folio: Folio) -> None:
     """Map a new large folio whole: exclusive, writable, dirty, young.  Its reference becomes one for each page."""
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     first = addr & -nr
     index = first & PTE_TABLE_MASK
     with vma.mm.ptl:

@@ -16,7 +16,7 @@ def folio_mark_lazyfree(s: System, folio: Folio) -> None:
     """Move a folio to the list of what can be dropped without swap; swap no longer backs it."""
     if not folio.lru or not folio.swapbacked or folio.swapcache:
         return
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     lruvec_del_folio(s, folio)
     folio.active = folio.referenced = folio.swapbacked = False
     lruvec_add_folio(s, folio)

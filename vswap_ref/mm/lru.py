@@ -15,13 +15,13 @@ def lruvec_add_folio(s: System, folio: Folio) -> None:
     folio.lru = True
     if folio.active:
         lruvec.active[folio] = None
-        lruvec.nr_active += 1 << folio.order
+        lruvec.nr_active += folio.nr_pages
     elif folio.swapbacked:
         lruvec.inactive[folio] = None
-        lruvec.nr_inactive += 1 << folio.order
+        lruvec.nr_inactive += folio.nr_pages
     else:
         lruvec.lazyfree[folio] = None
-        lruvec.nr_lazyfree += 1 << folio.order
+        lruvec.nr_lazyfree += folio.nr_pages
 
 
 def lruvec_del_folio(s: System, folio: Folio) -> None:
@@ -30,13 +30,13 @@ def lruvec_del_folio(s: System, folio: Folio) -> None:
     folio.lru = False
     if folio.active:
         del lruvec.active[folio]
-        lruvec.nr_active -= 1 << folio.order
+        lruvec.nr_active -= folio.nr_pages
     elif folio.swapbacked:
         del lruvec.inactive[folio]
-        lruvec.nr_inactive -= 1 << folio.order
+        lruvec.nr_inactive -= folio.nr_pages
     else:
         del lruvec.lazyfree[folio]
-        lruvec.nr_lazyfree -= 1 << folio.order
+        lruvec.nr_lazyfree -= folio.nr_pages
 
 
 def folio_isolate_lru(s: System, folio: Folio) -> bool:
@@ -60,4 +60,4 @@ def folio_rotate_reclaimable(s: System, folio: Folio) -> None:
         folio.active = False
         lruvec_add_folio(s, folio)
         (folio.memcg or s.memcg.root).lruvec.inactive.move_to_end(folio, last=False)
-        s.vmstat["pgrotated"] += 1 << folio.order
+        s.vmstat["pgrotated"] += folio.nr_pages

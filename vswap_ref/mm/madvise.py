@@ -150,7 +150,7 @@ def folio_deactivate(s: System, folio: Folio) -> None:
     folio.active = False
     folio.workingset = True
     lruvec_add_folio(s, folio)
-    s.vmstat["pgdeactivate"] += 1 << folio.order
+    s.vmstat["pgdeactivate"] += folio.nr_pages
 
 
 def do_madvise(s: System, mm: Mm, start: int, end: int, advice: str) -> int:
@@ -189,7 +189,7 @@ def pageout_folios(s: System, mm: Mm, table: list[int], index: int, last: int) -
     while index < last:
         folio = pte_folio(s, table[index]) if table[index] & PTE_PRESENT else None
         nr = folio_pte_batch(folio, table, index, last - index) if folio is not None and folio.order else 1
-        if folio is not None and nr < 1 << folio.order:
+        if folio is not None and nr < folio.nr_pages:
             if not folio_maybe_mapped_shared(folio, mm) and not split_folio(s, folio):
                 continue
         elif folio is not None and folio.mapcount == nr:

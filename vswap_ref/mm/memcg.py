@@ -13,7 +13,7 @@ from vswap_ref.machine import PAGE_SIZE
 
 from .state import Folio, LruvecStats, Memcg, PageCounter, System, ZswapEntry
 from .swap_device import vm_swap_full
-from .types import SwpEntry
+from .types import PF_MEMALLOC, SwpEntry
 from .vswap.cgroup import __swap_cgroup_record, swap_cgroup_clear, swap_cgroup_record
 
 MAX_RECLAIM_RETRIES = 16
@@ -99,9 +99,9 @@ def try_charge_memcg(s: System, memcg: Memcg, nr: int) -> int:
     """Charge memory, reclaiming from the cgroup that is at its limit.
 
     Returns 0, or -ENOMEM after 16 fruitless rounds of reclaim, or at once at a limit of memory + swap: swapping out
-    would not lower that.  May sleep.
+    would not lower that.  A task inside reclaim is charged over any limit.  May sleep.
     """
-    if s.memcg.memsw and not try_charge_memsw(memcg, nr):
+    if s.memcg.memsw and not try_charge_memsw(s, memcg, nr):
         return -ENOMEM
     retries = MAX_RECLAIM_RETRIES
     while retries:
@@ -112,6 +112,9 @@ def try_charge_memcg(s: System, memcg: Memcg, nr: int) -> int:
             return 0
         over = memcg.lineage[place]
         memcg_event(over, "max")
+        if s.task_flags & PF_MEMALLOC:
+            page_counter_charge(memcg.memory_counters, nr)
+            return 0
         target = max(nr, SWAP_CLUSTER_MAX)
         if not s.hooks.try_to_free_mem_cgroup_pages(s, over, target):
             retries -= 1
@@ -121,12 +124,15 @@ def try_charge_memcg(s: System, memcg: Memcg, nr: int) -> int:
     return -ENOMEM
 
 
-def try_charge_memsw(memcg: Memcg, nr: int) -> bool:
-    """Charge memory + swap of version 1; False at a limit."""
+def try_charge_memsw(s: System, memcg: Memcg, nr: int) -> bool:
+    """Charge memory + swap of version 1; False at a limit, except for a task inside reclaim."""
     place = page_counter_try_charge(memcg.memsw_counters, nr)
     if place < 0:
         return True
     memcg_event(memcg.lineage[place], "max")
+    if s.task_flags & PF_MEMALLOC:
+        page_counter_charge(memcg.memsw_counters, nr)
+        return True
     memcg_event(memcg, "oom")
     return False
 
@@ -134,7 +140,7 @@ def try_charge_memsw(memcg: Memcg, nr: int) -> bool:
 def mem_cgroup_charge(s: System, folio: Folio, memcg: Memcg) -> int:
     """Charge a new folio to a cgroup.  Returns 0 or -ENOMEM."""
     if memcg.parent is not None:
-        err = try_charge_memcg(s, memcg, 1 << folio.order)
+        err = try_charge_memcg(s, memcg, folio.nr_pages)
         if err:
             return err
     folio.memcg = memcg
@@ -146,9 +152,9 @@ def mem_cgroup_uncharge(s: System, folio: Folio) -> None:
     memcg = folio.memcg
     if memcg is not None:
         if memcg.memory_counters:
-            page_counter_uncharge(memcg.memory_counters, 1 << folio.order)
+            page_counter_uncharge(memcg.memory_counters, folio.nr_pages)
         if s.memcg.memsw:
-            page_counter_uncharge(memcg.memsw_counters, 1 << folio.order)
+            page_counter_uncharge(memcg.memsw_counters, folio.nr_pages)
         folio.memcg = None
 
 
@@ -160,7 +166,7 @@ def memcg1_swapout(s: System, folio: Folio, entry: SwpEntry) -> None:
     memcg = folio.memcg
     if memcg is None or not s.memcg.memsw:
         return
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     owner = mem_cgroup_id_get_online(s, memcg, nr)
     owner.nr_swap += nr
     __swap_cgroup_record(s, folio, owner.id, entry)
@@ -207,7 +213,7 @@ def mem_cgroup_try_charge_swap(s: System, folio: Folio, entry: SwpEntry) -> int:
     if not entry:
         memcg_event(memcg, "swap.fail")
         return 0
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     memcg = mem_cgroup_id_get_online(s, memcg, nr)
     if memcg.swap_counters and page_counter_try_charge(memcg.swap_counters, nr) >= 0:
         memcg_event(memcg, "swap.max")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from errno import EBUSY, ENODEV, ENOSPC
 
-from vswap_ref.machine import MEMCG_STAT, PAGE_SIZE, Counters
+from vswap_ref.machine import MEMCG_STAT, PAGE_SIZE
 
 from .memcg import mem_cgroup_id_put_many, memcg_subtree
 from .state import Memcg, Mm, System
@@ -27,7 +27,7 @@ def mem_cgroup_css_alloc(s: System, name: str, parent: Memcg) -> Memcg | None:
     memcg_id = mem_cgroup_id_alloc(s)
     if memcg_id < 0:
         return None
-    memcg = s.memcg.by_id[memcg_id] = Memcg(memcg_id, name, parent, Counters(MEMCG_STAT))
+    memcg = s.memcg.by_id[memcg_id] = Memcg(memcg_id, name, parent, dict.fromkeys(MEMCG_STAT, 0))
     parent.children.append(memcg)
     return memcg
 

@@ -62,7 +62,7 @@ def swap_read_folio_zeromap(s: System, folio: Folio) -> bool:
 
     A large folio whose slots differ is left not up to date: the fault gets SIGBUS.
     """
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     run, is_zero = swap_zeromap_batch(s, folio.swap, nr)
     if run != nr:
         folio_unlock(folio)

@@ -13,9 +13,8 @@ from .state import AnonVma, Folio, Mm, System, Vma
 from .types import (
     PTE_PRESENT,
     PTE_SHIFT,
-    PTE_SOFT_DIRTY,
+    PTE_SWP_CARRIED,
     PTE_SWP_EXCLUSIVE,
-    PTE_UFFD_WP,
     PTRS_PER_PTE,
     Pte,
     pte_to_swp_entry,
@@ -95,7 +94,7 @@ def find_vma(mm: Mm, addr: int) -> Vma | None:
 def folio_pte_batch(folio: Folio, table: list[int], index: int, max_nr: int) -> int:
     """How many PTEs from ``index`` on map consecutive pages of the large folio (1..max_nr)."""
     pfn = table[index] >> PTE_SHIFT
-    limit = min(max_nr, folio.pfn + (1 << folio.order) - pfn)
+    limit = min(max_nr, folio.pfn + folio.nr_pages - pfn)
     nr = 1
     while nr < limit and table[index + nr] & PTE_PRESENT and table[index + nr] >> PTE_SHIFT == pfn + nr:
         nr += 1
@@ -105,4 +104,4 @@ def folio_pte_batch(folio: Folio, table: list[int], index: int, max_nr: int) -> 
 def pte_move_swp_offset(pte: Pte, delta: int) -> Pte:
     """The swap PTE of the entry ``delta`` further on, with the same flags."""
     moved = swap_nth(pte_to_swp_entry(pte), delta)
-    return swp_entry_to_pte(moved, pte & (PTE_SWP_EXCLUSIVE | PTE_SOFT_DIRTY | PTE_UFFD_WP))
+    return swp_entry_to_pte(moved, pte & (PTE_SWP_EXCLUSIVE | PTE_SWP_CARRIED))

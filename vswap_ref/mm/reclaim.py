@@ -8,7 +8,8 @@ its work is done by whoever finds free memory below the low watermark.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from errno import EBUSY
 
@@ -44,7 +45,7 @@ from .state import Folio, LruvecStats, Memcg, System
 from .swap_alloc import swap_reclaim_work
 from .swap_io import folio_wait_writeback, swap_io_poll, swap_io_wait_one
 from .thp import count_mthp_stat
-from .types import AOP_WRITEPAGE_ACTIVATE, PMD_ORDER
+from .types import AOP_WRITEPAGE_ACTIVATE, PF_MEMALLOC, PF_WQ_WORKER, PMD_ORDER
 from .vswap.swap_cache import __vswap_remove_mapping, folio_free_swap, swap_cache_lock_irq, swap_cache_unlock_irq
 from .vswap.swap_out import folio_alloc_swap
 from .workingset import workingset_eviction
@@ -59,6 +60,17 @@ KSWAPD = "kswapd"
 KEEP = "keep"
 ACTIVATE = "activate"
 FREED = "freed"
+
+
+@contextmanager
+def task_flag(s: System, flag: int) -> Iterator[None]:
+    """Give the running task a flag for a while; then it has those of before (memalloc_noreclaim_save)."""
+    before = s.task_flags
+    s.task_flags |= flag
+    try:
+        yield
+    finally:
+        s.task_flags = before
 
 
 @dataclass(slots=True)
@@ -90,7 +102,7 @@ def shrink_folio_list(s: System, folios: Iterable[Folio], ignore_references: boo
             continue
         verdict = shrink_folio(s, folio, ignore_references, folio_list)
         if verdict == FREED:
-            freed += 1 << folio.order
+            freed += folio.nr_pages
             continue
         if verdict == ACTIVATE:
             activate_locked(s, folio)
@@ -113,7 +125,7 @@ def activate_locked(s: System, folio: Folio) -> None:
         folio_free_swap(s, folio)
     if not folio.active:
         folio.active = True
-        s.vmstat["pgactivate"] += 1 << folio.order
+        s.vmstat["pgactivate"] += folio.nr_pages
 
 
 def folio_alloc_swap_large(s: System, folio: Folio, folio_list: list[Folio]) -> int:
@@ -200,7 +212,7 @@ def shrink_lazyfree_folio(s: System, folio: Folio) -> str:
         return ACTIVATE
     if not folio_ref_freeze(folio, 1):
         return KEEP
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     s.vmstat["pglazyfreed"] += nr
     if folio.memcg is not None:
         folio.memcg.stat["pglazyfreed"] += nr
@@ -211,7 +223,7 @@ def shrink_lazyfree_folio(s: System, folio: Folio) -> str:
 
 def pageout(s: System, folio: Folio) -> str:
     """Write a dirty folio out.  Returns "" if it can be freed at once, else KEEP or ACTIVATE."""
-    if folio.refcount != 1 + (1 << folio.order):
+    if folio.refcount != 1 + folio.nr_pages:
         return KEEP
     folio.dirty = False
     folio.reclaim = True
@@ -219,7 +231,7 @@ def pageout(s: System, folio: Folio) -> str:
     if writeout(s, folio) == AOP_WRITEPAGE_ACTIVATE:
         folio.reclaim = False
         return ACTIVATE
-    s.vmstat["nr_vmscan_write"] += 1 << folio.order
+    s.vmstat["nr_vmscan_write"] += folio.nr_pages
     if folio.writeback:
         return KEEP
     folio.reclaim = False
@@ -234,7 +246,7 @@ def __remove_mapping(s: System, folio: Folio) -> bool:
     if folio.mapping is not None:
         return shmem_remove_mapping(s, folio)
     entry = folio.swap
-    expected = 1 + (1 << folio.order)
+    expected = 1 + folio.nr_pages
     swap_cache_lock_irq(s, entry)
     if not folio_ref_freeze(folio, expected):
         swap_cache_unlock_irq(s, entry)
@@ -256,7 +268,7 @@ def isolate_lru_folios(s: System, lru: OrderedDict[Folio, None], nr_to_scan: int
         folio = next(iter(lru))
         folio_isolate_lru(s, folio)
         taken.append(folio)
-        nr_to_scan -= 1 << folio.order
+        nr_to_scan -= folio.nr_pages
     return taken
 
 
@@ -269,7 +281,7 @@ def shrink_inactive_list(s: System, memcg: Memcg, nr_to_scan: int, sc: ScanContr
     swap_io_poll(s)
     folios = isolate_lru_folios(s, memcg.lruvec.inactive, nr_to_scan)
     s.clock.ns += SCAN_NS * len(folios)
-    scanned = sum(1 << folio.order for folio in folios)
+    scanned = sum(folio.nr_pages for folio in folios)
     throttle = bool(folios) and all(folio.writeback for folio in folios)
     freed = shrink_folio_list(s, folios, ignore_references=False)
     count_scan(s, memcg, sc.who, scanned, freed)
@@ -283,7 +295,7 @@ def shrink_lazyfree_list(s: System, memcg: Memcg, sc: ScanControl) -> None:
     size = memcg.lruvec.nr_lazyfree
     share = (size >> sc.priority) - scan_share(s, size, sc.priority) if sc.priority else size
     folios = isolate_lru_folios(s, memcg.lruvec.lazyfree, share)
-    scanned = sum(1 << folio.order for folio in folios)
+    scanned = sum(folio.nr_pages for folio in folios)
     freed = shrink_folio_list(s, folios, ignore_references=False)
     count_scan(s, memcg, sc.who, scanned, freed)
     sc.nr_reclaimed += freed
@@ -303,7 +315,7 @@ def shrink_active_list(s: System, memcg: Memcg, nr_to_scan: int) -> None:
         folio_referenced(folio)
         folio.active = False
         folio.workingset = True
-        s.vmstat["pgdeactivate"] += 1 << folio.order
+        s.vmstat["pgdeactivate"] += folio.nr_pages
         putback_folio(s, folio)
 
 
@@ -384,11 +396,12 @@ def do_try_to_free_pages(s: System, target: Memcg, nr_to_reclaim: int, who: str)
     statistics are brought up to date for that: the kernel leaves it to chance, and can run out of memory here.
     """
     sc = ScanControl(target, nr_to_reclaim, who)
-    shrink_zones(s, sc)
-    if not sc.nr_reclaimed and sc.skipped_deactivate:
-        flush_memcg_stats(s)
-        sc.force_deactivate = True
+    with task_flag(s, PF_MEMALLOC):
         shrink_zones(s, sc)
+        if not sc.nr_reclaimed and sc.skipped_deactivate:
+            flush_memcg_stats(s)
+            sc.force_deactivate = True
+            shrink_zones(s, sc)
     run_deferred_work(s)
     return sc.nr_reclaimed
 
@@ -409,16 +422,22 @@ def shrink_zones(s: System, sc: ScanControl) -> None:
 
 
 def run_deferred_work(s: System) -> None:
-    """What work queues and interrupts do beside the program: write completions, slots, discards, zswap's shrinker."""
+    """What work queues and interrupts do beside the program: write completions, slots, discards, zswap's shrinker.
+
+    Work that is queued while a worker runs (which may itself reclaim) is left for the next time.
+    """
     swap_io_poll(s)
-    if s.memcg.dying:
-        mem_cgroup_release_dying(s)
-    if s.swap.reclaim_work:
-        swap_reclaim_work(s)
-    if s.swap.discard_work:
-        swap_discard_work(s)
-    if s.zswap.shrink_queued:
-        shrink_worker(s)
+    if s.task_flags & PF_WQ_WORKER:
+        return
+    with task_flag(s, PF_WQ_WORKER):
+        if s.memcg.dying:
+            mem_cgroup_release_dying(s)
+        if s.swap.reclaim_work:
+            swap_reclaim_work(s)
+        if s.swap.discard_work:
+            swap_discard_work(s)
+        if s.zswap.shrink_queued:
+            shrink_worker(s)
 
 
 def try_to_free_mem_cgroup_pages(s: System, memcg: Memcg, nr_pages: int) -> int:
@@ -446,7 +465,8 @@ def try_to_free_pages(s: System, nr_pages: int) -> int:
 def reclaim_pages(s: System, folios: Iterable[Folio]) -> int:
     """Swap these folios out whatever their age (MADV_PAGEOUT).  Returns pages freed."""
     taken = [folio for folio in folios if folio_isolate_lru(s, folio)]
-    freed = shrink_folio_list(s, taken, ignore_references=True)
+    with task_flag(s, PF_MEMALLOC):
+        freed = shrink_folio_list(s, taken, ignore_references=True)
     run_deferred_work(s)
     return freed
 

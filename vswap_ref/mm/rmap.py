@@ -17,9 +17,8 @@ from .types import (
     PTE_DIRTY,
     PTE_PRESENT,
     PTE_SHIFT,
-    PTE_SOFT_DIRTY,
+    PTE_SWP_CARRIED,
     PTE_SWP_EXCLUSIVE,
-    PTE_UFFD_WP,
     PTE_YOUNG,
     swap_nth,
     swp_entry_to_pte,
@@ -65,7 +64,7 @@ def rmap_walk(folio: Folio) -> Iterator[tuple[Vma, list[int], int, int]]:
         return
     if folio.anon_vma is None:
         return
-    pages = range(1 << folio.order)
+    pages = range(folio.nr_pages)
     for vma in folio.anon_vma.vmas:
         for page in pages:
             addr = folio.index + page
@@ -96,6 +95,8 @@ def try_to_unmap(s: System, folio: Folio) -> None:
     """Replace every PTE of a locked, cached folio by a swap PTE.  Check ``mapcount`` for success."""
     for vma, table, index, page in rmap_walk(folio):
         with vma.mm.ptl:
+            if not table[index] & PTE_PRESENT or table[index] >> PTE_SHIFT != folio.pfn + page:
+                continue
             if not try_to_unmap_one(s, folio, vma.mm, table, index, page) or not folio.mapcount:
                 return
 
@@ -115,7 +116,7 @@ def try_to_unmap_one(s: System, folio: Folio, mm: Mm, table: list[int], index: i
         return False
     if pte & PTE_DIRTY:
         folio_mark_dirty(folio)
-    flags = pte & (PTE_SOFT_DIRTY | PTE_UFFD_WP)
+    flags = pte & PTE_SWP_CARRIED
     bit = 1 << page
     if folio.exclusive & bit:
         folio.exclusive &= ~bit
@@ -134,7 +135,7 @@ def folio_add_large_rmap(s: System, folio: Folio, vma: Vma, addr: int, exclusive
     assert folio.mapcounts is not None
     if folio.mapcount == 0:
         folio.anon_vma = vma.anon_vma
-        folio.index = addr & -(1 << folio.order)
+        folio.index = addr & -folio.nr_pages
     page = addr - folio.index
     counts = folio.mapcounts[page : page + nr]
     folio.mapcounts[page : page + nr] = [count + 1 for count in counts]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from errno import EEXIST, EINVAL, EIO, ENOMEM
 
+from vswap_ref.machine import relax
+
 from .folio import folio_alloc, folio_lock, folio_mark_dirty, folio_put, folio_unlock, folio_zero_user
 from .lru import folio_add_lru
 from .memcg import mem_cgroup_charge, memcg1_swapin
@@ -225,6 +227,7 @@ def shmem_get_folio(s: System, inode: ShmemInode, index: int, memcg: Memcg) -> t
             folio, err = shmem_swapin_folio(s, inode, index, memcg, fault=True)
         if err != -EEXIST:
             return folio, err
+        relax("the page of a shared object")
 
 
 def shmem_swapin_range(s: System, inode: ShmemInode, start: int, end: int, memcg: Memcg) -> int:

@@ -29,7 +29,7 @@ def may_drop_from_cache(s: System, si: SwapInfo, folio: Folio, flags: int) -> bo
     if not ttrs_wanted(s, folio, flags) or not folio.swapcache or folio.writeback or s.power.suspended_storage:
         return False
     ci = swap_cluster_lock(s, si, offset)
-    only = swap_only_has_cache(si, offset, 1 << folio.order)
+    only = swap_only_has_cache(si, offset, folio.nr_pages)
     swap_cluster_unlock(ci)
     return only
 
@@ -42,7 +42,7 @@ def __try_to_reclaim_swap(s: System, si: SwapInfo, offset: int, flags: int) -> i
     folio, locked = lock_folio_of_slot(s, swp_slot(si.type, offset))
     if folio is None:
         return 0
-    result = -(1 << folio.order)
+    result = -folio.nr_pages
     if locked:
         if may_drop_from_cache(s, si, folio, flags):
             swap_cache_del_folio(s, folio)

@@ -2,7 +2,8 @@
 """All state of the modelled kernel: one small slotted dataclass per subsystem, collected in ``System``.
 
 Behaviour is plain functions in the other modules; they take the ``System`` first.  The fields of a structure carry the
-names of the kernel structure that its docstring names.
+names of the kernel structure that its docstring names.  Structures are equal only to themselves, and do not print what
+is in them: it leads to everything else.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from .types import NO_ENTRY, PMD_ORDER, SWAP_NR_ORDERS, RadixEntry, SwpEntry
 from .vswap.descriptor import Descriptors
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Vma:
     """A range of virtual memory (struct vm_area_struct); addresses count pages.
 
@@ -53,14 +54,14 @@ class Vma:
     """Advice: MADV_HUGEPAGE, MADV_NOHUGEPAGE or none."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class AnonVma:
     """The VMAs in which a family of forked processes may map the same anonymous page (struct anon_vma)."""
 
     vmas: list[Vma] = field(default_factory=list)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Mm:
     """An address space (struct mm_struct): page tables of 512 entries, VMAs, and the counters swap needs."""
 
@@ -74,9 +75,9 @@ class Mm:
     next_addr: int = 0x7F000
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Folio:
-    """A unit of memory of 2**order pages (struct folio) with its content.
+    """A unit of memory of ``nr_pages`` = 2**order pages (struct folio) with its content.
 
     ``refcount`` counts one reference per page for the swap cache or the page cache, one per mapping, one for the LRU
     isolation or any other user.  ``exclusive`` is a bit set over the pages: mapped by one process only
@@ -87,6 +88,7 @@ class Folio:
     pfn: int
     order: int
     data: bytearray
+    nr_pages: int = 1
     refcount: int = 1
     mapcount: int = 0
     locked: bool = False
@@ -111,7 +113,7 @@ class Folio:
     memcg: Memcg | None = None
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class LruvecStats:
     """What lruvec_page_state tells: the list lengths (pages) and activations of refaults, as of the last flush."""
 
@@ -120,7 +122,7 @@ class LruvecStats:
     workingset_activate: int = 0
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Lruvec:
     """The lists of anonymous folios of a memory cgroup (struct lruvec); the first element is the coldest.
 
@@ -140,7 +142,7 @@ class Lruvec:
     refaults: int = 0
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class PageCounter:
     """A hierarchical usage counter with its limits (struct page_counter), in pages; None = unlimited.
 
@@ -153,14 +155,14 @@ class PageCounter:
     watermark: int = 0
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Memcg:
     """A memory cgroup (struct mem_cgroup): limits, usage, statistics and its LRU lists."""
 
     id: int
     name: str
     parent: Memcg | None
-    stat: Counters
+    stat: dict[str, int]
     memory: PageCounter = field(default_factory=PageCounter)
     swap: PageCounter = field(default_factory=PageCounter)
     memsw: PageCounter = field(default_factory=PageCounter)
@@ -193,7 +195,7 @@ class Memcg:
             self.memsw_counters = (self.memsw, *self.parent.memsw_counters)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class MemcgState:
     """All memory cgroups: by id (an id lives as long as it is referenced), and the root (id 1)."""
 
@@ -212,7 +214,7 @@ class MemcgState:
     """Pages charged above a high limit that nobody has paid for by reclaim and delay yet."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Memory:
     """Physical memory: every page frame's folio, the free frames by order with what is left in them, the watermarks."""
 
@@ -225,7 +227,7 @@ class Memory:
     high_wmark: int = 0
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class SwapClusterInfo:
     """512 neighbouring slots of a device (struct swap_cluster_info, 32 bytes).
 
@@ -245,7 +247,7 @@ ClusterList = OrderedDict[SwapClusterInfo, None]
 """A list of clusters, oldest first."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class SwapExtent:
     """A run of slots that lies in one piece on the device (struct swap_extent); the device's blocks are pages."""
 
@@ -284,7 +286,7 @@ class SwapInfo:
     global_next: list[int] | None = None
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class PercpuSwapCluster:
     """A CPU's allocation hint: device and next slot to try, per order (struct percpu_swap_cluster).
 
@@ -361,7 +363,7 @@ class VswapState:
     alloc_reject: int = 0
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class PowerState:
     """Hibernation (kernel/power): the image's device, its slots as runs [first, end), its pages' blocks in order."""
 
@@ -371,7 +373,7 @@ class PowerState:
     suspended_storage: bool = False
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class ZswapPool:
     """One compressor and its memory pool (struct zswap_pool on zsmalloc); ``bytes`` are the stored objects' sizes."""
 
@@ -379,7 +381,7 @@ class ZswapPool:
     bytes: int = 0
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class ZswapEntry:
     """One page in zswap (struct zswap_entry, 56 bytes); ``length`` 4096 = stored as it is."""
 
@@ -414,7 +416,7 @@ class ZswapState:
     pool_bytes: int = 0
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class ThpState:
     """Transparent huge pages: the switch for all sizes, three sets of orders as bit masks, and counters per order.
 
@@ -431,7 +433,7 @@ class ThpState:
     on: bool = False
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class IoState:
     """Writes in flight as (completion time, sequence number, folio, error), earliest first; each device's queue."""
 
@@ -440,7 +442,7 @@ class IoState:
     queues: dict[int, RequestQueue] = field(default_factory=dict)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class KernelDirs:
     """Directories that subsystems make for users, name -> names of the files in it.
 
@@ -462,7 +464,7 @@ class Config:
     debug: bool = False
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Hooks:
     """Calls to a higher floor, registered at boot; one field per kernel call site.
 
@@ -497,6 +499,8 @@ class System:
     power: PowerState = field(default_factory=PowerState)
     mms: dict[Mm, None] = field(default_factory=dict)
     cpu: int = 0
+    task_flags: int = 0
+    """Flags of the running task (current->flags): PF_WQ_WORKER, PF_MEMALLOC."""
     dirs: KernelDirs = field(default_factory=KernelDirs)
     cpuhp_dead: dict[str, Callable[[System, int], int]] = field(default_factory=dict)
     """What is called after a CPU has died, by the name of its hotplug state."""
@@ -504,7 +508,7 @@ class System:
     """What printk has written."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class ShmemInode:
     """A shared memory object (struct shmem_inode_info, its inode and its address_space); sizes count pages.
 
@@ -524,7 +528,7 @@ class ShmemInode:
     stop_eviction: int = 0
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class ShmemState:
     """All shared objects, and those that swapoff has to look through (shmem_swaplist)."""
 

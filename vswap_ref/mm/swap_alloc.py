@@ -10,6 +10,7 @@ from __future__ import annotations
 from errno import EINVAL, ENOMEM
 
 from .cluster import (
+    cluster_end,
     cluster_is_usable,
     cluster_offset,
     isolate_lock_cluster,
@@ -87,12 +88,12 @@ def alloc_swap_scan_cluster(s: System, si: SwapInfo, ci: SwapClusterInfo, offset
 
     Returns the first slot or 0, and remembers where to go on.
     """
-    nr = 1 << order
-    end = min(cluster_offset(ci) + SWAPFILE_CLUSTER, si.max)
-    found = SWAP_SLOT_INVALID
+    nr, end = 1 << order, cluster_end(si, ci)
+    found = following = SWAP_SLOT_INVALID
     if ci.count + nr <= SWAPFILE_CLUSTER:
         found = scan_cluster_slots(s, si, ci, (offset, end), order, usage)
-    following = found + nr if found and ci.count < SWAPFILE_CLUSTER and found + nr < end else 0
+        if found and ci.count < SWAPFILE_CLUSTER and found + nr < end:
+            following = found + nr
     relocate_cluster(s, si, ci)
     swap_cluster_unlock(ci)
     remember_next_slot(s, si, order, following)

@@ -14,7 +14,7 @@ from .swap_cache import total_swapcache_pages
 from .swap_device import swap_slot_put_swap_info, swap_slot_tryget_swap_info, vm_swap_full
 from .swap_extent import add_swap_extent, generic_swapfile_activate
 from .swap_io import swap_slot_sector
-from .vswap.cache_pin import put_swap_folio, swapcache_prepare
+from .vswap.cache_pin import is_swap_cached, put_swap_folio, swapcache_prepare
 from .vswap.lifecycle import (
     __swap_count,
     swap_duplicate,
@@ -38,6 +38,7 @@ LIFECYCLE: tuple[Callable[..., object], ...] = (
     __swap_count,
     swap_entry_swapped,
     swp_swapcount,
+    is_swap_cached,
 )
 
 SWAP_CACHE: tuple[Callable[..., object], ...] = (

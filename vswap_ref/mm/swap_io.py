@@ -27,7 +27,7 @@ SUBMIT_NS = 5_000
 
 def count_swpout_vm_event(s: System, folio: Folio) -> None:
     """Count a folio that goes to a device."""
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     if folio.order:
         count_large_swpout(s, folio)
     s.vmstat["pswpout"] += nr
@@ -51,7 +51,7 @@ def bdev_write_folio(bdev: BlockDevice, block: int, folio: Folio) -> bool:
             bdev.write(block, folio.data)
         else:
             data = memoryview(folio.data)
-            for i in range(1 << folio.order):
+            for i in range(folio.nr_pages):
                 bdev.write(block + i, data[i * PAGE_SIZE : (i + 1) * PAGE_SIZE])
     except OSError:
         return False
@@ -67,7 +67,7 @@ def __swap_writepage(s: System, folio: Folio, slot: SwpSlot) -> None:
     bdev = si.bdev
     assert bdev is not None
     count_swpout_vm_event(s, folio)
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     block = swap_slot_sector(s, slot) // SECTORS_PER_PAGE
     duration = bdev.write_ns(block, nr)
     failed = not bdev_write_folio(bdev, block, folio)
@@ -126,7 +126,7 @@ def bdev_read_folio(bdev: BlockDevice, block: int, folio: Folio) -> None:
         bdev.read_into(block, folio.data)
         return
     content = memoryview(folio.data)
-    for i in range(1 << folio.order):
+    for i in range(folio.nr_pages):
         bdev.read_into(block + i, content[i * PAGE_SIZE : (i + 1) * PAGE_SIZE])
 
 
@@ -136,7 +136,7 @@ def swap_read_folio_bdev(s: System, folio: Folio, slot: SwpSlot) -> None:
     bdev = __swap_slot_to_info(s, slot).bdev
     assert bdev is not None
     block = swap_slot_sector(s, slot) // SECTORS_PER_PAGE
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     duration = bdev.read_ns(block, nr)
     if folio.order:
         count_mthp_stat(s, folio.order, "swpin")

@@ -6,6 +6,10 @@ Kernel home: mm/swap_state.c (__read_swap_cache_async).
 
 from __future__ import annotations
 
+from errno import EEXIST
+
+from vswap_ref.machine import relax
+
 from .folio import folio_alloc, folio_lock, folio_put, folio_unlock
 from .lru import folio_add_lru
 from .memcg import mem_cgroup_charge, memcg1_swapin
@@ -15,7 +19,7 @@ from .vswap.backing import vswap_folio_backed
 from .vswap.cache_pin import put_swap_folio, swapcache_clear, swapcache_prepare
 from .vswap.cgroup import lookup_swap_cgroup_id
 from .vswap.lifecycle import swap_entry_swapped
-from .vswap.swap_cache import swap_cache_add_folio, swap_cache_get_folio
+from .vswap.swap_cache import swap_cache_add_folio, swap_cache_get_folio, swap_cache_peek
 from .workingset import workingset_refault
 
 
@@ -45,8 +49,19 @@ def charge_and_add_folio(s: System, folio: Folio, memcg: Memcg, entry: SwpEntry)
     return 0
 
 
+def claim_cache_flag(s: System, entry: SwpEntry, skip_if_exists: bool) -> int:
+    """swapcache_prepare for one slot; while another task brings it in, sleep a tick and try again, unless told not to.
+
+    Returns 0, -ENOENT or -EEXIST: then the folio is in the cache by now, or nobody else runs who could put it there.
+    """
+    while (err := swapcache_prepare(s, entry, 1)) == -EEXIST and not skip_if_exists:
+        if isinstance(swap_cache_peek(s, entry), Folio) or not relax("the swap cache flag"):
+            break
+    return err
+
+
 def __read_swap_cache_async(
-    s: System, entry: SwpEntry, memcg: Memcg, reclaim: bool = True
+    s: System, entry: SwpEntry, memcg: Memcg, skip_if_exists: bool = False
 ) -> tuple[Folio | None, bool]:
     """A folio for the entry, in the swap cache: (folio with a reference, newly allocated?).
 
@@ -58,10 +73,10 @@ def __read_swap_cache_async(
         return folio, False
     if not entry or not swap_entry_swapped(s, entry):
         return None, False
-    folio = folio_alloc(s, 0, reclaim)
+    folio = folio_alloc(s)
     if folio is None:
         return None, False
-    if not swapcache_prepare_read(s, entry):
+    if not swapcache_prepare_read(s, entry, skip_if_exists):
         folio_put(s, folio)
         return swap_cache_get_folio(s, entry), False
     folio_lock(folio)
@@ -75,9 +90,9 @@ def __read_swap_cache_async(
     return folio, True
 
 
-def swapcache_prepare_read(s: System, entry: SwpEntry) -> bool:
+def swapcache_prepare_read(s: System, entry: SwpEntry, skip_if_exists: bool) -> bool:
     """Pin a slot that is to be read into the swap cache.  False: somebody else has the pin, or nobody the content."""
-    if swapcache_prepare(s, entry, 1):
+    if claim_cache_flag(s, entry, skip_if_exists):
         return False
     if vswap_folio_backed(s, entry, 1):
         swapcache_clear(s, entry, 1)

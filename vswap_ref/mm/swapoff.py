@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from errno import EINTR, EINVAL, ENOMEM
 
+from vswap_ref.machine import relax, wait_until
+
 from .cluster import swap_do_scheduled_discard
 from .folio import folio_lock, folio_put, folio_unlock
 from .pagetable import PTE_TABLE_MASK, table_ranges
@@ -22,9 +24,8 @@ from .swapon import release_swap_info
 from .types import (
     PTE_MARKER_POISONED,
     PTE_SHIFT,
-    PTE_SOFT_DIRTY,
+    PTE_SWP_CARRIED,
     PTE_SWP_EXCLUSIVE,
-    PTE_UFFD_WP,
     SWAP_MAP_BAD,
     SWAP_SLOT_INVALID,
     SWP_WRITEOK,
@@ -68,7 +69,7 @@ def swapoff(s: System, type_: int) -> int:
         return err
     si.users.kill()
     s.rcu.synchronize()
-    assert si.users.is_zero
+    wait_until(lambda: si.users.is_zero, f"the users of swap device {type_}")
     retire_swap_info(s, si)
     return 0
 
@@ -112,15 +113,17 @@ def flush_percpu_swap_cluster(s: System, si: SwapInfo) -> None:
 def try_to_unuse(s: System, si: SwapInfo) -> int:
     """Bring all pages back from a device.  Returns 0, -ENOMEM or -EINTR.
 
-    The kernel repeats this without limit, because other tasks free slots meanwhile.  No other task runs here, so a
-    pass that freed nothing would be repeated for ever: it ends as if the administrator had interrupted it.
+    The kernel repeats this without limit, because other tasks free slots meanwhile.  If no other task runs, a pass
+    that freed nothing would be repeated for ever: it ends as if the administrator had interrupted it.
     """
     while used := swap_usage_in_pages(si):
         err = shmem_unuse(s, si) or unuse_mmlist(s, si)
         if err:
             return err
         unuse_swap_cache(s, si)
-        if swap_usage_in_pages(si) and (signal_pending(s) or swap_usage_in_pages(si) == used):
+        if not swap_usage_in_pages(si):
+            break
+        if signal_pending(s) or (swap_usage_in_pages(si) == used and not relax("bring pages back")):
             return -EINTR
     return 0
 
@@ -197,8 +200,8 @@ def unuse_pte(s: System, vma: Vma, addr: int, table: list[int], old: Pte, folio:
             folio_add_anon_rmap(s, folio, vma, addr, exclusive=bool(old & PTE_SWP_EXCLUSIVE))
             folio.refcount += 1
             vma.mm.anonpages += 1
-            page = swp_entry_page(entry, 1 << folio.order)
-            table[index] = mk_pte(folio.pfn + page, old & (PTE_SOFT_DIRTY | PTE_UFFD_WP))
+            page = swp_entry_page(entry, folio.nr_pages)
+            table[index] = mk_pte(folio.pfn + page, old & PTE_SWP_CARRIED)
         else:
             table[index] = make_pte_marker(PTE_MARKER_POISONED)
     swap_free(s, entry)

@@ -9,7 +9,9 @@ mm/swap_table.h, include/linux/swap.h, arch page-table headers (a page-table ent
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NewType, cast
+from typing import cast
+
+from vswap_ref.machine import NewType
 
 SwpEntry = NewType("SwpEntry", int)
 """A swap entry: type (device number) from bit 58 on, offset (slot number) below.  0 = no entry."""
@@ -176,6 +178,11 @@ AOP_WRITEPAGE_ACTIVATE = 0x80000
 VM_FAULT_OOM = 0x1
 VM_FAULT_SIGBUS = 0x2
 
+# What the running task is (struct task_struct.flags).
+PF_WQ_WORKER = 0x20
+PF_MEMALLOC = 0x800
+"""It is inside reclaim: what it allocates or charges must not reclaim again."""
+
 VM_FAULT_MAJOR = 0x4
 
 # Page-table entries.
@@ -187,6 +194,8 @@ PTE_SWP_EXCLUSIVE = 1 << 4
 
 PTE_SOFT_DIRTY = 1 << 5
 PTE_UFFD_WP = 1 << 6
+PTE_SWP_CARRIED = PTE_SOFT_DIRTY | PTE_UFFD_WP
+"""What a swap PTE keeps of the present one that it replaces, and the other way round."""
 PTE_SHIFT = 8
 
 PTRS_PER_PTE = 512
@@ -226,8 +235,7 @@ def is_swap_pte(pte: Pte) -> bool:
 
 def pte_same_as_swp(pte: Pte, swp_pte: Pte) -> bool:
     """Equal but for soft-dirty and uffd-wp."""
-    ignored = PTE_SOFT_DIRTY | PTE_UFFD_WP
-    return pte & ~ignored == swp_pte & ~ignored
+    return pte & ~PTE_SWP_CARRIED == swp_pte & ~PTE_SWP_CARRIED
 
 
 RadixEntry = NewType("RadixEntry", int)

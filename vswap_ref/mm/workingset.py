@@ -12,6 +12,7 @@ from .state import Folio, Memcg, System
 from .types import Shadow
 
 MEM_CGROUP_ID_SHIFT = 16
+MEM_CGROUP_ID_MASK = (1 << MEM_CGROUP_ID_SHIFT) - 1
 EVICTION_SHIFT = 1 + 1 + MEM_CGROUP_ID_SHIFT
 EVICTION_MASK = (1 << (64 - EVICTION_SHIFT)) - 1
 
@@ -25,7 +26,7 @@ def pack_shadow(memcg_id: int, eviction: int, workingset: bool) -> Shadow:
 def unpack_shadow(shadow: Shadow) -> tuple[int, int, bool]:
     """(cgroup id, eviction age, workingset flag)."""
     word = shadow >> 2
-    return word & ((1 << MEM_CGROUP_ID_SHIFT) - 1), word >> MEM_CGROUP_ID_SHIFT, bool(shadow & 2)
+    return word & MEM_CGROUP_ID_MASK, word >> MEM_CGROUP_ID_SHIFT, shadow & 2 != 0
 
 
 def workingset_age_nonresident(memcg: Memcg | None, nr: int) -> None:
@@ -39,14 +40,14 @@ def workingset_eviction(s: System, folio: Folio) -> Shadow:
     """Make the shadow of a folio that is being reclaimed, and advance the clock."""
     memcg = folio.memcg or s.memcg.root
     eviction = memcg.lruvec.nonresident_age
-    workingset_age_nonresident(memcg, 1 << folio.order)
+    workingset_age_nonresident(memcg, folio.nr_pages)
     return pack_shadow(memcg.id, eviction, folio.workingset)
 
 
 def workingset_refault(s: System, folio: Folio, shadow: Shadow) -> None:
     """A folio came back.  If it would have stayed with a little more memory, make it active at once."""
     memcg_id, eviction, workingset = unpack_shadow(shadow)
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     owner = folio.memcg or s.memcg.root
     s.vmstat["workingset_refault_anon"] += nr
     owner.stat["workingset_refault_anon"] += nr

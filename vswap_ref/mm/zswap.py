@@ -34,7 +34,7 @@ def zswap_store(s: System, folio: Folio) -> bool:
     """
     if not s.zswap.enabled:
         return False
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     stored = zswap_store_pages(s, folio, nr) if zswap_may_store(s, folio) else 0
     if stored == nr:
         s.vmstat["zswpout"] += nr

@@ -16,14 +16,12 @@ has not yet, or no more.
   An unknown name, a name defined twice, an import to a higher floor, or a circle is an error with notebook, cell, line.
 * ``stitch`` carries edits made in the woven package back into the cells that own the definitions, in whichever stage;
   a later rename is undone in them.  Nothing is written if a stage could not be woven any more.
-* ``symbol_map`` of a series tells what each stage did to each symbol (``vswap-ref symbols --json``).
 * ``at(k)`` loads any stage as real modules, beside all others.
 * In a running notebook ``%stage K NOTEBOOK`` loads stage K without this notebook's own cells.  Every ``%%patch`` cell
   changes that live stage at once; ``live.Kernel`` boots it; ``%seal`` asserts that it equals the woven stage.
-* ``execute`` produces the paired ``.ipynb`` with outputs, deterministically, and only where something has changed.
 
 Modules, bottom to top: errors, notebook (cells), source (definitions), tree (what cells do), weave, series (stages),
-stitch, stages (importing), live_stage, magics, execute, commands.
+stitch, stages (importing), live_stage, magics.  Executing notebooks, and the commands, are in ``vswap_ref.workshop``.
 """
 
 from __future__ import annotations

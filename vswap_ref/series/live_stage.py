@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import linecache
 import sys
-from collections.abc import Set
+from collections.abc import Iterator, Set
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -41,15 +42,13 @@ class StaleKernel:
 
 
 class LiveStage:
-    """A stage under construction."""
+    """A stage under construction; without a notebook, a complete one in which changes can be tried."""
 
-    def __init__(self, series: Series, stage_id: str, notebook: str) -> None:
-        self.series, self.stage, self.notebook = series, series.stage(stage_id), notebook
-        if notebook not in self.stage.notebooks:
+    def __init__(self, series: Series, stage_id: str, notebook: str | None = None) -> None:
+        self.series, self.stage, self.notebook = series, series.stage(stage_id), notebook or f"scratch-{stage_id}"
+        if notebook is not None and notebook not in self.stage.notebooks:
             raise SeriesError(f"{notebook!r} is no notebook of stage {stage_id}: {', '.join(self.stage.notebooks)}")
-        floors = [name for names in series.floors(stage_id) for name in names]
-        self.order = {f"mm/{name}.py": number for number, name in enumerate(floors)}
-        self.package = f"{ROOT}.live_{notebook.replace('-', '_')}"
+        self.package = f"{ROOT}.live_{self.notebook.replace('-', '_')}"
         self.tree: Tree = {}
         self.changes: list[Change] = []
         self.missing: dict[str, str] = {}
@@ -71,6 +70,25 @@ class LiveStage:
             raise
         self.changes += changes
         return changes
+
+    @contextmanager
+    def planted(self, name: str, old: str, new: str) -> Iterator[LiveStage]:
+        """A mistake for a while: in the definition of ``name``, the first ``old`` reads ``new``.  Then it is undone.
+
+        SeriesError if there is no such definition, or no such text in it.
+        """
+        before, path = self.tree, self._homes.get(name)
+        if path is None:
+            raise SeriesError(f"name={name!r}: stage {self.stage.id} defines no such thing")
+        text = before[path].definitions[name].text
+        if old not in text:
+            raise SeriesError(f"old={old!r}: {path}: {name} has no such text")
+        cell = Cell(f"planted in {name}", 0, 1, f"%%patch {path}\n{text.replace(old, new, 1)}")
+        self._become(apply_cells(before, [cell])[0])
+        try:
+            yield self
+        finally:
+            self._become(before)
 
     @property
     def kernel(self) -> ModuleType:
@@ -125,9 +143,8 @@ class LiveStage:
             self._kernel = None
 
     def _execute_all(self, keys: set[Key]) -> None:
-        """Execute definitions, lower floors first; those that miss a name wait as long as that helps."""
-        paths = sorted(self.tree, key=lambda path: self.order.get(path, 0))
-        waiting = [(path, name) for path in paths for name in self.tree[path].definitions if (path, name) in keys]
+        """Execute definitions in their order; those that miss a name wait as long as that helps."""
+        waiting = [key for key in texts(self.tree) if key in keys]
         before: list[Key] = []
         while waiting != before:
             before, waiting = waiting, [key for key in waiting if not self._execute(*key)]

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from .errors import SeriesError
 from .notebook import Cell, read_cells
-from .source import Definition
-from .tree import Change, Tree, apply_cells, symbols, texts
+from .tree import Change, Tree, apply_cells, symbols
 from .weave import weave_tree
 
 
@@ -138,41 +135,3 @@ class Series:
             if notebook in stage.notebooks:
                 return stage
         raise SeriesError(f"notebook {notebook!r} is not listed in series.toml")
-
-    def find(self, symbol: str, stage_id: int | str) -> tuple[str, Definition]:
-        """(module, definition) of a symbol at a stage; SeriesError with close names if there is none."""
-        tree = self.tree(stage_id)
-        homes = symbols(tree)
-        if symbol not in homes:
-            close = ", ".join(difflib.get_close_matches(symbol, homes, 3))
-            raise SeriesError(f"stage {stage_id} has no {symbol!r}" + (f"; close: {close}" if close else ""))
-        return homes[symbol], tree[homes[symbol]].definitions[symbol]
-
-    def diff(self, old: int | str, new: int | str, what: str | None = None) -> str:
-        """Unified diff of two stages, definition by definition; ``what`` limits it to a symbol or a module."""
-        before, after = texts(self.tree(old)), texts(self.tree(new))
-        parts: list[str] = []
-        for path, name in sorted({**before, **after}, key=lambda key: key[0]):
-            if what in (None, path, name):
-                a, b = (side.get((path, name), "").splitlines() for side in (before, after))
-                parts += difflib.unified_diff(a, b, f"{old}/{path}:{name}", f"{new}/{path}:{name}", lineterm="")
-        return "\n".join(parts)
-
-    def symbol_map(self, stage_id: int | str | None = None) -> dict[str, Any]:
-        """The symbol x patch map: {"stages": [...], "symbols": {name: [event, ...]}}, ready for JSON.
-
-        An event says what a stage up to ``stage_id`` (default: the latest) did to the symbol, and where that is
-        written.  The life of a renamed symbol continues under its new name; the old one ends.
-        """
-        lineage = self.lineage(self.latest if stage_id is None else stage_id)
-        lives: dict[str, list[dict[str, Any]]] = {}
-        for stage in lineage:
-            for change in self.build(stage.id)[1]:
-                event = {"stage": stage.id, "notebook": change.cell.notebook, "cell": change.cell.number}
-                event |= {"module": change.module, "name": change.name, "verb": change.verb, "source": change.source}
-                event |= {"added": change.lines[0], "removed": change.lines[1]}
-                if change.verb == "renamed":
-                    lives[change.name] = lives.get(change.source, [])
-                    lives[change.source] = [*lives[change.name], event]
-                lives[change.name] = [*lives.get(change.name, []), event]
-        return {"stages": [asdict(stage) for stage in lineage], "symbols": dict(sorted(lives.items()))}

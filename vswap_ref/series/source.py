@@ -49,7 +49,7 @@ class Definition:
 
     def renamed(self, old: str, new: str) -> Definition:
         """With every use of a word replaced, in code and in text; itself if there is none."""
-        text = substitute(self.text, [(old, new)])
+        text = substitute(self.text, [(old, new)]) if old in self.text else self.text
         if text == self.text:
             return self
         name = new if self.name == old else self.name

@@ -92,10 +92,13 @@ def latest() -> str:
     return str(stage_files()[0]["latest"])
 
 
-def stage_modules(stage: str) -> dict[str, Path]:
-    """Path such as "mm/zswap.py" -> its file, of a stage; empty if there is no such stage."""
-    files = stages().get(stage, {"modules": {}})["modules"]
-    return {path: stage_files()[1] / file for path, file in files.items()}
+def stage_file(stage: str, path: str) -> Path | None:
+    """The file of a module such as "mm/zswap.py" at a stage, or None; "kernel.py" is the same at all."""
+    if path == "kernel.py":
+        return PACKAGE / path
+    manifest, folder = stage_files()
+    file = manifest["stages"].get(stage, {"modules": {}})["modules"].get(path)
+    return folder / file if file is not None else None
 
 
 class StageFinder:
@@ -111,10 +114,11 @@ class StageFinder:
         if not names:
             known = not stage or stage[1:] in stages()
             return ModuleSpec(fullname, None, is_package=True) if known else None
-        module, files = "/".join(names), stage_modules(stage[1:]) | {"kernel.py": PACKAGE / "kernel.py"}
-        if f"{module}.py" in files:
-            return spec_from_file_location(fullname, files[f"{module}.py"])
-        spec = spec_from_file_location(fullname, files.get(f"{module}/__init__.py"))
+        module = "/".join(names)
+        file = stage_file(stage[1:], f"{module}.py")
+        if file is not None:
+            return spec_from_file_location(fullname, file)
+        spec = spec_from_file_location(fullname, stage_file(stage[1:], f"{module}/__init__.py"))
         if spec is not None:
             spec.submodule_search_locations = []  # this finder knows what is in it; its folder may be an older stage's
         return spec
@@ -146,7 +150,7 @@ class LoadedStage:
 
     def find(self, name: str) -> Any:
         """What a name stands for anywhere in the stage's ``mm``: names are unique.  AttributeError if there is none."""
-        for path in stage_modules(self.id):
+        for path in stages()[self.id]["modules"]:
             module = self.module(path.removeprefix("mm/").removesuffix(".py").replace("/", "."))
             found = vars(module).get(name)
             if found is not None and getattr(found, "__module__", module.__name__) == module.__name__:
@@ -155,8 +159,8 @@ class LoadedStage:
 
     def sources(self) -> dict[str, str]:
         """Path -> text of the stage's modules and its face: a package that can be written to a folder."""
-        texts = {path: file.read_text(encoding="utf-8") for path, file in stage_modules(self.id).items()}
-        return texts | {"kernel.py": (PACKAGE / "kernel.py").read_text(encoding="utf-8"), "__init__.py": ""}
+        files = {path: stage_file(self.id, path) for path in (*stages()[self.id]["modules"], "kernel.py")}
+        return {path: file.read_text(encoding="utf-8") for path, file in files.items() if file} | {"__init__.py": ""}
 
     def __repr__(self) -> str:
         return f"<stage {self.id}: {self.title}>"

@@ -150,7 +150,7 @@ def rename_symbol(tree: Tree, cell: Cell, old: str, new: str) -> list[Change]:
     for module in tree.values():
         renamed: dict[str, Definition] = {}
         for definition in module.definitions.values():
-            if re.search(rf"\b{new}\b", definition.text):
+            if new in definition.text and re.search(rf"\b{new}\b", definition.text):
                 raise SeriesError(f"{cell.where}: --rename {old} {new}: {new} stands already in {definition.where}")
             now = definition.renamed(old, new)
             renamed[now.name] = now

@@ -6,6 +6,7 @@ import builtins
 import os
 import sys
 from collections.abc import Iterable
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -63,6 +64,7 @@ def module_needs(path: str, module: Module, homes: dict[str, str]) -> dict[str, 
     return needs
 
 
+@cache
 def relative(path: str, home: str) -> str:
     """The relative import of module ``home`` as seen from module ``path``."""
     steps = os.path.relpath(home.removesuffix(".py"), Path(path).parent).split(os.sep)

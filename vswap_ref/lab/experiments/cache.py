@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from vswap_ref.display import table_html
+from vswap_ref.display import picture, table_html
 from vswap_ref.kernel import Kernel, Process
 from vswap_ref.lab.paging import kernel_class
 from vswap_ref.machine import PAGE_SIZE, Ssd
@@ -78,12 +78,8 @@ class RefaultRecord:
 
     def _repr_html_(self) -> str:
         share = 100 * self.activated // max(1, self.refaults)
-        bar = (
-            f"<svg role='img' aria-label='{share} percent of the refaults were activated' width='400' height='18'>"
-            f"<rect width='400' height='16' fill='#88888844'/>"
-            f"<rect width='{4 * share}' height='16' fill='#2e9e5b'/></svg>"
-        )
-        return f"<p>{self!r}</p>{bar}"
+        bars = f"<rect width='400' height='16' fill='#88888844'/><rect width='{4 * share}' height='16' fill='#2e9e5b'/>"
+        return f"<p>{self!r}</p>{picture(bars, f'{share} percent of the refaults were activated', 400, 18)}"
 
 
 def refaults(memory_percent: int = 80, hot_percent: int = 25, loops: int = 6, pages: int = 400) -> RefaultRecord:

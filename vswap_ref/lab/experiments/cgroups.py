@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import vswap_ref
-from vswap_ref.display import table_html
-from vswap_ref.kernel import Cgroup, Kernel, OutOfMemory
+from vswap_ref.display import picture, table_html
+from vswap_ref.kernel import Cgroup, Kernel
 from vswap_ref.lab.corpus import page_source
+from vswap_ref.lab.paging import kernel_class
 from vswap_ref.machine import PAGE_SIZE, Ssd
 
 PAGES = 256
@@ -39,11 +40,11 @@ def bill_bar(row: dict[str, Any]) -> str:
     swap = row.get("swap KiB", row.get("memory + swap KiB", 0) - memory)
     width = [300 * max(0, nr) / (4 * PAGES) for nr in (memory, swap)]
     alt = f"{row['when']}: {memory} KiB of memory, {swap} KiB of swap"
-    return (
-        f"<svg role='img' aria-label='{alt}' width='660' height='20'>"
+    bars = (
         f"<rect width='{width[0]:.0f}' height='16' fill='#2e9e5b'/>"
-        f"<rect x='{width[0]:.0f}' width='{width[1]:.0f}' height='16' fill='#c8453c'/></svg><div>{alt}</div>"
+        f"<rect x='{width[0]:.0f}' width='{width[1]:.0f}' height='16' fill='#c8453c'/>"
     )
+    return f"{picture(bars, alt, 660, 20)}<div>{alt}</div>"
 
 
 def bill(kernel: Kernel, group: Cgroup, when: str) -> dict[str, Any]:
@@ -60,7 +61,7 @@ def bill(kernel: Kernel, group: Cgroup, when: str) -> dict[str, Any]:
 def who_pays(content: str = "python", backing: str = "zswap", version: str = "v2") -> Bill:
     """Push 256 pages of a cgroup out, to zswap or to the device, and look at its charges."""
     zswap = vswap_ref.Zswap("lz4", max_pool_percent=50) if backing == "zswap" else None
-    kernel = Kernel(ram="16M", swap=[Ssd("16M")], zswap=zswap, memcg=version)
+    kernel = kernel_class(0)(ram="16M", swap=[Ssd("16M")], zswap=zswap, memcg=version)
     group = kernel.cgroup("job")
     heap = kernel.spawn("job", cgroup=group).mmap(PAGES * PAGE_SIZE)
     source = page_source(content, seed=0)
@@ -112,12 +113,12 @@ def curve_svg(record: Squeeze) -> str:
     line = f"<polyline points='{points}' fill='none' stroke='#1f9bb5' stroke-width='2'/>"
     mark = "<line x1='256' y1='0' x2='256' y2='124' stroke='currentColor' stroke-dasharray='4'/>"
     label = "<text x='260' y='12' font-size='12' fill='currentColor'>limit</text>"
-    return f"<svg role='img' aria-label='{alt}' width='530' height='126'>{mark}{label}{line}</svg><div>{alt}</div>"
+    return f"{picture(mark + label + line, alt, 530, 126)}<div>{alt}</div>"
 
 
 def squeeze(limit: str = "high", swap: str = "4M", pages: int = PAGES) -> Squeeze:
     """Write pages one by one in a cgroup whose memory.high or memory.max is 128 pages, with swap or ("0") without."""
-    kernel = Kernel(ram="16M", swap=[Ssd(swap)] if swap != "0" else [])
+    kernel = kernel_class(0)(ram="16M", swap=[Ssd(swap)] if swap != "0" else [])
     group = kernel.cgroup("job")
     setattr(group, f"memory_{limit}", 128 * PAGE_SIZE)
     heap = kernel.spawn("job", cgroup=group).mmap(pages * PAGE_SIZE)
@@ -126,7 +127,7 @@ def squeeze(limit: str = "high", swap: str = "4M", pages: int = PAGES) -> Squeez
         for page in range(pages):
             heap.write_page(page, page.to_bytes(4, "little") * (PAGE_SIZE // 4))
             curve.append((page + 1, kernel.clock.ns / 1e6))
-    except OutOfMemory:
+    except MemoryError:
         pass
     peak = group.memory_peak // PAGE_SIZE
     return Squeeze(limit, swap, len(curve) - 1, peak, kernel.clock.ns / 1e6, group.events, curve)

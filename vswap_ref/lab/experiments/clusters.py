@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vswap_ref.display import ClusterMap, table_html
-from vswap_ref.kernel import Kernel
+from vswap_ref.lab.paging import kernel_class
 from vswap_ref.machine import PAGE_SIZE, Disk, Ssd, SwapFile
 
 from .slots import push_out
@@ -67,7 +67,7 @@ class Fragmentation:
 
 def fragment(pattern: str = "random half") -> Fragmentation:
     """Fill 2048 slots with single pages, free those of a pattern, and ask what would still fit."""
-    kernel = Kernel(ram="32M", swap=[Ssd(SLOTS * PAGE_SIZE)], cpus=1)
+    kernel = kernel_class(0)(ram="32M", swap=[Ssd(SLOTS * PAGE_SIZE)], cpus=1)
     app = kernel.spawn("app")
     pieces = [app.mmap(PAGE_SIZE) for _ in range(SLOTS - 1)]
     push_out(kernel, pieces)
@@ -99,7 +99,7 @@ class SideBySide:
 
 def side_by_side(device: str = "ssd", cpus: int = 2) -> SideBySide:
     """Processes on different CPUs swap out single pages in turns, 300 in all, to a device of eight clusters."""
-    kernel = Kernel(ram="32M", swap=[{"ssd": Ssd, "disk": Disk}[device]("16M")], cpus=cpus)
+    kernel = kernel_class(0)(ram="32M", swap=[{"ssd": Ssd, "disk": Disk}[device]("16M")], cpus=cpus)
     apps = [kernel.spawn(f"app {cpu}", cpu=cpu) for cpu in range(cpus)]
     push_out(kernel, [apps[number % cpus].mmap(PAGE_SIZE) for number in range(300)])
     return SideBySide(device, cpus, kernel.clusters(0))
@@ -127,7 +127,7 @@ class TakenBack:
 
 def take_back(read_back: int = 100) -> TakenBack:
     """Swap 500 pages out, read some back (their slots are kept), then swap 600 new pages out: 1100 for 1023 slots."""
-    kernel = Kernel(ram="32M", swap=[Ssd("4M")], cpus=1, page_cluster=0)
+    kernel = kernel_class(0)(ram="32M", swap=[Ssd("4M")], cpus=1, page_cluster=0)
     app = kernel.spawn("app")
     old = [app.mmap(PAGE_SIZE) for _ in range(500)]
     push_out(kernel, old)
@@ -176,7 +176,7 @@ def scatter(pieces: int = 16) -> ScatteredFile:
     places = list(range(pieces))
     random.Random(7).shuffle(places)
     file = SwapFile("4M", on=disk, fragments=[(place * (disk.pages // pieces), length) for place in places])
-    kernel = Kernel(ram="32M", swap=[file])
+    kernel = kernel_class(0)(ram="32M", swap=[file])
     heap = kernel.spawn("app").mmap(512 * PAGE_SIZE)
     for page in range(heap.pages):
         heap.write_page(page, bytes((1 + page % 255,)) * PAGE_SIZE)

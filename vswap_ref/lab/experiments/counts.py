@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import vswap_ref
-from vswap_ref.display import table_html
+from vswap_ref.display import picture, table_html
 from vswap_ref.kernel import Kernel, Process
+from vswap_ref.lab.paging import kernel_class
 from vswap_ref.machine import PAGE_SIZE, Pmem, Ssd
 
 MAX, BAD, HAS_CACHE, CONTINUED, SHMEM = 0x3E, 0x3F, 0x40, 0x80, 0xBF
@@ -49,8 +50,7 @@ def bits_svg(byte: int) -> str:
         colour = ("#e0912f", "#1f9bb5")[place] if place < 2 else "#9a8fd8"
         style = f"fill='{colour if bit else 'none'}' stroke='{colour}' stroke-width='2'"
         cells.append(f"<rect x='{1 + 22 * place}' y='1' width='20' height='20' {style}/>")
-    alt = f"byte 0x{byte:02x}: {describe(byte)}"
-    return f"<svg role='img' aria-label='{alt}' width='180' height='22'>{''.join(cells)}</svg>"
+    return picture("".join(cells), f"byte 0x{byte:02x}: {describe(byte)}", 180, 22)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,7 @@ class CountRecord:
 
 def shared_slot(users: int = 1) -> tuple[Kernel, Process]:
     """One page, swapped out to slot 1, of a process and its ``users - 1`` children."""
-    kernel: Kernel = vswap_ref.at(0).Kernel(ram="16M", swap=[Pmem("4M")], page_cluster=0, cpus=1)
+    kernel = kernel_class(0)(ram="16M", swap=[Pmem("4M")], page_cluster=0, cpus=1)
     app = kernel.spawn("app")
     heap = app.mmap(PAGE_SIZE)
     heap[0:6] = b"shared"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
-from vswap_ref.display import table_html
+from vswap_ref.display import picture, table_html
 from vswap_ref.lab.paging import kernel_class
 from vswap_ref.machine import PAGE_SIZE, Ssd, parse_pages
 from vswap_ref.machine.locks import KINDS, Lockdep, ValidatedLock
@@ -51,8 +51,7 @@ class CacheMemory:
             f"<rect width='{self.tables * scale:.0f}' height='18' fill='#888888'/>"
             f"<rect x='{self.tables * scale:.0f}' width='{self.node_bytes * scale:.0f}' height='18' fill='#e0912f'/>"
         )
-        svg = f"<svg role='img' aria-label='{alt}' width='480' height='20'>{bars}</svg>"
-        return f"<p>{self!r}</p>{svg}<p>grey: tables, orange: nodes</p>"
+        return f"<p>{self!r}</p>{picture(bars, alt, 480, 20)}<p>grey: tables, orange: nodes</p>"
 
 
 def cache_memory(layout: str = "dense", size: str = "130M", stage: int | str = 1) -> CacheMemory:

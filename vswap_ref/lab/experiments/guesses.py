@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from vswap_ref.display import table_html
-from vswap_ref.kernel import Kernel
-from vswap_ref.lab.paging import LEAST_RAM, run
+from vswap_ref.display import picture, table_html
+from vswap_ref.lab.paging import LEAST_RAM, kernel_class, run
 from vswap_ref.lab.trace import AccessTrace, load_trace
 from vswap_ref.machine import PAGE_SIZE, BlockDevice, Disk, Ssd
 
@@ -61,8 +60,7 @@ class Guess:
             rects += f"<rect x='{x:.0f}' width='{1.5 * nr:.0f}' height='18' fill='{COLOURS[name]}'/>"
             x += 1.5 * nr
         alt = f"{self.major_faults} major faults, {self.hits} hits on pages read ahead, {vain} read ahead in vain"
-        svg = f"<svg role='img' aria-label='{alt}' width='{max(600, x):.0f}' height='20'>{rects}</svg>"
-        return f"{table_html([self.row()])}{svg}<div>{alt}</div>"
+        return f"{table_html([self.row()])}{picture(rects, alt, max(600, x), 20)}<div>{alt}</div>"
 
 
 def laid_out(trace: AccessTrace, layout: str) -> AccessTrace:
@@ -82,7 +80,7 @@ def guess(
     accesses = laid_out(load_trace(trace), layout)
     swap = [DEVICES[device]("32M")]
     ram = max(LEAST_RAM, accesses.footprint * memory_percent // 100 * PAGE_SIZE)
-    record = run(accesses, ram=ram, swap=swap, zswap="off", page_cluster=page_cluster, progress=False)
+    record = run(accesses, stage=0, ram=ram, swap=swap, zswap="off", page_cluster=page_cluster, progress=False)
     moved = record.vmstat
     return Guess(
         trace,
@@ -119,9 +117,8 @@ class Windows:
             for x, kind in enumerate(line)
             if kind
         )
-        size = f"width='{PAGES * side}' height='{len(lines) * side}'"
         alt = "one line a major fault: pages from left to right, the faulting one and those read ahead with it"
-        return f"<p>{self!r}</p><svg role='img' aria-label='{alt}' {size}>{rects}</svg><div>{alt}</div>"
+        return f"<p>{self!r}</p>{picture(rects, alt, PAGES * side, len(lines) * side)}<div>{alt}</div>"
 
 
 def order_of(pattern: str) -> list[int]:
@@ -140,7 +137,7 @@ def order_of(pattern: str) -> list[int]:
 
 def windows(pattern: str = "forward", page_cluster: int = 3) -> Windows:
     """Swap 128 pages out to a flash drive, read them in an order, and write each window down."""
-    kernel = Kernel(ram="16M", swap=[Ssd("16M")], page_cluster=page_cluster)
+    kernel = kernel_class(0)(ram="16M", swap=[Ssd("16M")], page_cluster=page_cluster)
     heap = kernel.spawn("reader").mmap(PAGES * PAGE_SIZE)
     for page in range(PAGES):
         heap.write_page(page, page.to_bytes(4, "little") * (PAGE_SIZE // 4))

@@ -1,16 +1,11 @@
-"""Experiments of the patch that sorts the header: who implements what at which stage, and a replay."""
+"""Experiments of the patch that sorts the header: who implements what at which stage."""
 
 from __future__ import annotations
 
-import random
 import re
 from dataclasses import dataclass
-from typing import Any
 
-from vswap_ref import machine
-from vswap_ref.display import table_html
-from vswap_ref.lab.paging import kernel_class
-from vswap_ref.machine import PAGE_SIZE
+from vswap_ref.display import picture
 from vswap_ref.series import at
 
 GROUPS = {
@@ -86,7 +81,7 @@ class NameMap:
             rows += "".join(svg_cell(x, y, *home) for x, home in enumerate(homes))
         height = 18 * len(self.homes) + 4
         alt = f"{self.group}: {len(self.homes)} names at stages {', '.join(self.stages)}, in files {', '.join(used)}"
-        svg = f"<svg role='img' aria-label='{alt}' width='{260 + 24 * len(self.stages)}' height='{height}'>{rows}</svg>"
+        svg = picture(rows, alt, 260 + 24 * len(self.stages), height)
         keys = ", ".join(f"<span style='color:{colour(file)}'>\u25a0</span> {file}" for file in used)
         return f"<p>{self.group}, stages {self.stages[0]} to {self.stages[-1]}</p>{svg}<p>{keys}</p>"
 
@@ -129,63 +124,3 @@ def kernel_home(text: str) -> str:
     """The first file after "Kernel home:" in a docstring; empty if there is none."""
     found = re.search(r"Kernel homes?: ([\w./]+\w)", text)
     return found[1] if found is not None else ""
-
-
-@dataclass(frozen=True, slots=True)
-class Replay:
-    """One seeded workload on two stages: what was observed on the second, and in which respects the first differs."""
-
-    stages: tuple[str, str]
-    device: str
-    zswap: str
-    observed: dict[str, Any]
-    different: list[str]
-
-    def __repr__(self) -> str:
-        what = ", ".join(self.observed)
-        return (
-            f"stages {self.stages[0]} and {self.stages[1]}, {self.device}, zswap {self.zswap}: compared {what}; "
-            f"different: {', '.join(self.different) or 'nothing'}"
-        )
-
-    def _repr_html_(self) -> str:
-        rows = [{"what": name, "same": name not in self.different} for name in self.observed]
-        return f"<p>{self!r}</p>{table_html(rows)}"
-
-
-def replay(first: int | str, second: int | str, device: str = "Ssd", zswap: str = "off") -> Replay:
-    """Run the workload on both stages and compare everything that a user of the kernel can see, cost aside."""
-    before, after = observe(first, device, zswap), observe(second, device, zswap)
-    different = [name for name in after if before[name] != after[name]]
-    return Replay((str(first), str(second)), device, zswap, after, different)
-
-
-def observe(stage: int | str, device: str, zswap: str) -> dict[str, Any]:
-    """A small process writes, reads, forks and is pushed out, with too little memory; what can be seen of it."""
-    backing = getattr(machine, device)("4M")
-    kernel = kernel_class(stage)(ram="1M", swap=[backing], zswap=zswap, seed=1)
-    rng, app = random.Random(7), kernel.spawn("app", cgroup=kernel.cgroup("group", memory_max="384K"))
-    heap, reads = app.mmap("1M"), []
-    for step in range(1500):
-        page = rng.randrange(heap.pages)
-        if step % 3:
-            reads.append(heap.read_page(page))
-        else:
-            heap.write_page(page, (bytes(PAGE_SIZE), rng.randbytes(64) * 64, rng.randbytes(PAGE_SIZE))[step // 3 % 3])
-        if step % 500 == 250:
-            child = app.fork()
-            reads.append(child.mappings[0].read_page(page))
-            app.madvise(heap, "pageout", 0, 64 * PAGE_SIZE)
-            child.exit()
-    kernel.check()
-    return {
-        "contents": reads,
-        "vmstat": dict(kernel.vmstat),
-        "meminfo": kernel.meminfo().rows,
-        "places of pages": list(heap.where()),
-        "clusters": kernel.clusters().rows,
-        "swaps": kernel.proc_swaps(),
-        "page table": [pte for table in app.mm.pgd.values() for pte in table],
-        "swap map": bytes(kernel.system.swap.info[0].swap_map),
-        "time": kernel.clock.ns,
-    }

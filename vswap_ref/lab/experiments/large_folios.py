@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vswap_ref.display import ClusterMap
-from vswap_ref.kernel import Kernel, Thp
+from vswap_ref.display import ClusterMap, picture
+from vswap_ref.kernel import Thp
+from vswap_ref.lab.paging import kernel_class
 from vswap_ref.machine import PAGE_SIZE, Zram, parse_size
 
 RUNS = {"slot": 1, "64K block": 16, "cluster": 512}
@@ -26,7 +27,7 @@ class TouchRecord:
 
     def __repr__(self) -> str:
         return (
-            f"{self.size:>4} folios, every {self.every}. page: {self.touched} touched, {self.faults} faults, "
+            f"{self.size:>4} folios, one page of {self.every}: {self.touched} touched, {self.faults} faults, "
             f"{self.resident} resident"
         )
 
@@ -36,12 +37,12 @@ class TouchRecord:
             f"<rect width='{pages / 2:.0f}' height='14' y='{y}' fill='{colour}'/>"
             for y, pages, colour in ((0, self.resident, "#88888866"), (16, self.touched, "#2e9e5b"))
         )
-        return f"<p>{self!r}</p><svg role='img' aria-label='{alt}' width='512' height='32'>{bars}</svg>"
+        return f"<p>{self!r}</p>{picture(bars, alt, 512, 32)}<p>grey: resident, green: touched</p>"
 
 
 def touch(size: str = "64K", every: int = 16) -> TouchRecord:
     """Write to every n-th page of 4 MiB with folios of one size ("4K": single pages)."""
-    kernel = Kernel(ram="16M", thp=Thp("never", {} if size == "4K" else {size: "always"}))
+    kernel = kernel_class(0)(ram="16M", thp=Thp("never", {} if size == "4K" else {size: "always"}))
     app = kernel.spawn("app")
     heap = app.mmap("4M")
     pages = range(0, heap.pages, every)
@@ -74,7 +75,8 @@ class FragmentRecord:
 
 def fragmented(size: str = "64K", freed: str = "slot") -> FragmentRecord:
     """Fill 8 MiB of swap with single pages, free every other run of slots, then swap out 4 MiB of large folios."""
-    kernel = Kernel(ram="32M", swap=[Zram(DEVICE_SLOTS * PAGE_SIZE)], cpus=1, thp=Thp("never", {size: "madvise"}))
+    thp = Thp("never", {size: "madvise"})
+    kernel = kernel_class(0)(ram="32M", swap=[Zram(DEVICE_SLOTS * PAGE_SIZE)], cpus=1, thp=thp)
     app = kernel.spawn("app")
     small, large = app.mmap((DEVICE_SLOTS - 1) * PAGE_SIZE), app.mmap(LARGE_BYTES)
     for page in range(small.pages):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from vswap_ref.display import table_html
-from vswap_ref.kernel import Kernel
+from vswap_ref.display import picture, table_html
+from vswap_ref.lab.paging import kernel_class
 from vswap_ref.machine import PAGE_SIZE
 
 PAGES = 128
@@ -44,12 +44,12 @@ class ForkRecord:
             f"<rect x='{first * scale:.0f}' width='{width:.0f}' height='14' fill='{colour}'/>"
             for first, width, colour in parts
         )
-        return f"{table_html(self.rows())}<svg role='img' aria-label='{alt}' width='512' height='16'>{bars}</svg>"
+        return table_html(self.rows()) + picture(bars, alt, 512, 16)
 
 
 def fork_and_write(children: int = 3, written_percent: int = 25) -> ForkRecord:
     """A parent with 128 pages forks; each child writes a share of them."""
-    kernel = Kernel(ram="16M")
+    kernel = kernel_class(0)(ram="16M")
     parent = kernel.spawn("parent")
     heap = parent.mmap(PAGES * PAGE_SIZE)
     for page in range(PAGES):

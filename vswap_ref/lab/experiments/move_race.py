@@ -9,7 +9,7 @@ from errno import EAGAIN
 from typing import Any
 from unittest.mock import patch
 
-from vswap_ref.display import table_html
+from vswap_ref.display import picture, table_html
 from vswap_ref.machine import PAGE_SIZE, Ssd
 from vswap_ref.series import at
 
@@ -105,7 +105,7 @@ class MoveRace:
             for x, name, here, colour in self.places()
         )
         alt = f"page-table entry in {self.pte}, folio's address in {self.folio}"
-        svg = f"<svg role='img' aria-label='{alt}' width='300' height='62'>{boxes}</svg>"
+        svg = picture(boxes, alt, 300, 62)
         return f"{table_html([self.row()])}{svg}<p>Blue: the page-table entry; the other: the folio's address.</p>"
 
     def places(self) -> list[tuple[int, str, set[str], str]]:
@@ -146,11 +146,11 @@ class Spin:
     cached: bool
 
     def __repr__(self) -> str:
-        return f"I/O of {self.io_us} us: {self.refused} times -EAGAIN, folio in the cache: {self.cached}"
+        return f"I/O of {self.io_us} µs: {self.refused} times -EAGAIN, folio in the cache: {self.cached}"
 
     def _repr_html_(self) -> str:
         bar = f"<rect width='{min(600, self.refused * 4)}' height='16' fill='#c8453c'/>"
-        return f"<p>{self!r}</p><svg role='img' aria-label='{self!r}' width='600' height='18'>{bar}</svg>"
+        return f"<p>{self!r}</p>{picture(bar, repr(self), 600, 18)}"
 
 
 def spin(io_us: int = 10, move_us: int = 1, stage: int | str = 5) -> Spin:

@@ -12,7 +12,7 @@ from pathlib import Path
 from shutil import copytree
 
 import vswap_ref
-from vswap_ref.display import Table
+from vswap_ref.display import Figure, Table
 from vswap_ref.machine import PAGE_SIZE, PercpuRef, Ssd
 
 DOWN, UP = "swp_entry_to_swp_slot", "swp_slot_to_swp_entry"
@@ -235,7 +235,7 @@ class PinRecord:
     def table(self) -> Table:
         """One row a device."""
         rows: list[dict[str, object]] = [
-            {"device": number, "pins": pins, "releases": puts, "pins per touch": f"{pins / self.touches:.3f}"}
+            {"device": number, "pins": pins, "releases": puts, "pins per touch": Figure(f"{pins / self.touches:.3f}")}
             for number, (pins, puts) in enumerate(zip(self.pins, self.releases, strict=True))
         ]
         return Table(f"stage {self.stage}: {self.touches} touches, {self.faults} windows", rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vswap_ref.display import picture
 from vswap_ref.machine import PAGE_SIZE, PercpuRef, Ssd
 from vswap_ref.series import at
 
@@ -52,7 +53,7 @@ class Pins:
             f"<circle cx='{13 + n * 30}' cy='34' r='6' fill='{'#3f6fb0' if n < self.here else '#e0912f'}'/>"
             for n in range(self.here + self.there)
         )
-        svg = f"<svg role='img' aria-label='{self!r}' width='400' height='44'>{pages}{pins}</svg>"
+        svg = picture(pages + pins, repr(self), 400, 44)
         return f"<p>{self!r}. Squares: pages of the window; dots: pins.</p>{svg}"
 
 

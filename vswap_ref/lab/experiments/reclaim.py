@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-from vswap_ref.display import table_html
+from vswap_ref.display import picture, table_html
 from vswap_ref.kernel import Kernel, Mapping
+from vswap_ref.lab.paging import kernel_class
 from vswap_ref.machine import PAGE_SIZE, BlockDevice, Disk, Pmem, Ssd, Zram
 
 DEVICES: dict[str, type[BlockDevice]] = {"disk": Disk, "ssd": Ssd, "pmem": Pmem, "zram": Zram}
@@ -59,14 +60,14 @@ def readahead_bar(record: ReadaheadRecord) -> str:
         rects += f"<rect x='{x:.1f}' y='0' width='{width:.1f}' height='18' fill='{colour}'/>"
         x += width
     alt = ", ".join(f"{name} {nr}" for name, nr, _ in parts)
-    return f"<svg role='img' aria-label='{alt}' width='512' height='20'>{rects}</svg><div>{alt}</div>"
+    return f"{picture(rects, alt, 512, 20)}<div>{alt}</div>"
 
 
 def readahead(
     device: str = "ssd", pattern: str = "sequential", page_cluster: int = 3, pages: int = 1024
 ) -> ReadaheadRecord:
     """Swap ``pages`` pages out, then read each once in an order; count what faults and what readahead brought."""
-    kernel = Kernel(ram="32M", swap=[DEVICES[device]("32M")], page_cluster=page_cluster)
+    kernel = kernel_class(0)(ram="32M", swap=[DEVICES[device]("32M")], page_cluster=page_cluster)
     heap = kernel.spawn("reader").mmap(pages * PAGE_SIZE)
     swap_everything_out(kernel, heap)
     order = list(range(pages))
@@ -131,7 +132,7 @@ def rewrites(
 
     Shows who keeps a clean copy: a slot that survives the swap-in, or nobody.
     """
-    kernel = Kernel(ram="32M", swap=[DEVICES[device]("64M")], zswap=zswap)
+    kernel = kernel_class(0)(ram="32M", swap=[DEVICES[device]("64M")], zswap=zswap)
     heap = kernel.spawn("writer").mmap(pages * PAGE_SIZE)
     swap_everything_out(kernel, heap)
     record = RewriteRecord(device, zswap, changed_percent)

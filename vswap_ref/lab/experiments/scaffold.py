@@ -7,7 +7,7 @@ import errno
 from dataclasses import dataclass
 from unittest.mock import patch
 
-from vswap_ref.display import table_html
+from vswap_ref.display import picture, table_html
 from vswap_ref.machine import PAGE_SIZE, Ssd
 from vswap_ref.series import at
 
@@ -29,17 +29,17 @@ class ModuleTree:
         return f"stage {self.stage}: {len(self.functions)} modules, {new} functions in mm/vswap"
 
     def _repr_html_(self) -> str:
-        squares, x, y = "", 0, 0
+        squares, x, y, tallest = "", 0, 0, 0
         for path, names in self.functions.items():
             side = 8 + 2 * len(names)
             if x + side > 640:
-                x, y = 0, y + 70
+                x, y, tallest = 0, y + tallest + 6, 0
+            tallest = max(tallest, side)
             colour = "#c8453c" if path in self.vswap else "#3f6fb0"
             title = f"<title>{path}: {len(names)} functions</title>"
             squares += f"<rect x='{x}' y='{y}' width='{side}' height='{side}' fill='{colour}'>{title}</rect>"
             x += side + 6
-        svg = f"<svg role='img' aria-label='{self!r}' width='660' height='{y + 70}'>{squares}</svg>"
-        return f"<p>{self!r} (red)</p>{svg}"
+        return f"<p>{self!r} (red)</p>{picture(squares, repr(self), 660, y + tallest)}"
 
 
 def module_tree(stage: int | str = 7) -> ModuleTree:

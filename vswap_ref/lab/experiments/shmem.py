@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from vswap_ref.display import PageMap, table_html
-from vswap_ref.kernel import Kernel, Mapping
+from vswap_ref.display import PageMap, picture, table_html
+from vswap_ref.kernel import Mapping
 from vswap_ref.lab.experiments.reclaim import DEVICES
+from vswap_ref.lab.paging import kernel_class
 from vswap_ref.machine import PAGE_SIZE, Ssd
 
 PAGES = 256
@@ -35,7 +36,7 @@ def who_pays(owner_touches: int = 256, owner_limit: int = 64) -> Payers:
 
     The owner's cgroup may have ``owner_limit`` pages of memory, the guest's as many as it likes.
     """
-    kernel = Kernel(ram="16M", swap=[Ssd("16M")])
+    kernel = kernel_class(0)(ram="16M", swap=[Ssd("16M")])
     owner = kernel.spawn("owner", kernel.cgroup("owner", memory_max=owner_limit * PAGE_SIZE))
     guest = kernel.spawn("guest", kernel.cgroup("guest"))
     shm = kernel.shmem(PAGES * PAGE_SIZE, name="shared")
@@ -96,7 +97,7 @@ class SlotOrder:
             )
         )
         alt = f"{self.read} pages read, {self.hits} readahead hits, {self.major_faults} major faults for 512 pages"
-        return f"{table_html([self.row()])}<svg role='img' aria-label='{alt}' width='680' height='64'>{bars}</svg>"
+        return table_html([self.row()]) + picture(bars, alt, 680, 64)
 
 
 def slot_order(memory: str = "shared", stride: int = 1, device: str = "ssd") -> SlotOrder:
@@ -104,7 +105,7 @@ def slot_order(memory: str = "shared", stride: int = 1, device: str = "ssd") -> 
 
     The reader may have 64 pages of memory, so what is read too early is gone before it is used.
     """
-    kernel = Kernel(ram="16M", swap=[DEVICES[device]("16M")])
+    kernel = kernel_class(0)(ram="16M", swap=[DEVICES[device]("16M")])
     group = kernel.cgroup("reader")
     process = kernel.spawn("reader", group)
     heap = process.mmap(kernel.shmem("2M") if memory == "shared" else "2M")

@@ -8,8 +8,8 @@ from typing import Any
 
 from vswap_ref.display import ClusterMap, table_html
 from vswap_ref.kernel import Kernel
+from vswap_ref.lab.paging import kernel_class
 from vswap_ref.machine import PAGE_SIZE, Disk, Ssd
-from vswap_ref.series.stages import at
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class ClusterLife:
         return [row["count"] for row in self.clusters.rows]
 
     def __repr__(self) -> str:
-        return f"{self.device}, every {self.every}. freed, {self.again} again: {self.lists()}, in use {self.used()}"
+        return f"{self.device}, one of {self.every} freed, {self.again} again: {self.lists()}, in use {self.used()}"
 
     def _repr_html_(self) -> str:
         return self.clusters._repr_html_()
@@ -38,7 +38,7 @@ class ClusterLife:
 
 def cluster_life(device: str = "ssd", every: int = 3, again: int = 0) -> ClusterLife:
     """Swap 1280 pages out to a device of 2048 slots, free every n-th, then swap ``again`` new pages out."""
-    kernel = Kernel(ram="32M", swap=[{"ssd": Ssd, "disk": Disk}[device]("8M")], cpus=1)
+    kernel = kernel_class(0)(ram="32M", swap=[{"ssd": Ssd, "disk": Disk}[device]("8M")], cpus=1)
     app = kernel.spawn("app")
     pieces = [app.mmap(PAGE_SIZE) for _ in range(1280)]
     push_out(kernel, pieces)
@@ -75,7 +75,7 @@ class CountRecord:
 
 def count_users(most: int = 70, show_from: int = 60) -> CountRecord:
     """Fork until ``most`` processes share one swapped-out page; show the digits of its count from ``show_from`` on."""
-    kernel: Kernel = at(0).Kernel(ram="16M", swap=[Ssd("4M")], page_cluster=0)
+    kernel = kernel_class(0)(ram="16M", swap=[Ssd("4M")], page_cluster=0)
     app = kernel.spawn("app")
     heap = app.mmap(PAGE_SIZE)
     heap[0] = 1

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vswap_ref.display import ClusterMap, table_html
-from vswap_ref.kernel import Kernel
+from vswap_ref.display import ClusterMap, picture, table_html
+from vswap_ref.lab.paging import kernel_class
 from vswap_ref.machine import PAGE_SIZE, Ssd
 
 
@@ -45,7 +45,7 @@ def walk_bars(record: WalkRecord) -> str:
         for line, (name, nr, colour) in enumerate(parts)
     )
     alt = f"{record.slots} slots in use, {record.ptes} page-table entries read"
-    return f"<svg role='img' aria-label='{alt}' width='620' height='50'>{bars}</svg>"
+    return picture(bars, alt, 620, 50)
 
 
 def walk(mapped_mib: int = 16, swapped_pages: int = 64, processes: int = 2) -> WalkRecord:
@@ -53,7 +53,7 @@ def walk(mapped_mib: int = 16, swapped_pages: int = 64, processes: int = 2) -> W
 
     Each process maps ``mapped_mib`` MiB and swaps at least one page.
     """
-    kernel = Kernel(ram=(processes * mapped_mib + 8) << 20, swap=[Ssd("64M")], cpus=1)
+    kernel = kernel_class(0)(ram=(processes * mapped_mib + 8) << 20, swap=[Ssd("64M")], cpus=1)
     heaps = [kernel.spawn(f"app {number}").mmap(mapped_mib << 20) for number in range(processes)]
     for heap in heaps:
         for page in range(heap.pages):
@@ -87,7 +87,7 @@ class ImageRecord:
 
 def hibernate(pages: int = 300, every: int = 3) -> ImageRecord:
     """Swap 600 pages out, free every n-th slot (0: none), save ``pages`` pages of memory, then reclaim hard."""
-    kernel = Kernel(ram="16M", swap=[Ssd("8M")], cpus=1)
+    kernel = kernel_class(0)(ram="16M", swap=[Ssd("8M")], cpus=1)
     app = kernel.spawn("app")
     pieces = [app.mmap(PAGE_SIZE) for _ in range(600)]
     heap = app.mmap(600 * PAGE_SIZE)

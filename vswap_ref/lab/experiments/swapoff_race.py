@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
-from vswap_ref.display import table_html
+from vswap_ref.display import picture, table_html
 from vswap_ref.machine import PAGE_SIZE, Ssd
 from vswap_ref.series import at
 
@@ -229,9 +229,7 @@ def timeline(order: Order) -> str:
         x, y = place * 96, 0 if task == "fault" else 26
         boxes += f"<rect x='{x}' y='{y}' width='92' height='22' rx='3' fill='{colour}55' stroke='{colour}'/>"
         boxes += f"<text x='{x + 4}' y='{y + 15}' font-size='10' fill='currentColor'>{step}</text>"
-    width = len(order.steps) * 96
-    label = f"role='img' aria-label='{order!r}: {order.outcome}'"
-    svg = f"<svg {label} viewBox='0 0 {width} 50' width='{width}'>{boxes}</svg>"
+    svg = picture(boxes, f"{order!r}: {order.outcome}", len(order.steps) * 96, 50)
     return f"<p>The fault above, swapoff below: {order.outcome}</p>{svg}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vswap_ref.display import PageMap
-from vswap_ref.kernel import Kernel
+from vswap_ref.lab.paging import kernel_class
 from vswap_ref.machine import PAGE_SIZE, Ssd
 
 PAGES = 400
@@ -29,7 +29,7 @@ class FirstSteps:
 
 def first_steps(ram: str = "8M", zswap: str = "lz4", pushed_out: int = 300) -> FirstSteps:
     """Write 400 pages, every fourth of them zero, and push the first ``pushed_out`` out of memory."""
-    kernel = Kernel(ram=ram, swap=[Ssd("32M")], zswap=zswap)
+    kernel = kernel_class(0)(ram=ram, swap=[Ssd("32M")], zswap=zswap)
     heap = kernel.spawn("app").mmap(PAGES * PAGE_SIZE)
     for page in range(PAGES):
         heap.write_page(page, f"page {page:04d} ".encode() * 409 + bytes(6) if page % 4 else bytes(PAGE_SIZE))

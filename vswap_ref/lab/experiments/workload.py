@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vswap_ref.display import Table
+from vswap_ref.display import Figure, Table
 from vswap_ref.lab.real_kernel import JUDGED, Workload, compare_workload, run_workload
 
 
@@ -15,10 +15,10 @@ def beside(workload: Workload, runs: list[dict[str, int]]) -> Table:
             "counter": verdict.counter,
             "model": verdict.model,
             "real kernel": round(verdict.kernel),
-            "deviation": f"{verdict.model / verdict.kernel - 1:+.1%}" if verdict.kernel > 100 else "",
+            "deviation": Figure(f"{verdict.model / verdict.kernel - 1:+.1%}" if verdict.kernel > 100 else ""),
             "verdict": "not judged" if verdict.allowed is None else ("agrees" if verdict.ok else "out of tolerance"),
         }
-        for verdict in compare_workload(workload, runs)
+        for verdict in compare_workload(workload, runs, stage=0)
         if verdict.model or verdict.kernel
     ]
     return Table(str(workload), rows)
@@ -47,4 +47,4 @@ class WorkloadRecord:
 def shrunken(device: str = "disk", pattern: str = "rand", zswap: int = 0, memcg: str = "v1") -> WorkloadRecord:
     """The workload with writes on zero and random pages, at a quarter of its size."""
     workload = Workload(device, 8, 24, 2, pattern, 1, "zr", 0, 3, zswap)
-    return WorkloadRecord(workload, run_workload(workload, memcg=memcg))
+    return WorkloadRecord(workload, run_workload(workload, stage=0, memcg=memcg))

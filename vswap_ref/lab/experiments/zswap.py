@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import vswap_ref
-from vswap_ref.display import table_html
-from vswap_ref.kernel import Kernel
+from vswap_ref.display import picture, table_html
 from vswap_ref.lab.corpus import page_source
+from vswap_ref.lab.paging import kernel_class
 from vswap_ref.machine import PAGE_SIZE, Ssd
 
 PAGES = 512
@@ -55,12 +55,12 @@ class BurntSlots:
             )
         )
         alt = f"{4 * self.slots} KiB of disk reserved for {kib} KiB of pages that take {used} KiB of memory"
-        return f"{table_html([self.row()])}<svg role='img' aria-label='{alt}' width='560' height='64'>{bars}</svg>"
+        return table_html([self.row()]) + picture(bars, alt, 560, 64)
 
 
 def burnt_slots(content: str = "mixed", compressor: str = "lz4") -> BurntSlots:
     """Swap 512 pages of a corpus out with zswap in front of a device, and look at the device."""
-    kernel = Kernel(ram="16M", swap=[Ssd("16M")], zswap=vswap_ref.Zswap(compressor, max_pool_percent=50))
+    kernel = kernel_class(0)(ram="16M", swap=[Ssd("16M")], zswap=vswap_ref.Zswap(compressor, max_pool_percent=50))
     heap = kernel.spawn("app").mmap(PAGES * PAGE_SIZE)
     source = page_source(content, seed=0)
     for page in range(PAGES):
@@ -92,7 +92,7 @@ class PoolLimit:
 def pool_limit(accept_percent: int = 90, steps: int = 8) -> PoolLimit:
     """Push incompressible pages out, 16 at a time, into a pool that has room for 51; watch the limit work."""
     zswap = vswap_ref.Zswap("lz4", max_pool_percent=5, accept_threshold_percent=accept_percent)
-    kernel = Kernel(ram="4M", swap=[Ssd("4M")], zswap=zswap)
+    kernel = kernel_class(0)(ram="4M", swap=[Ssd("4M")], zswap=zswap)
     heap = kernel.spawn("app").mmap(steps * 16 * PAGE_SIZE)
     for page in range(heap.pages):
         heap.write_page(page, random.Random(page).randbytes(PAGE_SIZE))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FunctionType
 
-from vswap_ref.display import Table
+from vswap_ref.display import Table, picture
 from vswap_ref.kernel import Kernel, Thp
 from vswap_ref.lab.metadata import metadata_table
 from vswap_ref.lab.paging import kernel_class, stage_name
@@ -88,12 +88,11 @@ class Freed:
 
     def _repr_html_(self) -> str:
         width = 420 * self.locks / max(1, self.pages)
-        return (
-            f"<p>{self!r}</p><svg role='img' aria-label='{self.locks} locks for {self.pages} slots' width='520' "
-            f"height='20'><rect width='420' height='16' fill='#88888844'/>"
-            f"<rect width='{width:.0f}' height='16' fill='#c8453c'/>"
-            f"<text x='426' y='13' fill='currentColor' font-size='12'>{self.locks:,}</text></svg>"
+        bars = (
+            f"<rect width='420' height='16' fill='#88888844'/><rect width='{width:.0f}' height='16' fill='#c8453c'/>"
+            f"<text x='426' y='13' fill='currentColor' font-size='12'>{self.locks:,}</text>"
         )
+        return f"<p>{self!r}</p>{picture(bars, f'{self.locks} locks for {self.pages} slots', 520, 20)}"
 
 
 def freeing(stage: int | str | None = None, pages: int = 512, compressed_page: str = "in the same block") -> Freed:

@@ -57,7 +57,15 @@ def typed_backing(world: World, desc: Any, index: int) -> tuple[str, str]:
     kind = TYPES[desc.type[index]]
     if kind == "S":
         return kind, "{}.{}".format(*place(word))
-    return kind, str(world.zswap_ids[world.s.zswap.entries[word]]) if kind == "C" else "-"
+    return kind, str(copy_id(world, word)) if kind == "C" else "-"
+
+
+def copy_id(world: World, handle: int) -> int:
+    """Id of a compressed copy in the trace from the model's handle; -1 if the handle is of nothing."""
+    try:
+        return world.zswap_ids[world.s.zswap.entries[handle]]
+    except LookupError:
+        return -1
 
 
 def cache_text(word: Any) -> str:
@@ -74,8 +82,7 @@ def zswap_copies(world: World, cluster: Any) -> dict[int, int]:
     indices = (index for index in range(CLUSTER) if cluster.bitmap.bits[index])
     if "zswap_entry" in cluster.desc.array.dtype.names:
         handles = cluster.desc.zswap_entry
-        entries = world.s.zswap.entries
-        return {index: world.zswap_ids[entries[handles[index]]] for index in indices if handles[index]}
+        return {index: copy_id(world, handles[index]) for index in indices if handles[index]}
     tree, first = world.zswap_tree, cluster.id * CLUSTER
     return {index: world.zswap_ids[tree[first + index]] for index in indices if first + index in tree}
 

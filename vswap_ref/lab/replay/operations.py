@@ -219,6 +219,7 @@ def folio_set(world: World, id: int, **changes: int) -> None:
     set_flags(changed, changes.get("clear", 0), False)
     changed.refcount = changes.get("ref", changed.refcount) + changes.get("dref", 0)
     changed.swap, changed.order = changes.get("swap", changed.swap), changes.get("order", changed.order)
+    changed.nr_pages = 1 << changed.order
     if "memcg" in changes:
         changed.memcg = world.s.memcg.by_id.get(changes["memcg"])
 

@@ -88,6 +88,8 @@ def replay(path: str | Path, stage: int | str | None = None, progress: Progress 
     ValueError (TraceError) for a file that is no trace or is damaged, or a stage that does not exist.
     """
     trace = read_trace(path)
+    if stage is None and str(trace.level) not in stages():
+        raise ValueError(f"{path}: recorded at level {trace.level}, for which there is no stage: choose one (--stage)")
     chosen = at(trace.level if stage is None else stage)
     outcome = Replay(trace, chosen.id)
     if "mm/vswap/lookup.py" not in stages()[chosen.id]["modules"]:
@@ -130,14 +132,14 @@ def play(world: World, expected: Expected, operation: Operation, prints: dict[in
     before = snapshot(world)
     try:
         result = execute(world, operation)
+        note_counters(world, before)
+        expected.apply(operation)
+        found = list(differences(world, expected, operation, result, touched(world, operation, prints)))
+        return found + list(cost_differences(world, operation, before))
     except TraceError:
         raise
     except Exception as error:
         return [Difference("the model", "no error", error_text(error))]
-    note_counters(world, before)
-    expected.apply(operation)
-    found = list(differences(world, expected, operation, result, touched(world, operation, prints)))
-    return found + list(cost_differences(world, operation, before))
 
 
 def error_text(error: Exception) -> str:

@@ -258,6 +258,7 @@ def new_folio(world: World, pfn: int, order: int) -> Any:
     mem_map = world.s.memory.mem_map
     mem_map += [None] * (pfn + 1 - len(mem_map))
     world.folios[pfn] = mem_map[pfn] = folio = world.functions["Folio"](pfn, order, bytearray())
+    folio.nr_pages = 1 << order
     return folio
 
 

@@ -142,7 +142,7 @@ def vswap_alloc_new(s: System, folio: Folio) -> tuple[SwpEntry, VswapCluster | N
     if cluster_id < 0:
         return NO_ENTRY, None
     cluster.id, cluster.order = cluster_id, folio.order
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     start = 0 if cluster_id else nr
     s.cost["vswap_cluster_ref"] += 1
     cluster.refcnt = nr
@@ -190,7 +190,7 @@ def vswap_cache_cluster(s: System, cluster: VswapCluster) -> None:
 def vswap_alloc(s: System, folio: Folio) -> SwpEntry:
     """Take a virtual slot for each page of a folio, aligned, of one cluster; returns the first, or 0.  May sleep."""
     s.cost["vswap_alloc"] += 1
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     entry = vswap_alloc_cached(s, folio)
     if not entry:
         entry, roomy = vswap_alloc_partial(s, folio)

@@ -62,7 +62,7 @@ def vswap_set_type(cluster: VswapCluster, entry: SwpEntry, nr: int, type_: int) 
 
 def vswap_back_by_folio(s: System, cluster: VswapCluster, entry: SwpEntry, folio: Folio) -> None:
     """The folio alone has the content of its slots from now on (cluster locked)."""
-    nr, index = 1 << folio.order, entry & VSWAP_CLUSTER_MASK
+    nr, index = folio.nr_pages, entry & VSWAP_CLUSTER_MASK
     release_backing(s, cluster, entry, nr)
     vswap_set_type(cluster, entry, nr, VSWAP_FOLIO)
     cluster.desc.array["swap_cache"][index : index + nr] = folio_word(folio.pfn)
@@ -83,7 +83,7 @@ def swap_zeromap_folio_set(s: System, folio: Folio) -> None:
     """A locked, cached folio is all zeros: that is all there is to remember of its slots."""
     assert folio.locked
     assert folio.swap
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     with s.rcu.read:
         cluster = vswap_iter(s, None, folio.swap)
         assert cluster is not None
@@ -165,7 +165,7 @@ def vswap_prepare_writeout(s: System, entry: SwpEntry, folio: Folio) -> None:
     """
     assert folio.locked
     assert folio.swap == entry
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     with s.rcu.read:
         run, type_, cluster = vswap_check_backing(s, entry, nr)
         if cluster is None:

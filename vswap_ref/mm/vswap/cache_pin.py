@@ -69,7 +69,7 @@ def swapcache_prepare(s: System, entry: SwpEntry, nr: int) -> int:
 def put_swap_folio(s: System, folio: Folio, entry: SwpEntry) -> None:
     """The locked folio leaves the swap cache, or never got there: unpin its slots, free those that nobody needs."""
     assert folio.locked
-    swapcache_clear(s, entry, 1 << folio.order)
+    swapcache_clear(s, entry, folio.nr_pages)
 
 
 def is_swap_cached(s: System, entry: SwpEntry) -> bool:

@@ -37,7 +37,7 @@ def vswap_cgroup_record(s: System, entry: SwpEntry, memcgid: int, nr: int) -> in
 
 def swap_cgroup_record(s: System, folio: Folio, memcgid: int, entry: SwpEntry) -> None:
     """Record the id for the folio's slots from ``entry`` on, which had none."""
-    old = vswap_cgroup_record(s, entry, memcgid, 1 << folio.order)
+    old = vswap_cgroup_record(s, entry, memcgid, folio.nr_pages)
     assert not old
 
 
@@ -46,7 +46,7 @@ def __swap_cgroup_record(s: System, folio: Folio, memcgid: int, entry: SwpEntry)
     with s.rcu.read:
         cluster = vswap_cluster_load(s, entry)
         assert cluster is not None
-        old = __vswap_cgroup_record(cluster, entry, memcgid, 1 << folio.order)
+        old = __vswap_cgroup_record(cluster, entry, memcgid, folio.nr_pages)
     assert not old
 
 

@@ -121,7 +121,7 @@ def swap_cache_add_folio(s: System, folio: Folio, entry: SwpEntry) -> Shadow | N
     assert folio.locked
     assert folio.swapbacked
     assert not folio.swapcache
-    nr, word = 1 << folio.order, folio_word(folio.pfn)
+    nr, word = folio.nr_pages, folio_word(folio.pfn)
     folio.refcount += nr
     folio.swapcache = True
     folio.swap = entry
@@ -153,7 +153,7 @@ def swap_cache_del_folio(s: System, folio: Folio) -> None:
         vswap_cluster_unlock(cluster)
     folio_clear_swap(s, folio)
     put_swap_folio(s, folio, entry)
-    folio_put(s, folio, 1 << folio.order)
+    folio_put(s, folio, folio.nr_pages)
 
 
 def __swap_cache_replace_folio(s: System, old: Folio, new: Folio) -> None:
@@ -167,7 +167,7 @@ def __swap_cache_replace_folio(s: System, old: Folio, new: Folio) -> None:
 
 def folio_matches_swap_entry(folio: Folio, entry: SwpEntry) -> bool:
     """A locked folio is (still) cached for this entry."""
-    return folio.swapcache and folio.swap == swp_entry_align(entry, 1 << folio.order)
+    return folio.swapcache and folio.swap == swp_entry_align(entry, folio.nr_pages)
 
 
 def vswap_get_swap_cache(s: System, entry: SwpEntry, cache_only: bool) -> Folio | None:
@@ -194,12 +194,12 @@ def folio_clear_swap(s: System, folio: Folio) -> None:
     """The folio is in the swap cache no more: no entry, no flag, and the counts."""
     folio.swap = NO_ENTRY
     folio.swapcache = False
-    account_swap_cache(s, folio, -(1 << folio.order))
+    account_swap_cache(s, folio, -folio.nr_pages)
 
 
 def vswap_replace_words(cluster: VswapCluster, folio: Folio, word: int) -> None:
     """Write a word to the descriptors of a cached folio, which have the folio now (cluster locked)."""
-    nr, index, old = 1 << folio.order, folio.swap & VSWAP_CLUSTER_MASK, folio_word(folio.pfn)
+    nr, index, old = folio.nr_pages, folio.swap & VSWAP_CLUSTER_MASK, folio_word(folio.pfn)
     if nr == 1:
         assert cluster.desc.swap_cache[index] == old
         cluster.desc.swap_cache[index] = word
@@ -220,7 +220,7 @@ def __vswap_remove_mapping(s: System, folio: Folio, entry: SwpEntry, shadow: Sha
         assert cluster is not None
         vswap_replace_words(cluster, folio, shadow or 0)
         memcg1_swapout(s, folio, entry)
-        __swapcache_clear(s, cluster, entry, 1 << folio.order)
+        __swapcache_clear(s, cluster, entry, folio.nr_pages)
         vswap_cluster_unlock(cluster)
         s.locks.irqs_off.__exit__(None, None, None)
     folio_clear_swap(s, folio)
@@ -228,7 +228,7 @@ def __vswap_remove_mapping(s: System, folio: Folio, entry: SwpEntry, shadow: Sha
 
 def vswap_drop_unused(s: System, cluster: VswapCluster, folio: Folio) -> bool:
     """Free the slots of a cached folio that nobody refers to (cluster locked).  False: somebody does, no change."""
-    nr, desc, index = 1 << folio.order, cluster.desc, folio.swap & VSWAP_CLUSTER_MASK
+    nr, desc, index = folio.nr_pages, cluster.desc, folio.swap & VSWAP_CLUSTER_MASK
     if desc.swap_count[index] if nr == 1 else desc.array["swap_count"][index : index + nr].any():
         return False
     vswap_replace_words(cluster, folio, 0)
@@ -252,7 +252,7 @@ def folio_free_swap(s: System, folio: Folio) -> bool:
         vswap_cluster_unlock(cluster)
     if dropped:
         folio_clear_swap(s, folio)
-        folio.refcount -= 1 << folio.order
+        folio.refcount -= folio.nr_pages
         folio_mark_dirty(folio)
     return dropped
 
@@ -267,7 +267,7 @@ def free_swap_and_cache_nr(s: System, entry: SwpEntry, nr: int) -> None:
         folio, step = vswap_get_swap_cache(s, one, cache_only=True), 1
         if folio is not None and folio_trylock(folio):
             if folio_matches_swap_entry(folio, one):
-                step = (1 << folio.order) - swp_entry_page(one, 1 << folio.order)
+                step = folio.nr_pages - swp_entry_page(one, folio.nr_pages)
                 folio_free_swap(s, folio)
             folio_unlock(folio)
         if folio is not None:

@@ -45,7 +45,7 @@ def folio_alloc_swap(s: System, folio: Folio) -> int:
     assert folio.locked
     assert folio.uptodate
     assert not folio.swapcache
-    nr = 1 << folio.order
+    nr = folio.nr_pages
     entry = vswap_alloc(s, folio)
     if not entry:
         return -ENOMEM
@@ -79,7 +79,7 @@ def vswap_assign_slots(s: System, cluster: VswapCluster, folio: Folio, slot: Swp
     Before, it was the folio itself or, when zswap writes a page back, a compressed copy, which stays with the caller:
     only its handle goes.
     """
-    nr, index, desc = 1 << folio.order, folio.swap & VSWAP_CLUSTER_MASK, cluster.desc
+    nr, index, desc = folio.nr_pages, folio.swap & VSWAP_CLUSTER_MASK, cluster.desc
     if desc.type[index] == VSWAP_ZSWAP:
         assert nr == 1
         s.zswap.entries.free(desc.zswap_entry[index])
@@ -98,7 +98,7 @@ def vswap_alloc_swap_slot(s: System, folio: Folio) -> SwpSlot:
     """
     assert folio.locked
     assert folio.swapcache
-    entry, nr = folio.swap, 1 << folio.order
+    entry, nr = folio.swap, folio.nr_pages
     with s.rcu.read:
         cluster = vswap_iter(s, None, entry)
         assert cluster is not None

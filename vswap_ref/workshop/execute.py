@@ -14,9 +14,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .errors import SeriesError
-from .series import Series
-from .stages import CHECKOUT, PACKAGE
+from vswap_ref.series import SeriesError
+from vswap_ref.series.series import Series
+from vswap_ref.series.stages import CHECKOUT, PACKAGE
 
 ADDRESS = re.compile(r"0x[0-9a-f]{8,}")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")

@@ -1,4 +1,4 @@
-"""The engine's commands: weave, stitch, check, nb, blame, diff, export, stages, symbols."""
+"""Commands on the notebooks: weave, stitch, check, nb, blame, diff, export, stages, symbols."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .errors import SeriesError
-from .series import Series
-from .stages import PACKAGE, at, checkout_series
-from .stages import stages as all_stages
-from .stitch import stitch as stitch_package
+from vswap_ref.series import SeriesError, at
+from vswap_ref.series.series import Series
+from vswap_ref.series.stages import PACKAGE, checkout_series
+from vswap_ref.series.stages import stages as all_stages
+from vswap_ref.series.stitch import stitch as stitch_package
+
+from . import history
 
 Arguments = argparse.Namespace
 
 
 def add_commands(sub: Any) -> None:
-    """Add the engine's commands to an argparse sub-parser collection."""
+    """Add the workshop's commands to an argparse sub-parser collection."""
     add(sub, weave).add_argument("--check", action="store_true", help="only fail if the package differs")
     add(sub, stitch)
     add(sub, check)
@@ -112,13 +114,13 @@ def nb(args: Arguments) -> None:
 def blame(args: Arguments) -> None:
     """Tell which notebook and cell wrote a symbol."""
     series = checkout_series()
-    path, definition = series.find(args.symbol, args.stage or series.latest)
+    path, definition = history.find(series, args.symbol, args.stage or series.latest)
     print(f"{path}: {args.symbol} is written in {definition.where}")
 
 
 def diff(args: Arguments) -> None:
     """Show what changed between two stages."""
-    print(checkout_series().diff(args.old, args.new, args.what) or "no difference")
+    print(history.diff(checkout_series(), args.old, args.new, args.what) or "no difference")
 
 
 def export(args: Arguments) -> None:
@@ -141,7 +143,7 @@ def stages(args: Arguments) -> None:
 
 def symbols(args: Arguments) -> None:
     """Tell for every symbol at which stage it was added, replaced, moved, renamed or removed."""
-    table = checkout_series().symbol_map(args.stage)
+    table = history.symbol_map(checkout_series(), args.stage)
     if args.json:
         print(json.dumps(table, indent=1))
         return

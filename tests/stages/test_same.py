@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import replay
-from replay import Coverage, assert_same, changed_functions, differences
-from workload import Step, play
 
+from vswap_ref.lab import same
+from vswap_ref.lab.same import Coverage, assert_same, changed_functions, compare, compare_runs
+from vswap_ref.lab.same_workload import Step, play
 from vswap_ref.series import at
 from vswap_ref.series import stages as stages_module
+from vswap_ref.series.live_stage import LiveStage
 from vswap_ref.series.series import Series
 from vswap_ref.series.stages import LoadedStage, latest
 
@@ -41,9 +45,10 @@ def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plant]:
 
     def forget() -> None:
         stages_module.stage_files.cache_clear()
-        replay.functions.cache_clear()
-        for name in [name for name in replay.sys.modules if name.startswith(f"{stages_module.ROOT}.splanted")]:
-            del replay.sys.modules[name]
+        same.functions.cache_clear()
+        same.played.cache_clear()
+        for name in [name for name in sys.modules if name.startswith(f"{stages_module.ROOT}.splanted")]:
+            del sys.modules[name]
 
     yield make
     monkeypatch.undo()
@@ -73,13 +78,14 @@ def test_a_planted_change_turns_it_red(plant: Plant, monkeypatch: pytest.MonkeyP
     kernel = stage.module("api")
     genuine = kernel.do_madvise
     monkeypatch.setattr(kernel, "do_madvise", lambda *arguments: genuine(*arguments) + 1)
-    with pytest.raises(AssertionError, match=r"steps differ between stage \w+ and stage planted") as failure:
+    with pytest.raises(
+        AssertionError, match=r"stage \w+ and stage planted, [\d,]+ operations: NOT the same"
+    ) as failure:
         assert_same(latest(), "planted", **QUICK)
     message = str(failure.value)
     assert "[no room] " in message
     assert "madvise" in message or "pageout" in message
-    assert "the steps before the first difference:" in message
-    assert inspect.cleandoc(message).count("\nstep ") <= replay.SHOWN
+    assert message.count("\n    ") <= same.SHOWN
 
 
 def test_a_changed_function_that_is_never_executed_turns_it_red(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,17 +93,19 @@ def test_a_changed_function_that_is_never_executed_turns_it_red(plant: Plant, mo
     plant('%%patch mm/folio.py\ndef idle_helper() -> int:\n    """Nobody calls it."""\n    return 1')
     with pytest.raises(AssertionError, match="does not execute idle_helper, which the patch changed"):
         assert_same(latest(), "planted", **QUICK)
-    monkeypatch.setattr(replay, "play", lambda *arguments: [])
+    monkeypatch.setattr(same, "play", lambda *arguments: [])
+    same.played.cache_clear()
     assert_same(latest(), "planted", unreachable={"idle_helper"}, **QUICK)
 
     def call(stage: LoadedStage) -> int:
         return int(stage.module("folio").idle_helper()) if stage.id == "planted" else 1
 
     assert_same(latest(), "planted", also=call, **QUICK)
+    same.played.cache_clear()
     monkeypatch.setenv("VSWAP_DEEP", "1")
     with pytest.raises(AssertionError, match=r"idle_helper is reached: take it out of `unreachable`"):
         assert_same(latest(), "planted", also=call, unreachable={"idle_helper"}, **QUICK)
-    with pytest.raises(AssertionError, match="what `also` returns differs: 1, 2"):
+    with pytest.raises(AssertionError, match=r"also: result: 1 \| 2"):
         assert_same(latest(), "planted", also=lambda stage: call(stage) + (stage.id == "planted"), **QUICK)
 
 
@@ -117,22 +125,79 @@ def test_stages_must_be_in_line(plant: Plant) -> None:
 
 
 def test_differences_are_readable() -> None:
-    """Every kind of difference: operation, result, counters, time, length."""
-    a = Step("w", "read", "line one\nline two", {"pswpin": 1, "pgfault": 2}, 100)
-    b = Step("w", "read", "line one\nline 2", {"pswpin": 3, "pgfault": 2}, 101)
-    assert differences([a, a], [a, a], ("x", "y")) == ""
-    text = differences([a, a], [a, b, b], ("x", "y"))
-    assert text.split("\n") == [
-        "2 of 3 steps differ between x and y",
-        "the steps before the first difference:",
-        "    0: [w] read -> line one\nline two".replace("\n", " / "),
-        "step 1: [w] read",
-        "    result: line two | line 2",
-        "    pswpin: +1 | +3",
-        "    time: 100 ns | 101 ns",
-        "step 2: [w] read",
-        "    only one of the two runs has this step",
+    """Every kind of difference: result, requests, counters, state, length; the time; what is intended."""
+    a = Step("w", "read", "one\ntwo", {"pswpin": 1}, 100, ("read 3",), state={"Folio.swap of folio 1": "7"})
+    b = Step("w", "read", "one\n2", {"pswpin": 3}, 101, ("read 4",), state={"Folio.swap of folio 1": "8"})
+    assert compare_runs([a, a], [a, a], ("x", "y")).same
+    found = compare_runs([a, a], [a, b, b], ("x", "y"), {"time": "it is faster"})
+    assert not found.same
+    assert found.report().split("\n") == [
+        "x and y, 3 operations: NOT the same",
+        "  results                     4  2 DIFFERENT, first in step 1 [w] read: result: one / two | one / 2",
+        "  device requests             2  1 DIFFERENT, first in step 1 [w] read: request: read 3 | read 4",
+        "  counters                    2  1 DIFFERENT, first in step 1 [w] read: pswpin: 1 | 3",
+        "  requests for memory         0  equal",
+        "  locks, look-ups             0  equal",
+        "  time                        2  equal but for time",
+        "  state                       2  1 DIFFERENT, first in step 1 [w] read: folio 1: Folio.swap: 7 | 8",
+        "  intended: time: it is faster",
+        "    1 [w] read: result: one / two | one / 2",
+        "    1 [w] read: request: read 3 | read 4",
+        "    1 [w] read: pswpin: 1 | 3",
+        "    1 [w] read: folio 1: Folio.swap: 7 | 8",
+        "    2 [w] read: only one of the two runs has this step: None | [w] read",
     ]
+    assert "first in step 1 [w] read: pswpin: 1 | 3" in found._repr_html_()
+
+
+def test_what_is_intended_has_to_happen() -> None:
+    """A difference that the patch promises and that is not there is an error, too."""
+    a, b = (Step("w", "read", "", {}, ns) for ns in (100, 101))
+    assert compare_runs([a], [b], ("x", "y"), {"time": "it is faster"}).same
+    found = compare_runs([a], [a], ("x", "y"), {"time": "it is faster"})
+    assert not found.same
+    assert "BUT IT IS THE SAME" in repr(found)
+
+
+PATCHES = range(1, 9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("patch", PATCHES)
+def test_only_what_is_meant_differs(patch: int) -> None:
+    """Results, requests, counters, costs, times and state; every function that the patch changed is executed."""
+    found = assert_same(patch - 1, patch)
+    assert set(found.executed) == changed_functions(patch - 1, patch).after
+    assert min(found.compared.values()) > 1000
+
+
+def planted_in_chapter(patch: int) -> list[list[str]]:
+    """Name, old text, new text of the mistakes that a chapter plants."""
+    (path,) = (stages_module.CHECKOUT / "notebooks").glob(f"{patch:02}-*.md")
+    cells = re.findall(r"```\{code-cell\}\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
+    trees = [ast.parse(cell) for cell in cells if "live.planted(" in cell]
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [
+        [ast.literal_eval(argument) for argument in call.args]
+        for call in calls
+        if isinstance(call.func, ast.Attribute) and call.func.attr == "planted"
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("patch", PATCHES)
+def test_the_mistake_of_each_chapter_is_found_and_undone(patch: int) -> None:
+    """The chapter plants at least one; each turns the comparison red, and leaves nothing behind."""
+    stage = LiveStage(stages_module.checkout_series(), str(patch))
+    before = {path: dict(module.definitions) for path, module in stage.tree.items()}
+    mistakes = planted_in_chapter(patch)
+    assert mistakes
+    for mistake in mistakes:
+        with stage.planted(*mistake) as changed:
+            found = compare(patch - 1, changed, worlds=["large folios"])
+        assert found.surprises, mistake
+        assert "NOT the same" in found.summary()
+        assert {path: dict(module.definitions) for path, module in stage.tree.items()} == before
 
 
 @pytest.mark.slow
@@ -146,7 +211,7 @@ def test_the_workload_reaches_every_operation_of_the_face() -> None:
     coverage.package = stage.kernel.__name__
     steps = coverage.of(lambda: play(stage, nr_steps=60))
     assert coverage.missing == set()
-    assert differences(steps, play(stage, nr_steps=60), ("first", "second")) == ""
+    assert compare_runs(steps, play(stage, nr_steps=60), ("first", "second")).same
 
 
 FIELDS = {

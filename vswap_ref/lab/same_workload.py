@@ -9,14 +9,18 @@ from __future__ import annotations
 import os
 import random
 import zlib
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import patch
 
 import vswap_ref as vr
-from vswap_ref.machine import PAGE_SIZE, BlockDevice
-from vswap_ref.series.stages import LoadedStage
+from vswap_ref.machine import PAGE_SIZE, BlockDevice, PercpuRef
 
+from .final_state import describe
+
+BREAKS = "the kernel breaks"
 PAGES = 32
 SHARED_PAGES = 12
 LIMITS = (None, "48K", "160K", "512K", "max")
@@ -32,22 +36,30 @@ ZSWAP_CHANGES: list[dict[str, Any]] = [
     {"compressor": "deflate"},
     {"max_pool_percent": 1},
     {"shrinker": True},
-    {"enabled": False},
-    {"enabled": True, "max_pool_percent": 20},
-    {"compressor": "lz4", "shrinker": False},
+    {"enabled": False, "shrinker": False},
+    {"enabled": True, "max_pool_percent": 4},
+    {"compressor": "lz4", "shrinker": True},
 ]
 SMALL_FOLIOS = {"16K": "always", "32K": "inherit", "64K": "madvise"}
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One operation, what it gave (a value or an exception), the counters that it moved, the time afterwards."""
+    """One operation, what it gave (a value or an exception), the counters that it moved, the time afterwards.
+
+    ``requests`` to devices, in order; requests to allocate, and primitive operations such as locks, by name;
+    ``state`` is filled where all of the kernel's state is noted.
+    """
 
     world: str
     operation: str
     result: str
     vmstat: dict[str, int]
     clock_ns: int
+    requests: tuple[str, ...] = ()
+    allocations: dict[str, int] = field(default_factory=dict)
+    cost: dict[str, int] = field(default_factory=dict)
+    state: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"[{self.world}] {self.operation}"
@@ -71,7 +83,7 @@ def fragmented() -> BlockDevice:
 WORLDS = {
     "large folios": World(
         lambda: [vr.Ssd("4M"), vr.Disk("1M", bad_pages=[3, 4, 77])],
-        {"ram": "3M", "zswap": "lz4"},
+        {"ram": "3M", "zswap": vr.Zswap("lz4", max_pool_percent=4)},
         thp="always",
         pages=64,
     ),
@@ -98,18 +110,71 @@ def shown(value: object) -> str:
     return str(value) if isinstance(value, str | int) else repr(value)
 
 
+class Watch:
+    """What kernels do that only their machine sees: requests to devices, in order, and pins of devices."""
+
+    def __init__(self) -> None:
+        self.requests: list[str] = []
+        self.pins = dict.fromkeys(("device pins", "device unpins"), 0)
+
+    def since(self, pins: dict[str, int]) -> dict[str, int]:
+        """Pins since a copy of ``pins`` was made, those that are 0 left out."""
+        return {name: nr - pins[name] for name, nr in self.pins.items() if nr != pins[name]}
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        """Watch every block device and every device's reference counter."""
+        load, write, discard = BlockDevice._load, BlockDevice.write, BlockDevice.discard
+        tryget, put = PercpuRef.tryget, PercpuRef.put
+
+        def noted_load(device: BlockDevice, page: int) -> bytes | bytearray:
+            data = load(device, page)
+            self.requests.append(f"read {device.name}[{page}] {zlib.crc32(data):08x}")
+            return data
+
+        def noted_write(device: BlockDevice, page: int, data: bytes | bytearray | memoryview) -> None:
+            self.requests.append(f"write {device.name}[{page}] {zlib.crc32(data):08x}")
+            write(device, page, data)
+
+        def noted_discard(device: BlockDevice, page: int, nr: int) -> None:
+            self.requests.append(f"discard {device.name}[{page}] {nr} pages")
+            discard(device, page, nr)
+
+        def noted_tryget(users: PercpuRef) -> bool:
+            got = tryget(users)
+            self.pins["device pins"] += got
+            return got
+
+        def noted_put(users: PercpuRef) -> None:
+            self.pins["device unpins"] += 1
+            put(users)
+
+        with (
+            patch.multiple(BlockDevice, _load=noted_load, write=noted_write, discard=noted_discard),
+            patch.multiple(PercpuRef, tryget=noted_tryget, put=noted_put),
+        ):
+            yield
+
+
 class Play:
     """One kernel in the hands of a random user."""
 
     def __init__(
-        self, stage: LoadedStage, name: str, seed: int, sites: Collection[str] = (), image_pages: int = 8
+        self,
+        stage: Any,
+        name: str,
+        seed: int,
+        sites: Collection[str] = (),
+        watch: Watch | None = None,
+        image_pages: int = 8,
     ) -> None:
         world = WORLDS[name]
         self.image_pages = image_pages
         self.name, self.pages, self.steps = name, world.pages, list[Step]()
         self.rng = random.Random(f"{name} {seed}")
-        self.refusals = (OSError, ValueError, IndexError, stage.OutOfMemory)
-        thp = stage.Thp(world.thp, SMALL_FOLIOS, defrag="always")
+        self.watch = watch or Watch()
+        self.refusals = (OSError, ValueError, IndexError, stage.kernel.OutOfMemory)
+        thp = stage.kernel.Thp(world.thp, SMALL_FOLIOS, defrag="always")
         self.kernel = stage.Kernel(**{"ram": "1M", "thp": thp, **world.options})
         self.sites = sorted(sites or self.kernel.faults.docs)
         self.spares: list[BlockDevice] = []
@@ -121,15 +186,24 @@ class Play:
 
     def do(self, operation: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """Run one operation and note it; None if it was refused."""
-        before, value, result = self.kernel.vmstat.snapshot(), None, ""
+        kernel, value, result = self.kernel, None, ""
+        before, cost, calls = kernel.vmstat.snapshot(), kernel.cost, dict(kernel.faults.calls)
+        pins, self.watch.requests = dict(self.watch.pins), []
         try:
             value = function(*args, **options)
             result = shown(value)
         except self.refusals as error:
             result = f"{type(error).__name__}: {error}"
-        moved = self.kernel.vmstat.since(before)
-        self.steps.append(Step(self.name, operation, result, moved, self.kernel.clock.ns))
+        moved, cost = kernel.vmstat.since(before), kernel.cost.since(cost) | self.watch.since(pins)
+        calls = {site: nr - calls[site] for site, nr in kernel.faults.calls.items() if nr != calls[site]}
+        requests = tuple(self.watch.requests)
+        self.steps.append(Step(self.name, operation, result, moved, kernel.clock.ns, requests, calls, cost))
         return value
+
+    def note_state(self) -> None:
+        """Note everything that the kernel keeps."""
+        state = describe(self.kernel.system)
+        self.steps.append(Step(self.name, "state", "", {}, self.kernel.clock.ns, state=state))
 
     def put(self, target: Any, name: str, value: object) -> None:
         """Set an attribute of the face and read it back."""
@@ -154,6 +228,7 @@ class Play:
         for shm in k.shared:
             self.do(repr(shm), lambda shm=shm: (shm.resident, shm.swapped, list(shm.where()), shm.charged()))
         self.do("check", k.check)
+        self.note_state()
 
     def read_all(self) -> None:
         """Note the content of every page of every mapping."""
@@ -166,11 +241,41 @@ class Play:
 
     def tour(self) -> None:
         """Every operation once, in an order in which each finds work to do."""
-        for part in (self.image, self.groups_and_processes, self.out_and_in, self.shared_memory, self.split,
-                     self.moved_pages, self.zswap_changes, self.failures, self.devices_change,
-                     self.unusual_looks):  # fmt: skip
+        for part in (self.while_there_is_room, self.image, self.groups_and_processes, self.out_and_in,
+                     self.shared_memory, self.split, self.moved_pages, self.zswap_changes, self.failures,
+                     self.devices_change, self.unusual_looks):  # fmt: skip
             part()
             self.look()
+
+    def while_there_is_room(self) -> None:
+        """On a device of its own, with free clusters: a ramp into zswap; a large folio that is split and moved."""
+        number = self.do("swapon first", self.kernel.swapon, vr.Ssd("8M", name="/dev/first"), priority=9)
+        ramp = self.do("spawn", self.kernel.spawn, "ramp")
+        self.do("mmap_swapped", ramp.mmap_swapped, "2M", CONTENTS[2])
+        self.do("exit", ramp.exit)
+        was = self.kernel.system.zswap.enabled
+        self.do("zswap off", lambda: self.kernel.set_zswap(enabled=False))
+        self.split_and_move(self.do("spawn", self.kernel.spawn, "early"))
+        self.do("zswap as it was", lambda: self.kernel.set_zswap(enabled=was))
+        self.do("swapoff first", self.kernel.swapoff, number)
+
+    def split_and_move(self, process: Any) -> None:
+        """A large folio is split in the swap cache, written out, and moved to another mapping while it is in swap."""
+        heap, target = (self.do("mmap", process.mmap, 16 * PAGE_SIZE) for _ in range(2))
+        self.do("hugepage", process.madvise, heap, "hugepage")
+        for page in range(heap.pages):
+            self.write(heap, page, 4)
+        self.do("pageout", process.madvise, heap, "pageout")
+        self.do("touch", heap.touch, 0)
+        self.do("drain", self.kernel.drain)
+        self.do("pageout of a part", process.madvise, heap, "pageout", 3 * PAGE_SIZE, 7 * PAGE_SIZE)
+        self.do("orders", heap.orders)
+        self.do("pageout", process.madvise, heap, "pageout")
+        self.do("drain", self.kernel.drain)
+        self.do("reclaim", self.kernel.reclaim, "64K")
+        self.do("move swapped pages", process.move_pages, heap, target)
+        self.do("read moved", target.read_page, 7)
+        self.do("exit", process.exit)
 
     def groups_and_processes(self) -> None:
         """A tree of cgroups with processes, which write more than there is room for; one page has many owners."""
@@ -306,19 +411,18 @@ class Play:
         self.do("state", lambda: (shm.name, shm.linked, shm.size))
 
     def moved_pages(self) -> None:
-        """Pages move to another mapping, from swap, from the swap cache and from memory, where the face can do it."""
+        """Pages move to another mapping, from swap, from the swap cache and from memory."""
         process = self.kernel.processes[0]
-        if hasattr(process, "move_pages"):
-            target = self.do("mmap", process.mmap, self.pages * PAGE_SIZE)
-            source = process.mappings[0]
-            for page in range(0, self.pages, 2):
-                self.write(source, page)
-            self.do("pageout", process.madvise, source, "pageout", 0, 8 * PAGE_SIZE)
-            for page in range(self.pages):
-                span = page * PAGE_SIZE, (page + 1) * PAGE_SIZE
-                self.do(f"move page {page}", process.move_pages, source, target, *span)
-                self.do("read moved", target.read_page, page)
-            self.do("munmap", target.munmap)
+        target = self.do("mmap", process.mmap, self.pages * PAGE_SIZE)
+        source = process.mappings[0]
+        for page in range(0, self.pages, 2):
+            self.write(source, page)
+        self.do("pageout", process.madvise, source, "pageout", 0, 8 * PAGE_SIZE)
+        for page in range(self.pages):
+            span = page * PAGE_SIZE, (page + 1) * PAGE_SIZE
+            self.do(f"move page {page}", process.move_pages, source, target, *span)
+            self.do("read moved", target.read_page, page)
+        self.do("munmap", target.munmap)
 
     def zswap_changes(self) -> None:
         """Another compressor, a full pool, writeback, off and on again, in between pages go out and come in."""
@@ -336,7 +440,7 @@ class Play:
     def failures(self) -> None:
         """Every site where something can fail, and every kind of device request, fails while pages move."""
         devices = list(self.kernel.devices.values())
-        arms = [
+        arms: list[tuple[str, Callable[..., None]]] = [
             (f"fail {site}", lambda site=site: self.kernel.faults.fail(site, nth=2, times=2)) for site in self.sites
         ]
         arms += [(f"fail_reads {d.name}", lambda d=d: d.fail_reads(times=2)) for d in devices]
@@ -556,7 +660,7 @@ class Play:
 
 
 def play(
-    stage: LoadedStage,
+    stage: Any,
     seed: int = 0,
     nr_steps: int = 150,
     worlds: Iterable[str] = WORLDS,
@@ -566,12 +670,19 @@ def play(
     """The whole workload on one stage; returns its steps.
 
     ``sites``: where allocations fail (empty: everywhere).  ``image_pages``: how many pages are saved for hibernation.
+    A kernel that breaks (an assertion fails, something is not found) has a last step that says so.
     """
     steps: list[Step] = []
     for name in worlds:
-        run = Play(stage, name, seed, sites, image_pages)
-        run.tour()
-        run.wander(nr_steps)
-        run.farewell()
-        steps += run.steps
+        watch = Watch()
+        with watch.on():
+            run = Play(stage, name, seed, sites, watch, image_pages)
+            try:
+                run.tour()
+                run.wander(nr_steps)
+                run.farewell()
+            except Exception as error:
+                words = f"{type(error).__name__}: {error}".partition("\n")[0]
+                run.steps.append(Step(name, BREAKS, words, {}, run.kernel.clock.ns))
+            steps += run.steps
     return steps
