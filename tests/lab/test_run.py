@@ -27,7 +27,10 @@ def test_half_the_memory_pages(trace: Path) -> None:
     assert record.vmstat["swpout_zero"] > 100
     assert record.vmstat.get("pswpout", 0) < record.vmstat["swpout_zero"]
     assert sum(record.where.values()) == 200
-    assert record.slots >= 200 - record.where.get("resident", 0)
+    assert record.slots >= record.where["swapfile"]
+    before = vr.run(trace, pages="zero", zswap=None, stage=13)
+    assert before.slots >= 200 - before.where.get("resident", 0), "every page in swap has a place on the device"
+    assert record.slots < 200 - record.where.get("resident", 0), "a page of zeros needs none any more"
 
 
 def test_the_same_settings_give_the_same_record(trace: Path) -> None:
@@ -50,6 +53,57 @@ def test_compare_runs_both_stages(trace: Path) -> None:
     """A stage agrees with itself in every row."""
     comparison = vr.compare(0, 0, trace)
     assert all(row["stage 0"] == row["stage 0 again"] for row in comparison.rows())
+
+
+def churn(kernel: vr.Kernel) -> None:
+    """A group of 1 MiB works on 2 MiB, a quarter of it zeros."""
+    heap = kernel.spawn("app", kernel.cgroup("web", memory_max="1M")).mmap("2M")
+    for page in range(heap.pages):
+        heap.write_page(page, bytes(4096) if page % 4 == 0 else page.to_bytes(4, "little") * 1024)
+
+
+def test_compare_takes_a_function() -> None:
+    """Each stage has a kernel and devices of its own; what differs is told, and only that."""
+    device = vr.Ssd("8M")
+    comparison = vr.compare(13, 14, churn, ram="8M", swap=[device])
+    first, second = comparison.first, comparison.second
+    assert (first.trace, first.stage, second.stage, first.ram) == ("churn", "13", "14", 8 << 20)
+    assert first.slots == sum(nr for place, nr in first.where.items() if place != "resident") > 200
+    assert (second.slots, second.where) == (0, first.where)
+    assert first.stored == second.stored == first.where["zswap"] > 0
+    assert {row["what"] for row in comparison.different()} >= {"slots", "metadata bytes"}
+    assert vr.Kernel(ram="1M", swap=[device]).swaps().rows[0]["Used"] == 0
+
+
+def test_a_comparison_is_tidy_and_drawn() -> None:
+    """One row a stage and figure; JSON of both records; a picture that says in words what it shows."""
+    comparison = vr.compare(13, 14, churn)
+    tidy = {(row["what"], row["stage"]): row["value"] for row in comparison.tidy()}
+    assert tidy["slots", "13"] == comparison.first.slots
+    assert len(comparison.tidy()) == 2 * len(comparison.rows())
+    again = json.loads(comparison.to_json())
+    assert again["second"]["slots"] == comparison.second.slots == 0
+    html = comparison._repr_html_()
+    assert f"device slots in use {comparison.first.slots} and 0" in html
+    assert "<svg role='img'" in html
+    assert "device slots in use" in repr(comparison)
+
+
+@pytest.mark.parametrize("workload", [7, None, ["sort"]])
+def test_compare_wants_a_trace_or_a_function(workload: object) -> None:
+    """Anything else is refused, and named."""
+    with pytest.raises(ValueError, match="workload="):
+        vr.compare(13, 14, workload)  # type: ignore[arg-type]
+
+
+def test_compare_command(trace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The main figures side by side, or everything as JSON."""
+    arguments = ["compare", "13", "14", str(trace), "--pages", "zero", "--swap", "ssd:2M"]
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == ["what", "stage", "13", "stage", "14"]
+    assert main([*arguments, "--json"]) == 0
+    both = json.loads(capsys.readouterr().out)
+    assert both["first"]["slots"] > both["second"]["slots"] == 0
 
 
 def test_command_prints_json(trace: Path, capsys: pytest.CaptureFixture[str]) -> None:

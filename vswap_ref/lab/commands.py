@@ -1,4 +1,4 @@
-"""The lab's commands: run, real-kernel, memory, functions, replay, traces, corpora."""
+"""The lab's commands: run, compare, real-kernel, memory, functions, replay, traces, corpora."""
 
 from __future__ import annotations
 
@@ -24,20 +24,19 @@ def add_commands(sub: Any) -> None:
         description="Page an access trace over real page contents through a stage, and show what happened.",
         epilog="example: vswap-ref run sort --ram 4M --swap ssd:64M --zswap lz4 --json",
     )
-    run.add_argument("trace", metavar="TRACE", help="a name listed by `vswap-ref traces`, or a file (.npz or text)")
+    add_run_arguments(run)
     run.add_argument("--stage", help="stage to run on (default: the latest)")
-    run.add_argument("--ram", help='memory, such as "8M" (default: half of what the trace touches)')
-    run.add_argument(
-        "--swap",
-        action="append",
-        metavar="KIND:SIZE",
-        help=f"a swap device, may be repeated; kinds: {', '.join(DEVICES)}; or none (default: one large ssd)",
-    )
-    run.add_argument("--zswap", default="lz4", help="compressor (lz4, zstd, deflate, lzo) or off (default: lz4)")
-    run.add_argument("--pages", default="mixed", help="a corpus, mixed, zero or random (default: mixed)")
-    run.add_argument("--seed", type=int, default=0, help="seed for the choice of page contents (default: 0)")
-    run.add_argument("--json", action="store_true", help="print the whole record as JSON")
     run.set_defaults(func=run_command)
+    compare = sub.add_parser(
+        "compare",
+        help="run an access trace on two stages, side by side",
+        description="Page an access trace through two stages with equal settings, and show the main figures of both.",
+        epilog="example: vswap-ref compare 13 14 compile --ram 4M",
+    )
+    compare.add_argument("first", metavar="FIRST", help="a stage")
+    compare.add_argument("second", metavar="SECOND", help="another one")
+    add_run_arguments(compare)
+    compare.set_defaults(func=compare_command)
     real = sub.add_parser(
         "real-kernel",
         help="compare the model's counters with those of a real kernel",
@@ -46,7 +45,7 @@ def add_commands(sub: Any) -> None:
         epilog="example: vswap-ref real-kernel data/real-kernel/counters.csv",
     )
     real.add_argument("file", metavar="FILE.csv", help="workloads and counters, as in data/real-kernel/counters.csv")
-    real.add_argument("--stage", help="stage to run on (default: the latest)")
+    real.add_argument("--stage", default=0, help="stage to run on (default: 0, the kind of kernel that was recorded)")
     real.add_argument("--json", action="store_true", help="print all figures as JSON")
     real.set_defaults(func=real_kernel_command)
     functions = sub.add_parser(
@@ -78,6 +77,22 @@ def add_commands(sub: Any) -> None:
     for name, text in (("traces", "list the access traces that ship"), ("corpora", "list the page corpora that ship")):
         parser = sub.add_parser(name, help=text, description=f"{text.capitalize()}.")
         parser.set_defaults(func=list_command, listing=name)
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """What ``run`` and ``compare`` have in common."""
+    parser.add_argument("trace", metavar="TRACE", help="a name listed by `vswap-ref traces`, or a file (.npz or text)")
+    parser.add_argument("--ram", help='memory, such as "8M" (default: half of what the trace touches)')
+    parser.add_argument(
+        "--swap",
+        action="append",
+        metavar="KIND:SIZE",
+        help=f"a swap device, may be repeated; kinds: {', '.join(DEVICES)}; or none (default: one large ssd)",
+    )
+    parser.add_argument("--zswap", default="lz4", help="compressor (lz4, zstd, deflate, lzo) or off (default: lz4)")
+    parser.add_argument("--pages", default="mixed", help="a corpus, mixed, zero or random (default: mixed)")
+    parser.add_argument("--seed", type=int, default=0, help="seed for the choice of page contents (default: 0)")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
 
 
 def add_replay_command(sub: Any) -> None:
@@ -117,15 +132,7 @@ def run_command(args: argparse.Namespace) -> int:
     """``vswap-ref run``."""
     from .paging import run
 
-    record = run(
-        args.trace,
-        pages=args.pages,
-        stage=args.stage,
-        ram=args.ram,
-        swap=parse_devices(args.swap),
-        zswap=args.zswap,
-        seed=args.seed,
-    )
+    record = run(args.trace, stage=args.stage, **run_options(args))
     if args.json:
         print(record.to_json())
         return 0
@@ -133,6 +140,21 @@ def run_command(args: argparse.Namespace) -> int:
         print(f"{row['what']:<28}{row['value']}")
     print(f"{'where the pages are':<28}{record.where}")
     return 0
+
+
+def compare_command(args: argparse.Namespace) -> int:
+    """``vswap-ref compare``."""
+    from .paging import compare
+
+    comparison = compare(args.first, args.second, args.trace, **run_options(args))
+    print(comparison.to_json() if args.json else comparison)
+    return 0
+
+
+def run_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of ``vswap_ref.run`` from the words of a command line."""
+    options = {name: getattr(args, name) for name in ("pages", "ram", "zswap", "seed")}
+    return options | {"swap": parse_devices(args.swap)}
 
 
 def real_kernel_command(args: argparse.Namespace) -> int:

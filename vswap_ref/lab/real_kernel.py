@@ -185,16 +185,17 @@ def accesses(workload: Workload) -> Iterator[tuple[int, int]]:
             yield page, byte
 
 
-def run_workload(workload: Workload, stage: str | int | None = None, memcg: str = "v1") -> dict[str, int]:
+def run_workload(workload: Workload, stage: str | int = 0, memcg: str = "v1") -> dict[str, int]:
     """Run a workload on the model and return the counters of /proc/vmstat.
 
     The limit holds folios only; page tables and what else a real task is charged for are taken off it.  The
     compressor (lzo on the recording machine) decides sizes, not counters.
     """
     pages = workload.mb * PAGES_PER_MB
-    kernel_type = vswap_ref.Kernel if stage is None else vswap_ref.at(stage).Kernel
     zswap = "lz4" if workload.zswap else None
-    kernel = kernel_type(ram="4G", swap=[DEVICES[workload.device]()], zswap=zswap, memcg=memcg, thp="madvise")
+    kernel = vswap_ref.at(stage).Kernel(
+        ram="4G", swap=[DEVICES[workload.device]()], zswap=zswap, memcg=memcg, thp="madvise"
+    )
     limit = workload.limit_mb * PAGES_PER_MB - UNMODELLED_CHARGE - pages // 512
     group = kernel.cgroup("workload", memory_max=limit * PAGE_SIZE)
     heap = kernel.spawn("workload", cgroup=group).mmap(pages * PAGE_SIZE)
@@ -252,7 +253,7 @@ def allowed_deviation(workload: Workload, counter: str, runs: list[dict[str, int
     return max(share * mean + 100, 3 * (max(values) - min(values)))
 
 
-def compare_workload(workload: Workload, runs: list[dict[str, int]], stage: str | int | None = None) -> list[Verdict]:
+def compare_workload(workload: Workload, runs: list[dict[str, int]], stage: str | int = 0) -> list[Verdict]:
     """Run a workload on the model and set its counters beside the kernel's."""
     model = run_workload(workload, stage)
     return [

@@ -51,6 +51,8 @@ INTENDED: dict[str, dict[str, str]] = {
 """Stage -> name of what its patch changes on purpose -> why.  All else has to be the same."""
 
 ASPECTS = ("results", "device requests", "counters", "requests for memory", "locks, look-ups", "time", "state")
+VISIBLE = ("results", "device requests", "counters", "time")
+"""What users of a kernel can see, whatever it is made of."""
 SHOWN = 8
 """Differences that are written out; the first one matters most."""
 
@@ -134,7 +136,8 @@ class Comparison:
     def rows(self) -> list[dict[str, Any]]:
         """One row an aspect: how many values were compared, and the verdict."""
         return [
-            {"compared": aspect, "values": self.compared[aspect], "verdict": self.verdict(aspect)} for aspect in ASPECTS
+            {"compared": aspect, "values": values, "verdict": self.verdict(aspect)}
+            for aspect, values in self.compared.items()
         ]
 
     def verdict(self, aspect: str) -> str:
@@ -180,9 +183,11 @@ def compare(
     seed: int = 0,
     nr_steps: int = 150,
     worlds: Iterable[str] = tuple(WORLDS),
+    only: Collection[str] = ASPECTS,
 ) -> Comparison:
     """Play the workload on two stages.
 
+    ``only``: the aspects that are compared.  If these are not all, such as VISIBLE, no difference is meant to be.
     ``after`` may be a live stage, with a change that was only tried.  ``unreachable`` names functions that no operation
     of the face can reach (say why where you call this); one that is reached after all is an error in a ``--deep`` run:
     watching costs time.  ``also(stage)`` runs more, for functions without a caller; what it returns is compared too.
@@ -204,7 +209,8 @@ def compare(
     assert broken is None, f"stage {before} breaks: {broken} -> {broken.result if broken else ''}"
     names = f"stage {ids[0]}", f"stage {ids[1]}" + " as changed here" * tried
     executed = () if tried else tuple(sorted(changed.after))
-    return compare_runs(runs[0].steps, runs[1].steps, names, intended_between(*ids), executed)
+    intended = intended_between(*ids) if set(only) == set(ASPECTS) else {}
+    return compare_runs(runs[0].steps, runs[1].steps, names, intended, executed, only)
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,14 +314,16 @@ def compare_runs(
     names: tuple[str, str],
     intended: dict[str, str] | None = None,
     executed: tuple[str, ...] = (),
+    only: Collection[str] = ASPECTS,
 ) -> Comparison:
     """Compare two runs step by step."""
-    compared, found = dict.fromkeys(ASPECTS, 0), list[Difference]()
+    compared, found = dict.fromkeys((aspect for aspect in ASPECTS if aspect in only), 0), list[Difference]()
     for number, (a, b) in enumerate(zip_longest(first, second)):
-        for aspect, seen in aspects(a).items():
-            compared[aspect] += len(seen)
+        seen = aspects(a)
+        for aspect in compared:
+            compared[aspect] += len(seen[aspect])
         if a != b:
-            found += differences(f"{number} {a or b}", a, b)
+            found += (unlike for unlike in differences(f"{number} {a or b}", a, b) if unlike.aspect in compared)
     return Comparison(names, max(len(first), len(second)), compared, found, intended or {}, executed)
 
 
