@@ -80,14 +80,17 @@ def vswap_assign_slots(s: System, cluster: VswapCluster, folio: Folio, slot: Swp
     only its handle goes.
     """
     nr, index, desc = folio.nr_pages, folio.swap & VSWAP_CLUSTER_MASK, cluster.desc
-    if desc.type[index] == VSWAP_ZSWAP:
-        assert nr == 1
-        s.zswap.entries.free(desc.zswap_entry[index])
-    else:
+    if nr > 1:
         range_ = desc.array[index : index + nr]
         assert (range_["type"] == VSWAP_FOLIO).all()
         assert (range_["swap_cache"] == folio_word(folio.pfn)).all()
-    desc.array["slot"][index : index + nr] = np.arange(slot, swp_slot_add(slot, nr), dtype="u8")
+        range_["slot"] = np.arange(slot, swp_slot_add(slot, nr), dtype="u8")
+    else:
+        if desc.type[index] == VSWAP_ZSWAP:
+            s.zswap.entries.free(desc.zswap_entry[index])
+        else:
+            assert (desc.type[index], desc.swap_cache[index]) == (VSWAP_FOLIO, folio_word(folio.pfn))
+        desc.slot[index] = slot
     vswap_set_type(cluster, folio.swap, nr, VSWAP_SWAPFILE)
 
 
