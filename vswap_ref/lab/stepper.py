@@ -12,6 +12,9 @@ from vswap_ref.display import escape, picture
 SECONDS = 2.5
 """How long a step is shown."""
 
+WORD_JOINER = "&#8288;"
+"""No line ends between a button and its label."""
+
 STYLE = """
 #{id} {{ margin-block: 1rem; }}
 #{id} label {{ margin-right: .7em; padding: 0 .2em; cursor: pointer; white-space: nowrap; }}
@@ -54,6 +57,6 @@ def radio(name: str, value: str, label: str, checked: bool = False) -> str:
     """A button of the group, and its label."""
     state = " checked" if checked else ""
     return (
-        f"<input type='radio' name='{name}' id='{name}-{value}'{state}>"
+        f"<input type='radio' name='{name}' id='{name}-{value}'{state}>{WORD_JOINER}"
         f"<label for='{name}-{value}'>{escape(label)}</label>"
     )
