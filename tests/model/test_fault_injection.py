@@ -314,7 +314,7 @@ def test_an_allocation_fails_for_long(stage: str, site: str) -> None:
     workload.finish()
 
 
-@pytest.mark.parametrize("stage", map(str, stages_with(VERSION_1_RECLAIM)))
+@pytest.mark.parametrize("stage", [str(stage) for stage in stages_with(VERSION_1_RECLAIM)])
 def test_why_some_stages_are_tested_on_version_2_alone(stage: str) -> None:
     """The record of the cgroup is found through the virtual slot, whose cluster reclaim has locked."""
     with pytest.raises(LockdepError, match="recursive locking: vswap_cluster"):
