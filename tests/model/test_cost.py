@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
 import vswap_ref as vr
 from vswap_ref.lab.experiments.cost import page_cost
-from vswap_ref.mm.cost import COST_OF_PATH, PRIMITIVES
+from vswap_ref.series.stages import stages
 
 BASE = vr.at(0)
 Kernel = BASE.Kernel
@@ -97,14 +96,15 @@ def test_looking_costs_nothing() -> None:
     assert kernel.cost.since(before) == {}
 
 
-def test_the_table_is_complete() -> None:
+@pytest.mark.parametrize("stage", sorted(stages(), key=int))
+def test_the_table_is_complete(stage: str) -> None:
     """Every path that the model counts has a price, in primitives that have a meaning; every primitive has a path."""
-    package = Path(vr.__file__).parent / "mm"
-    texts = [file.read_text() for file in package.rglob("*.py")]
-    places = [place for text in texts for place in re.findall(r"s\.cost\[([^\]]+)\]", text)]
+    loaded = vr.at(stage)
+    places = [place for text in loaded.sources().values() for place in re.findall(r"s\.cost\[([^\]]+)\]", text)]
     counted = {name for place in places for name in re.findall(r'"(\w+)"', place)}
-    assert counted == set(COST_OF_PATH)
-    assert {primitive for costs in COST_OF_PATH.values() for primitive in costs} == set(PRIMITIVES)
+    paths = loaded.find("COST_OF_PATH")
+    assert counted == set(paths)
+    assert {primitive for costs in paths.values() for primitive in costs} == set(loaded.find("PRIMITIVES"))
 
 
 def test_a_counter_that_does_not_exist_is_found_by_the_checker() -> None:

@@ -1,6 +1,7 @@
 """Every allocation and every device request fails once, at several places of a workload that reaches them all.
 
 The sites are those that the kernel itself declares: a new one is tested without a change here, and must be reached.
+Plain Linux is tested, and every stage with virtual slots; the latest at more places of the workload than the others.
 """
 
 from __future__ import annotations
@@ -9,16 +10,15 @@ import errno
 import random
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import pytest
 
 import vswap_ref as vr
-from vswap_ref.kernel import Kernel, Mapping, OutOfMemory, Process
-from vswap_ref.lab.defects import VERSION_1_SWAPCACHED, has_defect
-from vswap_ref.machine import PAGE_SIZE, BlockDevice
-from vswap_ref.mm.state import System
-from vswap_ref.mm.vswap.zswap_index import zswap_items
-from vswap_ref.series.stages import latest
+from vswap_ref.lab.defects import VERSION_1_RECLAIM, VERSION_1_SWAPCACHED, has_defect, stages_with
+from vswap_ref.machine import PAGE_SIZE, BlockDevice, LockdepError
+from vswap_ref.series import at
+from vswap_ref.series.stages import latest, stages
 
 PAGES = 72
 SHARED_PAGES = 12
@@ -26,7 +26,18 @@ CHILDREN = 66
 PLACES = (0.0, 0.5, 1.0)
 """Where in the sequence of requests the failing one is: first, middle, last."""
 
-SITES = sorted(vr.Kernel().faults.docs)
+LATEST = latest()
+FIRST_WITH_VIRTUAL_SLOTS = 9
+FIRST_WITH_CGROUP_ID_IN_DESCRIPTOR = 12
+STAGES = ["0", *(stage for stage in stages() if stage.isdigit() and int(stage) >= FIRST_WITH_VIRTUAL_SLOTS)]
+SITES = {stage: sorted(at(stage).Kernel().faults.docs) for stage in STAGES}
+SITES_OF_STAGES = [
+    pytest.param(stage, site, id=f"{stage}-{site}", marks=[] if stage == LATEST else [pytest.mark.slow])
+    for stage in STAGES
+    for site in SITES[stage]
+]
+"""(stage, site)."""
+
 DEVICES: dict[str, Callable[[], BlockDevice]] = {
     "disk": lambda: vr.Disk("1M"),
     "ssd": lambda: vr.Ssd("1M"),
@@ -46,11 +57,12 @@ def content(page: int, version: int) -> bytes:
 class Workload:
     """A kernel in which everything is short, what has been written, and which errors were seen."""
 
-    def __init__(self, device: BlockDevice, zswap: bool = True, memcg: str = "v2") -> None:
-        pool = vr.Zswap("lz4", max_pool_percent=10) if zswap else None
-        self.kernel = Kernel(ram="256K", zswap=pool, locks="validated", memcg=memcg)
+    def __init__(self, device: BlockDevice, zswap: bool = True, memcg: str = "v2", stage: str = LATEST) -> None:
+        self.stage = at(stage)
+        pool = self.stage.Zswap("lz4", max_pool_percent=10) if zswap else None
+        self.kernel: vr.Kernel = self.stage.Kernel(ram="256K", zswap=pool, locks="validated", memcg=memcg)
         self.device, self.spare = device, vr.Ssd("512K")
-        self.written: dict[tuple[Process, int], bytes] = {}
+        self.written: dict[tuple[Any, int], bytes] = {}
         self.errors: list[BaseException] = []
         self.calls: dict[str, int] = {}
 
@@ -76,7 +88,7 @@ class Workload:
         """Do something; False if it failed with an error that a program may see, and that says something."""
         try:
             action()
-        except (OutOfMemory, OSError) as error:
+        except (self.stage.OutOfMemory, OSError) as error:
             if not str(error) or (isinstance(error, OSError) and error.errno not in LEGAL_ERRNO):
                 raise
             self.errors.append(error)
@@ -93,13 +105,13 @@ class Workload:
         self.app = self.kernel.spawn("app", cgroup=group)
         self.heap = self.app.mmap(PAGES * PAGE_SIZE)
 
-    def write(self, heap: Mapping, page: int, version: int) -> None:
+    def write(self, heap: Any, page: int, version: int) -> None:
         """Write a page; if that fails it keeps its content."""
         data = content(page, version)
         if self.attempt(lambda: heap.write_page(page, data)):
             self.written[heap.process, page] = data
 
-    def read(self, heap: Mapping, page: int) -> None:
+    def read(self, heap: Any, page: int) -> None:
         """A page reads as written, or with an error."""
         seen: list[bytes] = []
         if self.attempt(lambda: seen.append(heap.read_page(page))):
@@ -197,28 +209,36 @@ class Workload:
         for number in list(kernel.devices):
             kernel.swapoff(number)
         kernel.check()
-        assert leftovers(kernel) == {}
+        assert leftovers(self.stage, kernel) == {}
 
 
-def leftovers(kernel: Kernel) -> dict[str, object]:
+def leftovers(stage: Any, kernel: vr.Kernel) -> dict[str, object]:
     """Whatever is not back at zero, by name."""
     s, vmstat = kernel.system, kernel.vmstat
     gauges = ("nr_anon_pages", "nr_inactive_anon", "nr_active_anon", "nr_file_pages", "nr_swapcached", "nr_zswapped")
     left: dict[str, object] = {name: vmstat[name] for name in gauges}
-    left |= {f"{t}.{name}": getattr(getattr(s, t), name) for t, name in TOTALS}
+    left |= {f"{t}.{name}": getattr(getattr(s, t), name) for t, name in totals(int(stage.id))}
     left["mms"] = s.mms
-    left["compressed pages"] = list(zswap_items(s))
+    if int(stage.id) >= FIRST_WITH_VIRTUAL_SLOTS:
+        left |= {f"virtual cluster {n}": cluster.count for n, cluster in s.vswap.cluster_map.items()}
+        left["vswap.used"] = s.vswap.used
+    left["compressed pages"] = list(stage.find("zswap_items")(s))
     for memcg in s.memcg.by_id.values():
         counters = (memcg.memory.usage, memcg.swap.usage, memcg.memsw.usage, memcg.zswap_bytes, memcg.nr_swap)
-        names = ("anon", "zswapped") if wrong_swapcached(s) else ("anon", "swapcached", "zswapped")
+        names = ("anon", "zswapped") if wrong_swapcached(stage, s) else ("anon", "swapcached", "zswapped")
         gauges_of_group = {name: memcg.stat[name] for name in names}
         left[f"cgroup {memcg.name}"] = any((*counters, memcg.id_refs - 1, *gauges_of_group.values()))
     return {name: value for name, value in left.items() if value}
 
 
-def wrong_swapcached(s: System) -> bool:
+def wrong_swapcached(stage: Any, s: Any) -> bool:
     """This statistic of cgroups is known to be wrong."""
-    return s.memcg.memsw and has_defect(VERSION_1_SWAPCACHED, latest())
+    return bool(s.memcg.memsw) and has_defect(VERSION_1_SWAPCACHED, stage.id)
+
+
+def totals(stage: int) -> list[tuple[str, str]]:
+    """(part of the state, counter or container) that a stage has and that must be empty."""
+    return TOTALS + [("swap", "cgroup")] * (stage < FIRST_WITH_CGROUP_ID_IN_DESCRIPTOR)
 
 
 TOTALS = [
@@ -228,7 +248,6 @@ TOTALS = [
     ("swap", "nr_rotate_swap"),
     ("swap", "active_head"),
     ("swap", "avail_head"),
-    ("vswap", "used"),
     ("zswap", "stored_pages"),
     ("zswap", "stored_incompressible"),
     ("zswap", "pool_bytes"),
@@ -237,9 +256,9 @@ TOTALS = [
 
 
 @lru_cache
-def undisturbed(device: str = "ssd", zswap: bool = True, memcg: str = "v2") -> Workload:
+def undisturbed(device: str = "ssd", zswap: bool = True, memcg: str = "v2", stage: str = LATEST) -> Workload:
     """The workload without a failure, at rest before its processes end."""
-    workload = Workload(DEVICES[device](), zswap, memcg)
+    workload = Workload(DEVICES[device](), zswap, memcg, stage)
     workload.run()
     return workload
 
@@ -250,9 +269,10 @@ def nth_of(calls: int, place: float) -> int:
     return 1 + int((calls - 1) * place)
 
 
-def test_nothing_fails_and_nothing_is_left_without_injection() -> None:
+@pytest.mark.parametrize("stage", STAGES)
+def test_nothing_fails_and_nothing_is_left_without_injection(stage: str) -> None:
     """What is seen below is the injection's doing; and the workload does what it says."""
-    workload = Workload(vr.Ssd("1M"))
+    workload = Workload(vr.Ssd("1M"), stage=stage)
     workload.run()
     assert workload.errors == []
     vmstat = workload.kernel.vmstat
@@ -260,35 +280,45 @@ def test_nothing_fails_and_nothing_is_left_without_injection() -> None:
     workload.finish()
 
 
-def test_every_site_is_reached(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_site_is_reached(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Sites reached / sites existing: a site that no workload reaches is not tested, so extend the workload."""
-    faults = undisturbed().kernel.faults
+    faults = undisturbed(stage=stage).kernel.faults
     never = sorted(set(faults.docs) - set(faults.reached))
     with capsys.disabled():
-        print(f" fault sites reached / existing: {len(faults.reached)} / {len(faults.docs)} ", end="")
+        print(f" stage {stage}: fault sites reached / existing: {len(faults.reached)} / {len(faults.docs)} ", end="")
     assert never == [], f"extend the workload: {never} are never reached"
 
 
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("site", SITES)
-def test_an_allocation_fails(site: str, place: float) -> None:
+@pytest.mark.parametrize(("stage", "site"), SITES_OF_STAGES)
+def test_an_allocation_fails(stage: str, site: str) -> None:
     """Nothing is lost, no structure disagrees, nothing stays behind."""
-    nth = nth_of(undisturbed().calls[site], place)
-    workload = Workload(vr.Ssd("1M"))
-    workload.kernel.faults.fail(site, nth)
-    workload.run()
-    assert workload.calls[site] >= nth
-    workload.finish()
+    calls = undisturbed(stage=stage).calls[site]
+    for place in PLACES if stage == LATEST or calls < len(PLACES) else PLACES[1:2]:
+        nth = nth_of(calls, place)
+        workload = Workload(vr.Ssd("1M"), stage=stage)
+        workload.kernel.faults.fail(site, nth)
+        workload.run()
+        assert workload.calls[site] >= nth
+        workload.finish()
 
 
-@pytest.mark.parametrize("site", SITES)
-def test_an_allocation_fails_for_long(site: str) -> None:
-    """A quarter of all requests, one after the other, on cgroup version 1."""
-    calls = undisturbed("pmem", memcg="v1").calls[site]
-    workload = Workload(vr.Pmem("1M"), memcg="v1")
+@pytest.mark.parametrize(("stage", "site"), SITES_OF_STAGES)
+def test_an_allocation_fails_for_long(stage: str, site: str) -> None:
+    """A quarter of all requests, one after the other, on cgroup version 1 where that works."""
+    memcg = "v2" if has_defect(VERSION_1_RECLAIM, stage) else "v1"
+    calls = undisturbed("pmem", memcg=memcg, stage=stage).calls[site]
+    workload = Workload(vr.Pmem("1M"), memcg=memcg, stage=stage)
     workload.kernel.faults.fail(site, nth=nth_of(calls, 0.25), times=1 + calls // 4)
     workload.run()
     workload.finish()
+
+
+@pytest.mark.parametrize("stage", map(str, stages_with(VERSION_1_RECLAIM)))
+def test_why_some_stages_are_tested_on_version_2_alone(stage: str) -> None:
+    """The record of the cgroup is found through the virtual slot, whose cluster reclaim has locked."""
+    with pytest.raises(LockdepError, match="recursive locking: vswap_cluster"):
+        Workload(vr.Pmem("1M"), memcg="v1", stage=stage).run()
 
 
 @pytest.mark.slow
@@ -301,9 +331,24 @@ def test_a_device_request_fails(device: str, zswap: bool, request_kind: str, pla
 
     One that cannot be written stays in memory.
     """
-    workload = Workload(DEVICES[device](), zswap)
+    device_request_fails(LATEST, device, zswap, request_kind, place)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("request_kind", ["read", "write"])
+@pytest.mark.parametrize("zswap", [False, True])
+@pytest.mark.parametrize("device", ["ssd", "zram"])
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != LATEST])
+def test_a_device_request_fails_at_a_stage(stage: str, device: str, zswap: bool, request_kind: str) -> None:
+    """The same at the other stages, for a device of each kind, in the middle of the workload."""
+    device_request_fails(stage, device, zswap, request_kind, PLACES[1])
+
+
+def device_request_fails(stage: str, device: str, zswap: bool, request_kind: str, place: float) -> None:
+    """One request of the workload to its device fails."""
+    workload = Workload(DEVICES[device](), zswap, stage=stage)
     arm = workload.device.fail_reads if request_kind == "read" else workload.device.fail_writes
-    arm(nth=nth_of(undisturbed(device, zswap).calls[request_kind], place))
+    arm(nth=nth_of(undisturbed(device, zswap, stage=stage).calls[request_kind], place))
     workload.run()
     assert workload.device.stats.errors == 1
     workload.finish(may_be_lost=int(request_kind == "read"))

@@ -383,6 +383,7 @@ def test_a_mix_of_zero_and_other_pages_is_no_block() -> None:
     assert (heap[2 * PAGE_SIZE], heap[3 * PAGE_SIZE]) == (3, 0)
 
 
+@pytest.mark.stages(0, until=13)
 def test_zero_pages_alone_are_a_block() -> None:
     kernel, heap = single_pages_in_a_row(zeros=tuple(range(BLOCK)))
     heap.touch(7)

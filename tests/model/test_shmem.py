@@ -122,6 +122,7 @@ def test_a_page_is_in_one_cache_only() -> None:
     assert (shm.where()[0], used_slots(kernel), kernel.vmstat["pgmajfault"]) == ("resident", 0, 0)
 
 
+@pytest.mark.stages(0, until=13)
 def test_a_page_that_was_only_read_is_dropped() -> None:
     """A page of zeros that nobody wrote is as good as a hole: no slot, no write.  Written zeros take a slot."""
     kernel, shm, first, second = two_mappings()
@@ -175,6 +176,7 @@ def test_the_owners_limit_pushes_out_what_others_use(memcg: str) -> None:
     assert [theirs[page * PAGE_SIZE] for page in range(theirs.pages)] == list(range(32))
 
 
+@pytest.mark.stages(0, until=13)
 def test_zswap_that_rejects_gives_the_page_back_and_the_slot() -> None:
     """An anonymous page keeps its slot then; a shared one takes its place in the page cache again."""
     kernel = boot(zswap="lz4")

@@ -139,7 +139,8 @@ def run_watched(watch: Watch, names: Sequence[str], choose: Chooser) -> Schedule
 def explore_world(world: str, seen: Transitions) -> None:
     """Try every operation in every state of a tiny kernel, breadth first; where it has two pages it ends."""
     start = boot(world)
-    known, queue = {fingerprint(start)}, deque([(start, (world,))])
+    known = {fingerprint(start)}
+    queue: deque[tuple[Any, tuple[str, ...]]] = deque([(start, (world,))])
     while queue:
         kernel, path = queue.popleft()
         for name in possible(kernel, world):
@@ -203,7 +204,7 @@ def explored() -> Transitions:
     return explore_states()
 
 
-# --- the way to a state ------------------------------------------------------------------------------------------------
+# --- the way to a state ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

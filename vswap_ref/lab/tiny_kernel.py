@@ -10,7 +10,8 @@ from typing import Any
 from vswap_ref.machine import PAGE_SIZE, BlockDevice, Pmem, Ssd
 from vswap_ref.series import at
 
-from .transitions import BACKINGS, State
+from .transition_graph import BACKINGS
+from .transitions import State
 
 STAGE = 14
 Operation = Callable[[Any], object]

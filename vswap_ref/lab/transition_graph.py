@@ -13,7 +13,12 @@ BACKINGS = "SZCF"
 LANES = {"Z": "zeros", "F": "folio", "C": "zswap", "S": "device"}
 """From top to bottom: changes of the backing are short then."""
 
-GROUPS = {(0, "none"): "in use", (1, "none"): "pinned", (1, "folio"): "in the swap cache", (0, "folio"): "never"}
+GROUPS = {
+    (0, "none"): "not pinned",
+    (1, "none"): "pinned, no folio",
+    (1, "folio"): "in the swap cache",
+    (0, "folio"): "folio, not pinned",
+}
 """From left to right, by pin and word."""
 
 COUNTS = ("0", "1", "2+")
@@ -109,12 +114,12 @@ def nodes(rest: Collection[Any], transient: Collection[Any]) -> str:
 def node(x: float, y: float, label: str, title: str, kind: str) -> str:
     """One state."""
     style = {
-        "solid": "fill='currentColor' fill-opacity='.22' stroke='currentColor' stroke-width='1.8'",
-        "dashed": "fill='currentColor' fill-opacity='.04' stroke='currentColor' stroke-dasharray='4 3' stroke-width='1.4'",
-        "hollow": "fill='none' stroke='currentColor' stroke-opacity='.3' stroke-width='1'",
+        "solid": "fill='currentColor' fill-opacity='.22' stroke-width='1.8'",
+        "dashed": "fill='currentColor' fill-opacity='.04' stroke-width='1.4' stroke-dasharray='4 3'",
+        "hollow": "fill='none' stroke-opacity='.4'",
     }[kind]
     radius = RADIUS if kind != "hollow" else 6
-    circle = f"<circle cx='{x:.0f}' cy='{y:.0f}' r='{radius}' {style}/>"
+    circle = f"<circle cx='{x:.0f}' cy='{y:.0f}' r='{radius}' stroke='currentColor' {style}/>"
     return f"<g><title>{escape(title)}</title>{circle}{text(x, y + 4, label, 11)}</g>"
 
 
@@ -147,7 +152,7 @@ def legend_html() -> str:
     """What the colours and outlines mean."""
     lines = "".join(
         f"<div><svg width='26' height='10' aria-hidden='true'><line x1='0' y1='5' x2='24' y2='5' stroke='{colour}' "
-        f"stroke-width='2.5'/></svg> {escape(name)}: {', '.join(f'<code>{escape(op)}</code>' for op in operations)}</div>"
+        f"stroke-width='2.5'/></svg> {escape(name)}: <code>{'</code>, <code>'.join(operations)}</code></div>"
         for name, (colour, operations) in FAMILIES.items()
     )
     head = "<div>Filled: at rest. Dashed: transient, and steps to or from there. Small and hollow: never.</div>"

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from vswap_ref.display import table_html
 
 from .corpus import data_path
-from .transition_graph import BACKINGS, graph_svg, legend_html
+from .transition_graph import graph_svg, legend_html
 
 KINDS = {"S": "on a device", "Z": "a page of zeros", "C": "compressed in zswap", "F": "in its folio alone"}
 """What is behind an entry, by the letter of the table."""
@@ -170,6 +170,3 @@ def rows(kind: str = "at rest") -> list[dict[str, str]]:
         for row in table().values()
         if row.kind == kind
     ]
-
-
-__all__ = ["BACKINGS", "FREE", "OPERATIONS", "Row", "Sight", "State", "Step", "Transitions", "parse", "rows", "table"]

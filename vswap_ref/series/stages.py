@@ -152,9 +152,8 @@ class LoadedStage:
         """What a name stands for anywhere in the stage's ``mm``: names are unique.  AttributeError if there is none."""
         for path in stages()[self.id]["modules"]:
             module = self.module(path.removeprefix("mm/").removesuffix(".py").replace("/", "."))
-            found = vars(module).get(name)
-            if found is not None and getattr(found, "__module__", module.__name__) == module.__name__:
-                return found
+            if name in vars(module):
+                return vars(module)[name]
         raise AttributeError(f"stage {self.id} has no {name!r} in mm/")
 
     def sources(self) -> dict[str, str]:
