@@ -72,7 +72,14 @@ def test_compare_takes_a_function() -> None:
     assert (second.slots, second.where) == (0, first.where)
     assert first.stored == second.stored == first.where["zswap"] > 0
     assert {row["what"] for row in comparison.different()} >= {"slots", "metadata bytes"}
-    assert vr.Kernel(ram="1M", swap=[device]).swaps().rows[0]["Used"] == 0
+
+
+def test_compare_leaves_devices_alone() -> None:
+    """Both stages write to copies; the device that was given stays as it was."""
+    device = vr.Ssd("8M")
+    comparison = vr.compare(13, 14, churn, ram="8M", swap=[device], zswap="off")
+    assert comparison.first.vmstat["pswpout"] > 100
+    assert not any(map(any, map(device.read, range(1, 64))))
 
 
 def test_a_comparison_is_tidy_and_drawn() -> None:
