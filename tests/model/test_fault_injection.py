@@ -220,7 +220,8 @@ def leftovers(stage: Any, kernel: vr.Kernel) -> dict[str, object]:
     left |= {f"{t}.{name}": getattr(getattr(s, t), name) for t, name in totals(int(stage.id))}
     left["mms"] = s.mms
     if int(stage.id) >= FIRST_WITH_VIRTUAL_SLOTS:
-        left |= {f"virtual cluster {n}": cluster.count for n, cluster in s.vswap.cluster_map.items()}
+        clusters = s.vswap.cluster_map.items()
+        left |= {f"virtual cluster {n}": cluster.count or not cluster.cached for n, cluster in clusters}
         left["vswap.used"] = s.vswap.used
     left["compressed pages"] = list(stage.find("zswap_items")(s))
     for memcg in s.memcg.by_id.values():
