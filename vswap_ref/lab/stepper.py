@@ -12,23 +12,21 @@ from vswap_ref.display import escape, picture
 SECONDS = 2.5
 """How long a step is shown."""
 
-WORD_JOINER = "&#8288;"
-"""No line ends between a button and its label."""
-
 STYLE = """
 #{id} {{ margin-block: 1rem; }}
-#{id} label {{ margin-right: .7em; padding: 0 .2em; cursor: pointer; white-space: nowrap; }}
+#{id} label {{ margin-right: .7em; padding: 0 .2em; cursor: pointer; }}
+#{id} span {{ white-space: nowrap; }}
 #{id} input:checked + label {{ font-weight: bold; text-decoration: underline; }}
 #{id} svg {{ display: block; margin-top: .5rem; max-width: 100%; height: auto; }}
 #{id} .step {{ visibility: hidden; }}
 {picked} {{ visibility: visible; }}
 @keyframes {id} {{ 0% {{ visibility: visible; }} {share:.3f}%, 100% {{ visibility: hidden; }} }}
-#{id}-play:checked ~ svg .step {{ animation: {id} {total}s step-end infinite; }}
+#{id}:has(#{id}-play:checked) .step {{ animation: {id} {total}s step-end infinite; }}
 {delays}
 @media (prefers-reduced-motion: reduce) {{
   #{id}-play, #{id}-play + label {{ display: none; }}
-  #{id}-play:checked ~ svg .step {{ animation: none; }}
-  #{id}-play:checked ~ svg .s0 {{ visibility: visible; }}
+  #{id}:has(#{id}-play:checked) .step {{ animation: none; }}
+  #{id}:has(#{id}-play:checked) .s0 {{ visibility: visible; }}
 }}
 """
 
@@ -40,9 +38,10 @@ def stepper_html(name: str, still: str, steps: Sequence[tuple[str, str]], alt: s
     ``alt`` tells in words what the whole shows.
     """
     numbers = range(len(steps))
-    picked = ",\n".join(f"#{name}-{number}:checked ~ svg .s{number}" for number in numbers)
+    picked = ",\n".join(f"#{name}:has(#{name}-{number}:checked) .s{number}" for number in numbers)
     delays = "\n".join(
-        f"#{name}-play:checked ~ svg .s{number} {{ animation-delay: {number * SECONDS}s; }}" for number in numbers
+        f"#{name}:has(#{name}-play:checked) .s{number} {{ animation-delay: {number * SECONDS}s; }}"
+        for number in numbers
     )
     total = SECONDS * len(steps)
     style = STYLE.format(id=name, picked=picked, share=100 / len(steps), total=total, delays=delays)
@@ -57,6 +56,6 @@ def radio(name: str, value: str, label: str, checked: bool = False) -> str:
     """A button of the group, and its label."""
     state = " checked" if checked else ""
     return (
-        f"<input type='radio' name='{name}' id='{name}-{value}'{state}>{WORD_JOINER}"
-        f"<label for='{name}-{value}'>{escape(label)}</label>"
+        f"<span><input type='radio' name='{name}' id='{name}-{value}'{state}>"
+        f"<label for='{name}-{value}'>{escape(label)}</label></span>"
     )
