@@ -84,6 +84,8 @@ def test_a_function_that_a_patch_took_away_is_in_the_model_of_linux() -> None:
     page = function_page.expand("<!-- tables -->")
     (row,) = [line for line in page.split("\n") if line.startswith("| `zswap_swapon`")]
     assert "in [The pool](../notebooks/00-04-zswap.ipynb#the-pool)<br>*Until stage 7.*" in row
+    (row,) = [line for line in page.split("\n") if line.startswith("| `zswap_entry_erase`")]
+    assert "*From stage 11.*<br>*Until stage 13.*" in row
     assert not [line for line in page.split("\n") if line.startswith("| `") and line.endswith("|  |")]
 
 

@@ -12,31 +12,35 @@ from vswap_ref.cli import main
 from vswap_ref.lab import function_index as function_index_module
 from vswap_ref.lab.function_index import (
     Entry,
+    baseline_functions,
     choose_tests,
     exercised,
     find_functions,
     function_index,
+    home_of,
     kernel_functions,
     settle_rows,
     stage_definitions,
+    vswap_functions,
 )
+from vswap_ref.series.stages import latest, stages
 
 ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture(scope="module")
 def index() -> list[Entry]:
-    """The index at stage 0: later stages remove some of these functions."""
-    return function_index(0)
+    """The functions of 6.19 at stage 0: later stages remove some of them."""
+    return [entry for entry in function_index(0) if not entry.function.since]
 
 
 def test_names_are_unique_and_rows_complete() -> None:
-    """A function stands in the list once, with its file, group, section and contract."""
+    """A function stands in a list once, with its file, group, contract, and section or first stage."""
     functions = kernel_functions()
-    assert len({function.name for function in functions}) == len(functions)
+    assert len({(function.name, bool(function.since)) for function in functions}) == len(functions)
     for function in functions:
         assert all((function.file, function.group, function.contract)), function
-        assert function.baseline.replace(".", "").isdigit(), function
+        assert (function.since or function.baseline.replace(".", "")).isdigit(), function
         assert not function.contract.endswith("."), function
 
 
@@ -51,7 +55,7 @@ def test_a_home_or_a_reason(index: list[Entry]) -> None:
 def test_another_name_only_where_the_kernel_name_is_free() -> None:
     """The column ``model`` is for functions whose kernel name the model does not use."""
     homes = stage_definitions("0")
-    for function in kernel_functions():
+    for function in baseline_functions():
         if function.model:
             assert function.model != function.name
             assert function.name not in homes, f"{function.name} exists: empty its column `model`"
@@ -80,6 +84,35 @@ def test_every_home_is_run_by_a_test_that_exists(index: list[Entry]) -> None:
             tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
             known[file] = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
         assert name in known[file], f"{test} is gone: run `vswap-ref functions --record`"
+
+
+def test_virtual_swap_is_in_the_stages_that_its_rows_name() -> None:
+    """From the first stage to the last that a row names the model has the function in mm/vswap, and in no other."""
+    line = [stage for stage in stages() if stage.isdigit()]
+    for function in vswap_functions():
+        there = [stage for stage in line if home_of(function, stage_definitions(stage))]
+        last = min(int(function.until or latest()), int(latest()))
+        expected = [] if function.reason else [stage for stage in line if int(function.since) <= int(stage) <= last]
+        assert there == expected, function
+
+
+def test_virtual_swap_has_homes_with_words() -> None:
+    """Each home at the latest stage has a docstring and a heading of a chapter."""
+    homes = [entry.home for entry in function_index() if entry.function.since and entry.home]
+    assert len(homes) > 60
+    for home in homes:
+        assert home.summary, home
+        text = (ROOT / "notebooks" / f"{home.notebook}.md").read_text(encoding="utf-8")
+        assert f"## {home.heading}\n" in text, home
+
+
+def test_a_function_that_moves_has_two_rows() -> None:
+    """Each has a home where its own file has the function, at no stage both."""
+    for stage, modules in (("0", ["mm/swap_alloc.py", None]), ("14", [None, "mm/vswap/swap_out.py"])):
+        found = find_functions("folio_alloc_swap", function_index(stage))
+        assert [entry.function.file for entry in found] == ["mm/swapfile.c", "mm/vswap.c"]
+        assert [entry.home and entry.home.module for entry in found] == modules
+        assert not found[1].tests, "what is recorded is of the function in mm/swapfile.c"
 
 
 def test_the_most_specific_tests_come_first() -> None:
@@ -119,6 +152,8 @@ def test_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["functions", "zswap_load", "--json", "--stage", "0"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert row["home"]["module"] == "mm/zswap.py"
+    assert main(["functions", "vswap_alloc", "--stage", "8"]) == 0
+    assert capsys.readouterr().out.endswith("stages:   from 9 to 17\n  not at this stage\n")
     assert main(["functions", "remove_mapping"]) == 0
     assert "not in the model: " in capsys.readouterr().out
     assert main(["functions", "nonsense_at_all"]) == 1
@@ -137,4 +172,4 @@ def test_recording_settles_what_the_code_has_overtaken(tmp_path: Path, monkeypat
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     monkeypatch.setattr(function_index_module, "baseline_path", lambda: path)
     assert settle_rows() == ["swap_free", "zswap_load"]
-    assert [(row.model, row.reason) for row in kernel_functions()] == [("", ""), ("", ""), ("", "never")]
+    assert [(row.model, row.reason) for row in baseline_functions()] == [("", ""), ("", ""), ("", "never")]

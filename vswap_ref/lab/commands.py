@@ -51,7 +51,7 @@ def add_commands(sub: Any) -> None:
     functions = sub.add_parser(
         "functions",
         help="list the kernel's swap functions and where the model has them",
-        description="List the functions of Linux 6.19's swap subsystem: what each does, where the model has it, which "
+        description="List the functions of Linux 6.19's swap subsystem and of mm/vswap.c: what each does, where the model has it, which "
         "chapter writes it, and tests that run it; or why the model has none.",
         epilog="example: vswap-ref functions zswap_store",
     )
@@ -220,8 +220,11 @@ def entry_text(entry: Entry) -> str:
         f"{function.name}  ({function.file}; {function.group})",
         f"  {function.contract}",
     ]
+    lines += [f"  stages:   from {function.since}{f' to {function.until}' * bool(function.until)}"] * bool(function.since)
     if home is None and function.reason:
         return "\n".join([*lines, f"  not in the model: {function.reason}"])
+    if home is None and function.since:
+        return "\n".join([*lines, "  not at this stage"])
     if home is None:
         return "\n".join([*lines, f"  not at this stage: the last one is {last_stage(function)}"])
     lines.append(f"  model:    vswap_ref/{home.module}: {function.model_name}{home.signature}")

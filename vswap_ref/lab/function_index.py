@@ -1,6 +1,6 @@
-"""The index of kernel functions: what the 6.19 swap subsystem has, and where the model has it.
+"""The index of kernel functions: what 6.19's swap subsystem and mm/vswap.c have, and where the model has it.
 
-``data/functions/baseline.csv`` lists the functions; everything that can be derived is taken from the sources of a
+``data/functions`` lists them: ``baseline.csv`` those of 6.19, ``vswap.csv`` those of mm/vswap.c.  Everything that can be derived is taken from the sources of a
 stage, from the notebooks, and from a recorded run of the tests.
 """
 
@@ -23,12 +23,18 @@ from vswap_ref.series.stages import CHECKOUT, at, checkout_series, latest, stage
 
 from .corpus import data_path
 
+VSWAP_GROUP = "virtual swap"
+"""The group of the functions of mm/vswap.c."""
+
 RECORDED_TESTS = ("tests/model", "tests/experiments", "tests/lab/test_run.py", "tests/lab/test_trace.py")
 
 
 @dataclass(frozen=True, slots=True)
 class KernelFunction:
-    """A row of baseline.csv: a function of Linux 6.19; its README explains the fields."""
+    """A row of baseline.csv or vswap.csv: a function of the kernel; their README explains the fields.
+
+    The same name may be in both: patches take functions from other files to mm/vswap.c.
+    """
 
     name: str
     file: str
@@ -38,6 +44,8 @@ class KernelFunction:
     model: str
     simplified: str
     reason: str
+    since: str = ""
+    until: str = ""
 
     @property
     def model_name(self) -> str:
@@ -75,7 +83,20 @@ def baseline_path() -> Path:
 
 
 def kernel_functions() -> list[KernelFunction]:
-    """All functions of the list, in its order."""
+    """All functions of both lists, in their order."""
+    return [*baseline_functions(), *vswap_functions()]
+
+
+@cache
+def vswap_functions() -> tuple[KernelFunction, ...]:
+    """The functions that mm/vswap.c has at some stage, in the order of the file."""
+    fixed = {"file": "mm/vswap.c", "group": VSWAP_GROUP, "baseline": "", "model": ""}
+    with data_path("functions", "vswap.csv").open(encoding="utf-8", newline="") as file:
+        return tuple(KernelFunction(**fixed, **row) for row in csv.DictReader(file))
+
+
+def baseline_functions() -> list[KernelFunction]:
+    """The functions of Linux 6.19, in the order of their list."""
     with baseline_path().open(encoding="utf-8", newline="") as file:
         return [KernelFunction(**row) for row in csv.DictReader(file)]
 
@@ -131,13 +152,22 @@ def function_index(stage: int | str | None = None) -> list[Entry]:
     """The whole index at a stage (None: the latest)."""
     homes = stage_definitions(latest() if stage is None else str(stage))
     tests = exercised()
-    return [Entry(row, homes.get(row.model_name), tuple(tests.get(row.name, ()))) for row in kernel_functions()]
+    rows = kernel_functions()
+    return [Entry(row, home_of(row, homes), () if row.since else tuple(tests.get(row.name, ()))) for row in rows]
+
+
+def home_of(function: KernelFunction, homes: Mapping[str, Home]) -> Home | None:
+    """Where a stage has a function: a namesake in another kernel file is not its home."""
+    home = homes.get(function.model_name)
+    if home is None or not any(function.name == row.name for row in vswap_functions()):
+        return home
+    return home if home.module.startswith("mm/vswap/") == bool(function.since) else None
 
 
 def last_stage(function: KernelFunction) -> str:
     """The last stage of the main line that has a function; it must have a home at some stage."""
     line = [stage for stage in stages() if stage.isdigit()]
-    return next(stage for stage in reversed(line) if function.model_name in stage_definitions(stage))
+    return next(stage for stage in reversed(line) if home_of(function, stage_definitions(stage)))
 
 
 def find_functions(words: str, entries: list[Entry]) -> list[Entry]:
@@ -153,12 +183,13 @@ def find_functions(words: str, entries: list[Entry]) -> list[Entry]:
 
 
 def settle_rows() -> list[str]:
-    """Take out of the list what stage 0 has overtaken; returns the names of such functions.
+    """Take out of the list of 6.19 what stage 0 has overtaken; returns the names of such functions.
 
     A function with a home needs no reason, and one whose kernel name exists needs no other name.
     """
     homes = stage_definitions("0")
-    rows = [asdict(row) for row in kernel_functions()]
+    rows = [asdict(row) for row in baseline_functions()]
+    fields = [field for field in rows[0] if field not in ("since", "until")]
     settled = set()
     for row in rows:
         if row["model"] and row["name"] in homes:
@@ -168,7 +199,7 @@ def settle_rows() -> list[str]:
             row["reason"] = ""
             settled.add(row["name"])
     with baseline_path().open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer = csv.DictWriter(file, fields, "", "ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     return sorted(settled)
@@ -177,14 +208,14 @@ def settle_rows() -> list[str]:
 def choose_tests(
     calls: Mapping[str, Mapping[str, int]], named: Mapping[str, Set[str]], limit: int = 3
 ) -> dict[str, list[str]]:
-    """For each function of the list the most specific of the tests that call it.
+    """For each function of 6.19 the most specific of the tests that call it.
 
     ``calls``: test -> function of the model -> calls.  ``named``: test -> names in its text.  First come tests that
     name the function, then those of whose calls it has the largest share.
     """
     total = {test: sum(counts.values()) for test, counts in calls.items()}
     chosen = {}
-    for function in kernel_functions():
+    for function in baseline_functions():
         name = function.model_name
         ranked = sorted(
             (name not in named.get(test, ()), -counts[name] / total[test], test)
@@ -211,5 +242,5 @@ def record() -> list[str]:
     if result.returncode > 1:
         raise SeriesError(f"the tests do not run, nothing was recorded:\n{result.stdout[-2000:]}")
     done = [*settled, result.stdout.strip().rpartition("\n")[2], f"{len(exercised())} functions are run by tests"]
-    idle = [entry.function.name for entry in function_index() if entry.home and not entry.tests]
+    idle = [entry.function.name for entry in function_index() if entry.home and not (entry.tests or entry.function.since)]
     return [*done, *(f"{name}: no test runs it" for name in idle)]
