@@ -51,8 +51,8 @@ def add_commands(sub: Any) -> None:
     functions = sub.add_parser(
         "functions",
         help="list the kernel's swap functions and where the model has them",
-        description="List the functions of Linux 6.19's swap subsystem and of mm/vswap.c: what each does, where the model has it, which "
-        "chapter writes it, and tests that run it; or why the model has none.",
+        description="List the functions of Linux 6.19's swap subsystem and of mm/vswap.c: what each does, where the "
+        "model has it, which chapter writes it, and tests that run it; or why the model has none.",
         epilog="example: vswap-ref functions zswap_store",
     )
     functions.add_argument("name", nargs="?", metavar="NAME", help="a function, or a part of names")
@@ -220,7 +220,8 @@ def entry_text(entry: Entry) -> str:
         f"{function.name}  ({function.file}; {function.group})",
         f"  {function.contract}",
     ]
-    lines += [f"  stages:   from {function.since}{f' to {function.until}' * bool(function.until)}"] * bool(function.since)
+    until = f" to {function.until}" if function.until else ""
+    lines += [f"  stages:   from {function.since}{until}"] if function.since else []
     if home is None and function.reason:
         return "\n".join([*lines, f"  not in the model: {function.reason}"])
     if home is None and function.since:
