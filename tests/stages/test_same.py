@@ -21,6 +21,7 @@ from vswap_ref.series import stages as stages_module
 from vswap_ref.series.live_stage import LiveStage
 from vswap_ref.series.series import Series
 from vswap_ref.series.stages import LoadedStage, latest
+from vswap_ref.workshop.history import find
 
 HEADER = "---\nkernelspec:\n  name: python3\n---\n\n# Planted\n"
 QUICK: dict[str, Any] = {"worlds": ("no room",), "nr_steps": 20}
@@ -57,7 +58,7 @@ def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plant]:
 
 def restated(name: str, old: str = "", new: str = "") -> str:
     """The cell that restates a function of the latest stage, with one edit."""
-    path, definition = Series(stages_module.CHECKOUT / "notebooks").find(name, latest())
+    path, definition = find(Series(stages_module.CHECKOUT / "notebooks"), name, latest())
     assert old in definition.text
     return f"%%patch {path}\n{definition.text.replace(old, new, 1)}"
 
@@ -202,7 +203,10 @@ def test_the_mistake_of_each_chapter_is_found_and_undone(patch: int) -> None:
 
 @pytest.mark.slow
 def test_the_workload_reaches_every_operation_of_the_face() -> None:
-    """An operation that is new in kernel.py has to be used in the workload; and it is repeatable."""
+    """An operation that is new in kernel.py has to be used in the workload; and it is repeatable.
+
+    The files of debugfs are left out: which there are is what some patches change.
+    """
     stage = at(latest())
     face = [value for value in vars(stage.kernel).values() if getattr(value, "__module__", "") == stage.kernel.__name__]
     wanted = {name for item in face for name in (vars(item) if inspect.isclass(item) else [item.__name__])}
@@ -210,7 +214,7 @@ def test_the_workload_reaches_every_operation_of_the_face() -> None:
     coverage = Coverage(stage, wanted)
     coverage.package = stage.kernel.__name__
     steps = coverage.of(lambda: play(stage, nr_steps=60))
-    assert coverage.missing == set()
+    assert coverage.missing == {"debugfs"}
     assert compare_runs(steps, play(stage, nr_steps=60), ("first", "second")).same
 
 
