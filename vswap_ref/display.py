@@ -74,6 +74,19 @@ class Table:
         return table_html(self.rows)
 
 
+class OneRow:
+    """What notebooks show as a table of one row: the base of an experiment's record."""
+
+    __slots__ = ()
+
+    def row(self) -> dict[str, Any]:
+        """As a row of a table: column -> value."""
+        raise NotImplementedError
+
+    def _repr_html_(self) -> str:
+        return table_html([self.row()])
+
+
 def together(records: Iterable[Any]) -> Table:
     """Records of one experiment as one table, a row each; a record has a method ``row``."""
     return Table("", [record.row() for record in records])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from vswap_costs import Counted, metadata_of
 
@@ -22,6 +24,17 @@ def both(world: str) -> tuple[list[Step], list[Step]]:
     sites = common_sites(8, 9)
     first, second = (play(vr.at(stage), worlds=[world], sites=sites, image_pages=1) for stage in (8, 9))
     return first, second
+
+
+def eight_pages_out(k: Any) -> Any:
+    """A mapping of eight pages, each of another byte, swapped out and gone from memory."""
+    heap = k.spawn("app").mmap("32K")
+    for page in range(8):
+        heap.write_page(page, bytes([page + 1]) * PAGE_SIZE)
+    heap.process.madvise(heap, "pageout")
+    k.drain()
+    k.reclaim("64K")
+    return heap
 
 
 # --- what users see -----------------------------------------------------------------------------------------------
@@ -59,12 +72,7 @@ def test_a_batch_is_a_run_of_both_kinds_of_slots(stage: int) -> None:
     """Eight virtual slots in a row; behind the fifth place lies a bad page, so the run ends there."""
     loaded = vr.at(stage)
     k = loaded.Kernel(ram="2M", swap=[vr.Ssd("1M", bad_pages=[6])], zswap=None, cpus=1)
-    heap = k.spawn("app").mmap("32K")
-    for page in range(8):
-        heap.write_page(page, bytes([page + 1]) * PAGE_SIZE)
-    heap.process.madvise(heap, "pageout")
-    k.drain()
-    k.reclaim("64K")
+    heap = eight_pages_out(k)
     pagetable, (table,) = loaded.module("pagetable"), heap.process.mm.pgd.values()
     entries = [loaded.module("types").pte_to_swp_entry(pte) for pte in table[:8]]
     assert entries == list(range(512, 520))
@@ -230,12 +238,7 @@ def test_an_image_beside_no_other_slots(stage: int) -> None:
 def test_reading_ahead_a_free_neighbour_takes_a_page_in_vain(stage: int) -> None:
     """A neighbour on the disk without a virtual slot is entry 0, which looks like slot 0 of device 0."""
     k = vr.at(stage).Kernel(ram="2M", swap=[vr.Disk("1M")], zswap=None, cpus=1)
-    heap = k.spawn("app").mmap("32K")
-    for page in range(8):
-        heap.write_page(page, bytes([page + 1]) * PAGE_SIZE)
-    heap.process.madvise(heap, "pageout")
-    k.drain()
-    k.reclaim("64K")
+    heap = eight_pages_out(k)
     k.check()
     entry_0 = vr.at(stage).module("swap_read").__dict__["__read_swap_cache_async"]
     before = k.vmstat.snapshot()
@@ -250,12 +253,7 @@ def test_entry_zero_without_device_zero(stage: int) -> None:
     """The kernel would look at memory that was freed; the model reads nothing ahead."""
     k = vr.at(stage).Kernel(ram="2M", swap=[vr.Disk("1M"), vr.Disk("1M")], zswap=None, cpus=1)
     k.swapoff(0)
-    heap = k.spawn("app").mmap("32K")
-    for page in range(8):
-        heap.write_page(page, bytes([page + 1]) * PAGE_SIZE)
-    heap.process.madvise(heap, "pageout")
-    k.drain()
-    k.reclaim("64K")
+    heap = eight_pages_out(k)
     assert [heap.read_page(page)[0] for page in range(0, 8, 3)] == [1, 4, 7]
     k.check()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import vswap_ref
-from vswap_ref.display import COLOURS, Table, escape, picture, table_html
+from vswap_ref.display import COLOURS, OneRow, Table, escape, picture, table_html
 from vswap_ref.lab.stepper import stepper_html
 from vswap_ref.machine import PAGE_SIZE, Ssd
 
@@ -23,7 +23,7 @@ RANGE = 16
 
 
 @dataclass(frozen=True, slots=True)
-class ThreeKinds:
+class ThreeKinds(OneRow):
     """Zero pages, compressible ones, and pages of a group without zswap, all swapped out: what they take."""
 
     stage: str
@@ -43,9 +43,6 @@ class ThreeKinds:
 
     def __repr__(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in self.row().items())
-
-    def _repr_html_(self) -> str:
-        return table_html([self.row()])
 
 
 def three_kinds(stage: int | str = 14, zero: int = 20, compressible: int = 30, other: int = 10) -> ThreeKinds:

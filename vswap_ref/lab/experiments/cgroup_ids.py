@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from vswap_ref.display import Figure, Table, picture, table_html
+from vswap_ref.display import Figure, OneRow, Table, picture, table_html
 from vswap_ref.kernel import Mapping
 from vswap_ref.lab.metadata import metadata_table
 from vswap_ref.lab.paging import kernel_class
@@ -97,7 +97,7 @@ PATTERNS = ("7 7 7 7", "0 7 7 7", "7 7 7 0", "7 9 7 7", "0 0 0 0")
 
 
 @dataclass(frozen=True, slots=True)
-class BatchClear:
+class BatchClear(OneRow):
     """A batch of slots with these ids is cleared: what is returned, and whether the kernel warns."""
 
     ids: str
@@ -110,9 +110,6 @@ class BatchClear:
 
     def __repr__(self) -> str:
         return f"{self.ids}: returns {self.returned}{', and warns' if self.warns else ''}"
-
-    def _repr_html_(self) -> str:
-        return table_html([self.row()])
 
 
 def batch_clear(ids: str = PATTERNS[0], stage: Any = None) -> BatchClear:
@@ -164,7 +161,7 @@ def first_entry(stage: Any, heap: Mapping) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Version1:
+class Version1(OneRow):
     """Reclaim of a page of a cgroup of version 1 with validated locks."""
 
     stage: int
@@ -177,9 +174,6 @@ class Version1:
 
     def __repr__(self) -> str:
         return f"stage {self.stage}: {self.outcome}"
-
-    def _repr_html_(self) -> str:
-        return table_html([self.row()])
 
 
 def version_1(stage: int = AFTER) -> Version1:

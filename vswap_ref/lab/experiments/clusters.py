@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vswap_ref.display import ClusterMap, table_html
+from vswap_ref.display import ClusterMap, OneRow, table_html
 from vswap_ref.lab.paging import kernel_class
 from vswap_ref.machine import PAGE_SIZE, Disk, Ssd, SwapFile
 
@@ -145,7 +145,7 @@ def take_back(read_back: int = 100) -> TakenBack:
 
 
 @dataclass(frozen=True, slots=True)
-class ScatteredFile:
+class ScatteredFile(OneRow):
     """A swap file in some number of pieces on a rotating disk, and how long 512 pages took."""
 
     pieces: int
@@ -164,9 +164,6 @@ class ScatteredFile:
 
     def __repr__(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in self.row().items())
-
-    def _repr_html_(self) -> str:
-        return table_html([self.row()])
 
 
 def scatter(pieces: int = 16) -> ScatteredFile:

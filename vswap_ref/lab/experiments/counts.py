@@ -182,9 +182,9 @@ class CountRecord:
         return f"<p>{squares}</p>{table_html([self.row()])}"
 
 
-def shared_slot(users: int = 1) -> tuple[Kernel, Process]:
+def shared_slot(users: int = 1, stage: int | str = 0) -> tuple[Kernel, Process]:
     """One page, swapped out to slot 1, of a process and its ``users - 1`` children."""
-    kernel = kernel_class(0)(ram="16M", swap=[Pmem("4M")], page_cluster=0, cpus=1)
+    kernel = kernel_class(stage)(ram="16M", swap=[Pmem("4M")], page_cluster=0, cpus=1)
     app = kernel.spawn("app")
     heap = app.mmap(PAGE_SIZE)
     heap[0:6] = b"shared"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from vswap_ref.display import Table, table_html
+from vswap_ref.display import OneRow, Table
 from vswap_ref.lab.experiments.lock_partitioning import PER_CPU, WORDS, Meetings
 from vswap_ref.lab.paging import kernel_class
 from vswap_ref.lab.schedules import interleave
@@ -137,7 +137,7 @@ def refused(stage: int | str = 10) -> Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(OneRow):
     """Whether a page survives swap-out, reclaim and swap-in under a version of cgroups."""
 
     stage: str
@@ -150,9 +150,6 @@ class Verdict:
 
     def __repr__(self) -> str:
         return f"stage {self.stage}, cgroups {self.memcg}: {self.outcome}"
-
-    def _repr_html_(self) -> str:
-        return table_html([self.row()])
 
 
 def reclaim_under(memcg: str = "v1", stage: int | str = 10) -> Verdict:

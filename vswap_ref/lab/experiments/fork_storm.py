@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vswap_ref.display import escape, picture, table_html
-from vswap_ref.machine import PAGE_SIZE, Pmem
-from vswap_ref.series import at
+
+from .counts import read_count, shared_slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +32,13 @@ class Storm:
 
 def fork_storm(users: int = 63, stage: int | str = 13) -> Storm:
     """Swap a page out and fork until ``users`` processes have it."""
-    loaded = at(stage)
-    kernel = loaded.Kernel(ram="64M", swap=[Pmem("4M")], page_cluster=0, cpus=1)
-    app = kernel.spawn("app")
-    heap = app.mmap(PAGE_SIZE)
-    heap[0:6] = b"shared"
-    app.madvise(heap, "pageout")
-    for _ in range(users - 1):
-        app.fork()
-    si: Any = kernel.system.swap.info[0]
-    if int(loaded.id) >= 13:
+    kernel, _ = shared_slot(users, stage)
+    if int(stage) >= 13:
         (cluster,) = (cluster for _, cluster in kernel.system.vswap.cluster_map.items())
         return Storm(str(stage), users, str(max(cluster.desc.swap_count)), 0)
-    levels = si.continuation.get(0, [])
-    digits = [si.swap_map[1] & 63, *(level[1] & 127 for level in levels)]
-    return Storm(str(stage), users, " + ".join(map(weighed, range(3), digits)), len(levels))
+    found = read_count(kernel)
+    digits = [found.byte & 63, *(digit & 127 for digit in found.digits)]
+    return Storm(str(stage), users, " + ".join(map(weighed, range(3), digits)), found.pages)
 
 
 def weighed(level: int, digit: int) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import vswap_ref
-from vswap_ref.display import COLOURS, legend_html, picture, table_html, table_text
+from vswap_ref.display import COLOURS, OneRow, legend_html, picture, table_html, table_text
 from vswap_ref.lab.corpus import page_source
 from vswap_ref.machine import PAGE_SIZE, Pmem, Ssd, Zram, format_size, parse_size
 
@@ -77,7 +77,7 @@ HEAP_PAGES = 4000
 
 
 @dataclass(frozen=True, slots=True)
-class Sized:
+class Sized(OneRow):
     """A process larger than memory, behind zswap: how far it came, and what was reserved for it on a device."""
 
     stage: str
@@ -119,9 +119,6 @@ class Sized:
 
     def __repr__(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in self.row().items())
-
-    def _repr_html_(self) -> str:
-        return table_html([self.row()])
 
 
 def sized(swap: str | int = "8M", stage: int | str = 13, pages: str = "python") -> Sized:
@@ -188,7 +185,7 @@ DEVICE_SLOTS = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Fragments:
+class Fragments(OneRow):
     """Large folios pushed out to a device of which every other slot is free."""
 
     stage: str
@@ -218,9 +215,6 @@ class Fragments:
 
     def __repr__(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in self.row().items())
-
-    def _repr_html_(self) -> str:
-        return table_html([self.row()])
 
 
 def fragments(stage: int | str = 14, folios: int = 8, fragmented: bool = True) -> Fragments:

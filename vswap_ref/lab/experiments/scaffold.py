@@ -7,7 +7,7 @@ import errno
 from dataclasses import dataclass
 from unittest.mock import patch
 
-from vswap_ref.display import picture, table_html
+from vswap_ref.display import OneRow, picture
 from vswap_ref.machine import PAGE_SIZE, Ssd
 from vswap_ref.series import at
 
@@ -53,7 +53,7 @@ def module_tree(stage: int | str = 7) -> ModuleTree:
 
 
 @dataclass(frozen=True, slots=True)
-class SwapBoot:
+class SwapBoot(OneRow):
     """What swap's part of booting returned, made and logged, and whether a page survives being swapped out."""
 
     debugfs_on: str
@@ -78,9 +78,6 @@ class SwapBoot:
 
     def __repr__(self) -> str:
         return ", ".join(f"{name}: {value}" for name, value in self.row().items())
-
-    def _repr_html_(self) -> str:
-        return table_html([self.row()])
 
 
 def boot_swap(debugfs: str = "on", error: str = "none", stage: int | str = 7) -> SwapBoot:

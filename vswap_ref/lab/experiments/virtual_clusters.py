@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
-from vswap_ref.display import Table, escape, picture, table_html
+from vswap_ref.display import OneRow, Table, escape, picture, table_html
 from vswap_ref.lab.paging import kernel_class
 from vswap_ref.lab.stepper import stepper_html
 from vswap_ref.machine import PAGE_SIZE, Ssd
@@ -241,7 +241,7 @@ def cluster_zero(stage: int | str = 9) -> Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Fragments:
+class Fragments(OneRow):
     """What freeing pages of the folios in a full cluster is good for."""
 
     pages: int
@@ -267,9 +267,6 @@ class Fragments:
             f"{self.pages} pages freed, {self.which}: count {self.count}, {self.state}; "
             f"{self.gained} folios find a place, then {self.state_after}"
         )
-
-    def _repr_html_(self) -> str:
-        return table_html([self.row()])
 
 
 def fragments(pages: int = 32, which: str = "some of each folio", order: int = 4, stage: int | str = 9) -> Fragments:
@@ -375,7 +372,7 @@ LAYER = ("vswap cluster map", "vswap clusters", "vswap descriptors", "swap table
 
 
 @dataclass(frozen=True, slots=True)
-class LayerMemory:
+class LayerMemory(OneRow):
     """Bytes of the structures that grow with use, and how many pages they serve."""
 
     stage: str
@@ -399,9 +396,6 @@ class LayerMemory:
 
     def __repr__(self) -> str:
         return ", ".join(f"{name}: {value}" for name, value in self.row().items())
-
-    def _repr_html_(self) -> str:
-        return table_html([self.row()])
 
 
 def layer_memory(layout: str = "dense", stage: int | str = 9, size: str = "64M") -> LayerMemory:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from vswap_ref.display import Figure, Table, picture, table_html
+from vswap_ref.display import Figure, OneRow, Table, picture, table_html
 from vswap_ref.kernel import Kernel, Mapping
 from vswap_ref.lab.paging import kernel_class, stage_name
 from vswap_ref.machine import PAGE_SIZE, Ssd
@@ -23,7 +23,7 @@ SPREADS = {"in a row": (64, SHARES), "scattered": (4, (0, 1, 2, 50, 100))}
 
 
 @dataclass(frozen=True, slots=True)
-class IndexBytes:
+class IndexBytes(OneRow):
     """A full device, a share of it in zswap: bytes of descriptors, cluster headers and tree nodes for a slot."""
 
     stage: str
@@ -48,9 +48,6 @@ class IndexBytes:
 
     def __repr__(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in self.row().items())
-
-    def _repr_html_(self) -> str:
-        return table_html([self.row()])
 
 
 @cache
@@ -169,7 +166,7 @@ MEANWHILE = ("nothing", "the slot is freed", "the slot is used again")
 
 
 @dataclass(frozen=True, slots=True)
-class StaleWriteback:
+class StaleWriteback(OneRow):
     """What a writeback did that had stopped after it noted the entry."""
 
     meanwhile: str
@@ -190,9 +187,6 @@ class StaleWriteback:
 
     def __repr__(self) -> str:
         return ", ".join(f"{name}: {value}" for name, value in self.row().items())
-
-    def _repr_html_(self) -> str:
-        return table_html([self.row()])
 
 
 def stale_writeback(meanwhile: str = "nothing", stage: int | str | None = None) -> StaleWriteback:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from array import array
 
 from ..state import SwapClusterInfo, System
+from ..swap_table import swap_table_get
 from ..types import (
     CLUSTER_MASK,
     CLUSTER_SHIFT,
@@ -26,9 +27,7 @@ def swp_slot_to_swp_entry(s: System, slot: SwpSlot) -> SwpEntry:
     """The virtual slot of a physical one, or 0.  No lock: it may be out of date when it is returned."""
     if not slot:
         return NO_ENTRY
-    offset = swp_slot_offset(slot)
-    table = s.swap.info[swp_slot_type(slot)].cluster_info[offset >> CLUSTER_SHIFT].table
-    return SwpEntry(table[offset & CLUSTER_MASK] & SWP_RMAP_ENTRY_MASK) if table is not None else NO_ENTRY
+    return SwpEntry(swap_table_get(s.swap.info[swp_slot_type(slot)], swp_slot_offset(slot)))
 
 
 def vswap_rmap_set(s: System, ci: SwapClusterInfo, slot: SwpSlot, entry: SwpEntry, nr: int) -> None:
@@ -48,22 +47,25 @@ def vswap_rmap_set(s: System, ci: SwapClusterInfo, slot: SwpSlot, entry: SwpEntr
     table[first : first + nr] = array("Q", range(entry, entry + nr) if entry else bytes(8 * nr))
 
 
-def swap_rmap_mark_cache_only(s: System, slot: SwpSlot) -> None:
-    """Mark a physical slot: only the swap cache uses it.  Its virtual slot's cluster is locked, so its table exists."""
+def swap_rmap_word(s: System, slot: SwpSlot) -> tuple[array[int], int]:
+    """The table and the place in it of a word that is about to change; its virtual slot's cluster is locked."""
     offset = swp_slot_offset(slot)
     table = s.swap.info[swp_slot_type(slot)].cluster_info[offset >> CLUSTER_SHIFT].table
     assert table is not None
     s.cost["vswap_rmap_set"] += 1
-    table[offset & CLUSTER_MASK] |= SWP_RMAP_CACHE_ONLY
+    return table, offset & CLUSTER_MASK
+
+
+def swap_rmap_mark_cache_only(s: System, slot: SwpSlot) -> None:
+    """Mark a physical slot: only the swap cache uses it."""
+    table, place = swap_rmap_word(s, slot)
+    table[place] |= SWP_RMAP_CACHE_ONLY
 
 
 def swap_rmap_clear_cache_only(s: System, slot: SwpSlot) -> None:
     """Take the mark off: somebody else uses the slot too."""
-    offset = swp_slot_offset(slot)
-    table = s.swap.info[swp_slot_type(slot)].cluster_info[offset >> CLUSTER_SHIFT].table
-    assert table is not None
-    s.cost["vswap_rmap_set"] += 1
-    table[offset & CLUSTER_MASK] &= SWP_RMAP_ENTRY_MASK
+    table, place = swap_rmap_word(s, slot)
+    table[place] &= SWP_RMAP_ENTRY_MASK
 
 
 def swap_rmap_is_cache_only(ci: SwapClusterInfo, offset: int) -> bool:
