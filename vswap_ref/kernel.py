@@ -176,14 +176,13 @@ class Kernel:
 
         OSError if the name is taken (EEXIST), the parent deleted (ENODEV), or all ids are in use (ENOSPC).
         """
-        if not name or "/" in name:
-            raise ValueError(f"name={name!r}: expected a non-empty name without '/'")
+        check_name(name)
         limits = [parse_limit(memory_max, "memory_max"), parse_limit(swap_max, "swap_max")]
         highs = [parse_limit(memory_high, "memory_high"), parse_limit(swap_high, "swap_high")]
         zswap_limit = parse_limit(zswap_max, "zswap_max")
         if self.system.memcg.memsw and [limits[1], zswap_limit, *highs] != [None] * 4:
             raise ValueError("cgroup version 1 limits neither swap nor zswap alone, and has no high; set memsw_max")
-        above = self._online(parent or self.root).memcg
+        above = self._online(parent).memcg
         if any(child.name == name and child.online for child in above.children):
             raise OSError(errno.EEXIST, f"a cgroup named {name!r} exists below {above.name or '/'!r}")
         memcg = api.mem_cgroup_css_alloc(self.system, name, above)
@@ -196,10 +195,12 @@ class Kernel:
         api.cgroup_file_write(self.system, memcg, "memory.swap.high", highs[1])
         return Cgroup(self, memcg)
 
-    def _online(self, group: Cgroup) -> Cgroup:
-        """The cgroup; OSError if it was deleted, ValueError if it is another kernel's."""
-        if group.kernel is not self:
-            raise ValueError(f"cgroup={group!r}: belongs to another kernel")
+    def _online(self, group: Cgroup | None) -> Cgroup:
+        """The cgroup, or for None the root.  OSError if it was deleted, ValueError if it is none of this kernel's."""
+        if group is None:
+            return self.root
+        if not isinstance(group, Cgroup) or group.kernel is not self:
+            raise ValueError(f"cgroup={group!r}: expected a cgroup of this kernel, or None for its root")
         if not group.online:
             raise OSError(errno.ENODEV, f"cgroup {group.name!r} was deleted")
         return group
@@ -208,7 +209,7 @@ class Kernel:
         """A new process, without memory yet, in a cgroup (None: the root), on a CPU (None: the first online)."""
         cpu = self.online_cpus[0] if cpu is None else cpu
         check_choice("cpu", cpu, self.online_cpus)
-        group = self._online(cgroup or self.root)
+        group = self._online(cgroup)
         process = Process(self, name, group, api.mm_alloc(self.system, group.memcg), cpu)
         self.processes.append(process)
         return process
@@ -219,8 +220,7 @@ class Kernel:
         names = [shm.name for shm in self.shared if shm.linked]
         if name is None:
             name = next(free for n in range(len(names) + 1) if (free := f"shm{n}") not in names)
-        if not isinstance(name, str) or not name or "/" in name:
-            raise ValueError(f"name={name!r}: expected a non-empty name without '/'")
+        check_name(name)
         if name in names:
             raise OSError(errno.EEXIST, f"a shared object named {name!r} exists")
         shm = Shmem(self, api.shmem_get_inode(self.system, name, pages))
@@ -335,7 +335,7 @@ class Kernel:
     def reclaim(self, size: int | str, cgroup: Cgroup | None = None) -> int:
         """Reclaim memory from a cgroup (None: everywhere), as memory.reclaim does; returns bytes freed."""
         pages = parse_pages(size, "size")
-        target = (cgroup or self.root).memcg
+        target = self._online(cgroup).memcg
         freed = self._run("reclaim", format_size(pages * PAGE_SIZE), api.do_try_to_free_pages, target, pages, "direct")
         return int(freed) * PAGE_SIZE
 
@@ -785,17 +785,23 @@ class Process:
 
     def _pages(self, call: str, mapping: Mapping, start: int, stop: int | None) -> tuple[int, int]:
         """Page numbers [begin, end) of a byte range of one of its mappings."""
+        if not isinstance(mapping, Mapping):
+            raise ValueError(f"{call}: {mapping!r}: expected a mapping, as mmap returns it")
         if mapping.process is not self or not mapping.mapped:
             raise OSError(errno.ENOMEM, f"{call}: not a mapping of process {self.name!r}")
         first, last, _ = slice(start, stop).indices(len(mapping))
         begin = mapping.vma.start + first // PAGE_SIZE
         return begin, max(begin, mapping.vma.start - (-last // PAGE_SIZE))
 
-    def move(self, cgroup: Cgroup) -> None:
-        """Move it to another cgroup.  What it has stays charged to the old one; what it allocates, to the new."""
-        err = api.cgroup_attach_task(self.mm, self.kernel._online(cgroup).memcg)
-        raise_errno(err, f"move of {self.name!r} to {cgroup.name!r}")
-        self.cgroup = cgroup
+    def move(self, cgroup: Cgroup | None) -> None:
+        """Move it to another cgroup (None: the root).
+
+        What it has stays charged to the old one; what it allocates, to the new.
+        """
+        group = self.kernel._online(cgroup)
+        err = api.cgroup_attach_task(self.mm, group.memcg)
+        raise_errno(err, f"move of {self.name!r} to {group.name!r}")
+        self.cgroup = group
 
     def exit(self) -> None:
         """End: all its memory and swap entries are dropped."""
@@ -1051,6 +1057,12 @@ def thp_order(size: int | str) -> int:
 def to_bytes(pages: int | None) -> int | None:
     """Pages as bytes; None stays None."""
     return None if pages is None else pages * PAGE_SIZE
+
+
+def check_name(name: object) -> None:
+    """ValueError unless ``name`` can be the name of a file."""
+    if not isinstance(name, str) or not name or "/" in name:
+        raise ValueError(f"name={name!r}: expected a non-empty name without '/'")
 
 
 def check_range(name: str, value: object, low: int, high: int) -> None:

@@ -64,7 +64,15 @@ def test_refused_operations_change_nothing(kernel: vr.Kernel) -> None:
     process = kernel.processes[0]
     heap = process.mappings[0]
     other = kernel.spawn("other").mmap("4K")
+    foreign: Any = vr.Kernel(ram="1M").root
+    name: Any = "web"  # where a cgroup or a mapping is expected
     refusals = [
+        (ValueError, lambda: kernel.spawn("x", cgroup=name)),
+        (ValueError, lambda: kernel.cgroup("x", parent=name)),
+        (ValueError, lambda: kernel.reclaim("4K", cgroup=name)),
+        (ValueError, lambda: kernel.reclaim("4K", cgroup=foreign)),
+        (ValueError, lambda: process.move(name)),
+        (ValueError, lambda: process.madvise(name, "pageout")),
         (OSError, lambda: kernel.swapon(kernel.devices[0])),
         (ValueError, lambda: kernel.swapon(vr.Ssd("1M"), priority=40000)),
         (OSError, lambda: kernel.swapoff(7)),

@@ -353,5 +353,5 @@ def test_a_deleted_cgroup_refuses_everything() -> None:
     with pytest.raises(OSError, match="EBUSY"):
         kernel.root.delete()
     assert kernel.cgroup("job").online
-    with pytest.raises(ValueError, match="another kernel"):
+    with pytest.raises(ValueError, match="a cgroup of this kernel"):
         process.move(small_kernel().root)
