@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import operator
 import pickle
 import threading
 import weakref
@@ -841,7 +842,7 @@ class Mapping:
             first += start % PAGE_SIZE
             data += content[first : first + end - start]
             start = end
-        return data[0] if isinstance(where, int) else bytes(data)
+        return bytes(data) if isinstance(where, slice) else data[0]
 
     def __setitem__(self, where: int | slice, value: int | bytes | bytearray | memoryview) -> None:
         start, stop = self._range(where)
@@ -858,18 +859,21 @@ class Mapping:
 
     def touch(self, page: int, write: bool = False) -> None:
         """Access one page (its number in the mapping) as a load or store would, without changing it."""
-        if not 0 <= page < self.pages:
-            raise IndexError(f"page={page!r}: the mapping has pages 0 to {self.pages - 1}")
+        self._check_page(page)
+        if not self.mapped:
+            raise OSError(errno.EFAULT, "access to memory that is not mapped")
         if self.vma.file is not None:
             self._within_object(page + 1)
         self._access(page, write)
 
     def write_page(self, page: int, data: bytes) -> None:
         """Replace the whole content of one page."""
+        self._check_page(page)
         self[page * PAGE_SIZE : (page + 1) * PAGE_SIZE] = data
 
     def read_page(self, page: int) -> bytes:
         """The whole content of one page."""
+        self._check_page(page)
         return bytes(self[page * PAGE_SIZE : (page + 1) * PAGE_SIZE])
 
     def where(self) -> display.PageMap:
@@ -901,15 +905,21 @@ class Mapping:
         """First byte and end of an index or a slice without step; checks that the mapping is usable."""
         if not self.mapped:
             raise OSError(errno.EFAULT, "access to memory that is not mapped")
-        if isinstance(where, int):
-            if not -len(self) <= where < len(self):
-                raise IndexError(f"byte {where} of a mapping of {len(self)} bytes")
-            where = slice(where % len(self), where % len(self) + 1)
+        if not isinstance(where, slice):
+            byte = operator.index(where)
+            if not -len(self) <= byte < len(self):
+                raise IndexError(f"byte {byte} of a mapping of {len(self)} bytes")
+            where = slice(byte % len(self), byte % len(self) + 1)
         start, stop, step = where.indices(len(self))
         if step != 1:
             raise ValueError(f"slice step {step}: only 1 is possible")
         self._within_object(-(-stop // PAGE_SIZE) if stop > start else 0)
         return start, max(start, stop)
+
+    def _check_page(self, page: int) -> None:
+        """IndexError unless it is the number of a page of the mapping."""
+        if not 0 <= operator.index(page) < self.pages:
+            raise IndexError(f"page={page!r}: the mapping has pages 0 to {self.pages - 1}")
 
     def _within_object(self, end: int) -> None:
         """OSError(EFAULT), for the bus error, unless the pages below ``end`` lie in the shared object."""

@@ -65,6 +65,7 @@ def test_refused_operations_change_nothing(kernel: vr.Kernel) -> None:
     heap = process.mappings[0]
     other = kernel.spawn("other").mmap("4K")
     foreign: Any = vr.Kernel(ram="1M").root
+    page: Any = 0.5
     name: Any = "web"  # where a cgroup or a mapping is expected
     refusals = [
         (ValueError, lambda: kernel.spawn("x", cgroup=name)),
@@ -87,6 +88,12 @@ def test_refused_operations_change_nothing(kernel: vr.Kernel) -> None:
         (ValueError, lambda: heap[0:8:2]),
         (IndexError, lambda: heap[len(heap)]),
         (IndexError, lambda: heap.touch(8)),
+        (IndexError, lambda: heap.read_page(8)),
+        (IndexError, lambda: heap.read_page(-1)),
+        (IndexError, lambda: heap.write_page(8, bytes(4096))),
+        (TypeError, lambda: heap.touch(page)),
+        (TypeError, lambda: heap.read_page(page)),
+        (TypeError, lambda: heap[page]),
         (ValueError, lambda: kernel.faults.fail("nowhere")),
         (ValueError, lambda: kernel.root.__setattr__("memory_max", "1M")),
         (ValueError, lambda: kernel.clusters(5)),
@@ -104,8 +111,9 @@ def test_use_after_exit_and_munmap(kernel: vr.Kernel) -> None:
     process = kernel.processes[0]
     heap = process.mappings[0]
     heap.munmap()
-    with pytest.raises(OSError, match="not mapped"):
-        heap[0:1]
+    for access in (lambda: heap[0:1], lambda: heap.touch(0), lambda: heap.read_page(0)):
+        with pytest.raises(OSError, match="not mapped"):
+            access()
     process.exit()
     with pytest.raises(OSError, match="has exited"):
         process.mmap("4K")
