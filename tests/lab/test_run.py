@@ -103,6 +103,14 @@ def test_compare_wants_a_trace_or_a_function(workload: object) -> None:
         vr.compare(13, 14, workload)  # type: ignore[arg-type]
 
 
+def test_compare_knows_both_stages_before_it_runs() -> None:
+    """An unknown second stage is not found out after minutes of the first."""
+    ran: list[object] = []
+    with pytest.raises(ValueError, match="stage='99'"):
+        vr.compare(13, "99", ran.append)
+    assert not ran
+
+
 def test_compare_command(trace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The main figures side by side, or everything as JSON."""
     arguments = ["compare", "13", "14", str(trace), "--pages", "zero", "--swap", "ssd:2M"]

@@ -50,5 +50,8 @@ def test_npz_without_arrays_and_missing_files(tmp_path: Path) -> None:
     np.savez(tmp_path / "c.npz", pages=np.array([1]))
     with pytest.raises(ValueError, match=r"c\.npz: expected an \.npz file with arrays page and write"):
         load_trace(tmp_path / "c.npz")
+    (tmp_path / "d.npz").write_text("w 0")
+    with pytest.raises(ValueError, match=r"d\.npz: no \.npz file"):
+        load_trace(tmp_path / "d.npz")
     with pytest.raises(FileNotFoundError, match="there are compile, sqlite, sort"):
         load_trace("quicksort")

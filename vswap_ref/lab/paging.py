@@ -284,8 +284,10 @@ def compare(first: int | str, second: int | str, workload: Workload, **options: 
 
     A trace takes the options of ``run``.  A function is given a new kernel of each stage, and the options are those of
     Kernel; without any: 16 MiB, an Ssd of 64 MiB, and lz4 for zswap.  Each stage gets devices of its own, copies of
-    those given.  ValueError for any other workload.
+    those given.  ValueError for any other workload, and for an unknown stage before either runs.
     """
+    for stage in (first, second):
+        kernel_class(stage)
     return Comparison(*(run_workload(workload, stage, **deepcopy(options)) for stage in (first, second)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,8 @@ def load_trace(source: str | Path | AccessTrace) -> AccessTrace:
 
 def read_npz(path: Path) -> AccessTrace:
     """The NumPy form."""
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path}: no .npz file, which is a zip archive of arrays")
     try:
         with np.load(path, allow_pickle=False) as arrays:
             page, write = arrays["page"], arrays["write"]
