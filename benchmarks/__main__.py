@@ -5,28 +5,26 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 
-from vswap_ref import Disk, Kernel, Pmem, Ssd
+import vswap_ref as vr
 from vswap_ref.machine import PAGE_SIZE, BlockDevice
 
-from .floor import simulate
+from . import layer
+from .floor import floor_us, timed
 
 PAGES = 4096
 ROUNDS = 6
+BATCHES = {
+    "one range of a device": ("11", "free_swap_and_cache_nr(512) alone, one disk range (min/mean)"),
+    "compressed": ("12", None),
+    "zeros": ("13", "free_swap_and_cache_nr(512) alone, zero backed, whole call (min/mean)"),
+    "511, compressed and on a device in turn": ("14", None),
+}
 
 
-def floor_us() -> float:
-    """Processor time of the textbook simulator for a fault with an eviction, in microseconds."""
-    accesses = [(page, True) for _ in range(4) for page in range(2 * PAGES)]
-    best = min(timed(lambda: simulate(accesses, PAGES)) for _ in range(ROUNDS))
-    return best / len(accesses) * 1e6
-
-
-def cycle_us(device: BlockDevice, cgroup: bool) -> tuple[float, float, float]:
+def cycle_us(stage: int, device: BlockDevice, cgroup: bool) -> tuple[float, float, float]:
     """Processor time of swap-out, swap-in and free of one page through the face, in microseconds."""
-    kernel = Kernel(ram="64M", swap=[device])
+    kernel = vr.at(stage).Kernel(ram="64M", swap=[device])
     heap = kernel.spawn("bench", cgroup=kernel.cgroup("bench") if cgroup else None).mmap(PAGES * PAGE_SIZE)
     for page in range(PAGES):
         heap.write_page(page, bytes((1 + page % 255,)) * PAGE_SIZE)
@@ -46,39 +44,81 @@ def cycle_us(device: BlockDevice, cgroup: bool) -> tuple[float, float, float]:
     return min(outs) / PAGES * 1e6, min(backs) / PAGES * 1e6, free / PAGES * 1e6
 
 
-def timed(function: Callable[[], object]) -> float:
-    """Seconds of processor time that a call takes."""
-    begin = time.process_time()
-    function()
-    return time.process_time() - begin
+def import_ms(statement: str, cached: bool = True) -> float:
+    """Milliseconds that a statement takes in a fresh interpreter with NumPy loaded; best of nine.
 
-
-def import_ms(statement: str) -> float:
-    """Milliseconds that a statement takes in a fresh interpreter, NumPy loaded and bytecode cached; best of nine."""
+    ``cached``: the bytecode of stages is; else of nothing.
+    """
     code = f"import numpy, time; t = time.perf_counter(); {statement}; print((time.perf_counter() - t) * 1e3)"
     caching = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    return min(float(subprocess.check_output([sys.executable, "-c", code], env=caching)) for _ in range(9))
+    fresh = caching | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPYCACHEPREFIX": os.devnull}
+    env = caching if cached else fresh
+    return min(float(subprocess.check_output([sys.executable, "-c", code], env=env)) for _ in range(9))
+
+
+def report_cycles() -> None:
+    """A page's way out and back through the face."""
+    print(f"{'order-0 page, no compression':<42}{'out':>8}{'in':>8}{'free':>8}{'sum us':>9}{'x floor':>9}")
+    for stage in (0, layer.STAGE):
+        for device, cgroup in ((vr.Pmem, False), (vr.Pmem, True), (vr.Ssd, False), (vr.Disk, False)):
+            floor, figures = floor_us(), cycle_us(stage, device("64M"), cgroup)
+            name = f"stage {stage}, {device.__name__}{', in a cgroup' if cgroup else ''}"
+            row = "".join(f"{figure:8.1f}" for figure in figures)
+            print(f"{name:<42}{row}{sum(figures):9.1f}{sum(figures) / floor:9.1f}")
+
+
+def report_layer() -> None:
+    """The virtual layer's share, beside the real code."""
+
+    def line(name: str, us: float, what: str | None) -> None:
+        real = layer.recorded_ns(what) if what else None
+        beside = f"{real / 1e3:10.3f}{us / real * 1e3:9.0f}" if real else f"{'-':>10}{'-':>9}"
+        print(f"{name:<42}{us:9.2f}{us / floor_us():9.1f}{beside}")
+
+    print(f"\n{f'the virtual layer alone, stage {layer.STAGE}':<42}{'us':>9}{'x floor':>9}{'real us':>10}{'x real':>9}")
+    out, back = layer.cycle_us()
+    print(f"{'  out to zswap, 7 calls (row 1)':<42}{out:9.2f}{out / floor_us():9.1f}")
+    print(f"{'  in from zswap, 15 calls (row 2)':<42}{back:9.2f}{back / floor_us():9.1f}")
+    line("out and in", out + back, "order 0 zswap: out (7 calls) + in (13 calls), no compression")
+    for name, (row, what) in BATCHES.items():
+        line(f"free of 512: {name}" if row != "14" else f"free of {name}", layer.least_us(row), what)
+    line("look-up of one entry", layer.least_us("15") / 50, "swp_swapcount, same cluster")
+
+
+def report_events() -> None:
+    """Primitive operations of the model, and of the real code where it differs (which has six patches more)."""
+    recorded = layer.recorded_events()
+    names = [name for name in recorded["1"] if name not in ("cache_hits", "vswap_used")]
+    print(f"\nprimitive operations: stage {layer.STAGE}, and after / the real code with 20 patches if it has others")
+    for row in layer.LIFE_CYCLES:
+        counts = layer.events(row)
+        both = (
+            f"{name} {counts[name]}" + f"/{recorded[row][name]}" * (counts[name] != recorded[row][name])
+            for name in names
+            if counts[name] or recorded[row][name]
+        )
+        print(f"{row:>3}  {', '.join(both)}")
+
+
+def report_loading() -> None:
+    """Import of the package, and of a stage."""
+    print(f"\n{'loading, NumPy loaded before':<42}{'ms':>8}")
+    for name, statement, cached in (
+        ("import vswap_ref", "import vswap_ref", True),
+        ("import, at(0), bytecode cached", "import vswap_ref; vswap_ref.at(0).Kernel", True),
+        ("import, at(0), compiled", "import vswap_ref; vswap_ref.at(0).Kernel", False),
+        ("import numpy.fft (to compare)", "import numpy.fft", True),
+    ):
+        print(f"{name:<42}{import_ms(statement, cached):8.1f}")
 
 
 def main() -> None:
     """Print the report."""
-    floor = floor_us()
-    print(f"textbook LRU simulator, fault with eviction: {floor:.2f} us of processor time (the floor)\n")
-    print(f"{'order-0 page, no compression':<34}{'out':>8}{'in':>8}{'free':>8}{'sum us':>9}{'x floor':>9}")
-    for device in (Pmem, Ssd, Disk):
-        for cgroup in (False, True):
-            figures = cycle_us(device("64M"), cgroup)
-            name = f"{device.__name__}{', in a cgroup' if cgroup else ''}"
-            row = "".join(f"{figure:8.1f}" for figure in figures)
-            print(f"{name:<34}{row}{sum(figures):9.1f}{sum(figures) / floor:9.1f}")
-    numpy = import_ms("import numpy.fft")
-    print(f"\n{'loading':<34}{'ms':>8}")
-    for name, statement in (
-        ("import vswap_ref", "import vswap_ref"),
-        ("at(0), bytecode cached", "import vswap_ref; vswap_ref.at(0).Kernel"),
-        ("import numpy.fft (to compare)", "import numpy.fft"),
-    ):
-        print(f"{name:<34}{import_ms(statement) if 'fft' not in name else numpy:8.1f}")
+    print(f"floor: a textbook LRU simulator, fault with eviction, {floor_us():.2f} us of processor time\n")
+    report_cycles()
+    report_layer()
+    report_events()
+    report_loading()
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ from typing import Any
 from vswap_ref import display
 from vswap_ref.machine import (
     PAGE_SIZE,
-    VMSTAT,
     BlockDevice,
     Clock,
     Counters,
@@ -47,7 +46,7 @@ ADVICE = ("cold", "dontneed", "free", "pageout", "willneed")
 TEXT = b"swapped out     " * (PAGE_SIZE // 16)
 """Content of a page, for whom the content does not matter."""
 
-_LOCK_TYPES = (type(threading.Lock()), type(threading.RLock()))
+_LOCK_TYPE = type(threading.Lock())
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,7 +351,7 @@ class Kernel:
     def vmstat(self) -> Counters:
         """The counters of /proc/vmstat, as they are now."""
         api.refresh_vmstat(self.system)
-        return Counters(VMSTAT, self.system.vmstat)
+        return Counters(self.system.vmstat)
 
     @property
     def cost(self) -> Counters:
@@ -439,11 +438,11 @@ class Kernel:
 
     def _run(self, operation: str, detail: str, function: Any, *args: Any) -> Any:
         """Call into the kernel, record the event, and check the invariants if debugging."""
-        before, begin = self.system.vmstat.copy(), self.system.clock.ns
+        before, begin = dict(self.system.vmstat), self.system.clock.ns
         try:
             return function(self.system, *args)
         finally:
-            moved = Counters(VMSTAT, self.system.vmstat).since(before)
+            moved = Counters(self.system.vmstat).since(before)
             self.events.append(Event(begin, self.system.clock.ns, operation, detail, moved))
             if self.system.config.debug:
                 api.check(self.system)
@@ -1044,8 +1043,8 @@ class _KernelPickler(pickle.Pickler):
     """Pickles a kernel between operations: no lock is held, so a lock is replaced by a new one."""
 
     def reducer_override(self, obj: object) -> Any:
-        if isinstance(obj, _LOCK_TYPES):
-            return (threading.Lock if isinstance(obj, _LOCK_TYPES[0]) else threading.RLock), ()
+        if isinstance(obj, _LOCK_TYPE):
+            return threading.Lock, ()
         return NotImplemented
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import random
 import sys
-from collections.abc import Callable
 from errno import EINVAL
 
 import pytest
@@ -22,6 +22,7 @@ from vswap_ref.machine import (
     RequestQueue,
     Ssd,
     SwapFile,
+    Tally,
     Zram,
     format_size,
     get_codec,
@@ -161,28 +162,45 @@ def test_a_missing_library_is_replaced_with_a_warning(monkeypatch: pytest.Monkey
     assert codec.decompress(codec.compress(bytes(4096))) == bytes(4096)
 
 
+def test_a_tally_counts_under_fixed_names() -> None:
+    """As attributes and, if the name is put together, as items; it is read like a dict, and survives being copied."""
+    tally = Tally(["pswpin", "pswpout"])
+    tally.pswpin += 2
+    tally["pswp" + "out"] += 3
+    tally.update({"pswpin": 4})
+    assert dict(tally) == {"pswpin": 4, "pswpout": 3}
+    assert (list(tally), len(tally), "pswpin" in tally, "pswpot" in tally) == (["pswpin", "pswpout"], 2, True, False)
+    for twin in (pickle.loads(pickle.dumps(tally)), copy.deepcopy(tally)):
+        assert twin == tally
+        twin.pswpin += 1
+        assert twin != tally
+    assert type(Tally(["pswpin", "pswpout"])) is type(tally), "one class, or nothing is fast"
+
+
+def test_a_tally_has_no_other_names() -> None:
+    """Whatever is done with one; nor can there be a name that would hide a method."""
+    tally = Tally(["pswpin", "pswpout"])
+    with pytest.raises(AttributeError, match="pswpot"):
+        tally.pswpot = 1
+    with pytest.raises(AttributeError, match="pswpot"):
+        tally.pswpot += 1
+    with pytest.raises(KeyError, match="no counter 'pswpot'; did you mean 'pswpout'"):
+        tally["pswpot"] += 1
+    with pytest.raises(KeyError, match="no counter 'update'"):
+        tally["update"] = 1
+    for bad in ("items", "two words"):
+        with pytest.raises(ValueError, match=bad):
+            Tally(["pswpin", bad])
+
+
 def test_counters_suggest_names() -> None:
-    """An unknown counter is an error, not a new counter."""
-    counters = Counters(["pswpin", "pswpout"])
-    before = counters.snapshot()
-    counters["pswpin"] += 2
-    assert counters.since(before) == {"pswpin": 2}
+    """What was read from a tally."""
+    counters = Counters(Tally(["pswpin", "pswpout"], {"pswpin": 2}))
+    assert counters.since({"pswpin": 0, "pswpout": 0}) == {"pswpin": 2}
     assert counters.text() == "pswpin 2\npswpout 0\n"
     with pytest.raises(KeyError, match="did you mean 'pswpout'"):
         counters["pswput"] += 1
     assert pickle.loads(pickle.dumps(counters)) == counters
-
-
-@pytest.mark.parametrize(
-    "look", [Counters.check_names, Counters.snapshot, Counters.text, lambda c: c.since({"pswpin": 0}), pickle.dumps]
-)
-def test_a_wrong_name_that_is_assigned_is_found(look: Callable[[Counters], object]) -> None:
-    """By the next look at the counters, with the same words."""
-    counters = Counters(["pswpin", "pswpout"])
-    counters["pswpin"] = 3
-    counters["pswpot"] = 1
-    with pytest.raises(KeyError, match="no counter 'pswpot'; did you mean 'pswpout'"):
-        look(counters)
 
 
 def test_faults_hit_the_nth_request() -> None:

@@ -208,3 +208,15 @@ def test_percpu_ref_dies_and_comes_back() -> None:
     assert ref.is_zero
     with pytest.raises(RuntimeError):
         ref.put()
+
+
+def test_sections_of_plain_kernels_leave_no_mark() -> None:
+    """They nest in any order, errors pass through them, and they can be copied."""
+    locks, rcu = Locks("plain"), Rcu("plain")
+    for section in (rcu.read, locks.irqs_off, locks.interrupt, pickle.loads(pickle.dumps(rcu.read))):
+        with pytest.raises(ZeroDivisionError), section, section:
+            1 / 0  # noqa: B018
+        section.__enter__()
+        section.__exit__(None, None, None)
+    with rcu.read:
+        rcu.synchronize()

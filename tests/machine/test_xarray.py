@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -110,3 +113,27 @@ def test_alloc_and_cmpxchg() -> None:
     assert array.load(2) is None
     assert array.store(1, None) == "a"
     assert list(array) == [3]
+
+
+class Named(XArray[str]):
+    """With attributes of its own, one of them in a slot."""
+
+    __slots__ = ("__dict__", "slot")
+
+
+@pytest.mark.parametrize("make", [XArray, Named])
+@pytest.mark.parametrize("twin_of", [copy.copy, copy.deepcopy, lambda array: pickle.loads(pickle.dumps(array))])
+def test_a_copy_looks_into_itself(make: type[XArray[str]], twin_of: Callable[[XArray[str]], XArray[str]]) -> None:
+    """``load`` belongs to an array's own entries, whatever became of the array before."""
+    array = make()
+    array.store(70, "old")
+    if isinstance(array, Named):
+        array.slot, array.free = "slot", "free"
+    twin = twin_of(twin_of(array))
+    assert (twin.load(70), twin.load(71), twin.nodes, type(twin)) == ("old", None, 2, make)
+    twin.store(70, "new")
+    assert twin.load(70) == "new"
+    if twin_of is not copy.copy:
+        assert array.load(70) == "old"
+    if isinstance(twin, Named):
+        assert (twin.slot, twin.free) == ("slot", "free")

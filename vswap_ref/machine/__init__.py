@@ -9,7 +9,7 @@ from .bitmap import Bitmap
 from .blockdev import BlockDevice, DeviceStats, Disk, Pmem, RequestQueue, Ssd, Zram, mkswap
 from .clock import Clock
 from .codecs import Codec, get_codec
-from .counters import MEMCG_STAT, MTHP_STAT, VMSTAT, ZSWAP_DEBUGFS, Counters
+from .counters import MEMCG_STAT, MTHP_STAT, VMSTAT, ZSWAP_DEBUGFS, Counters, Tally
 from .faults import Faults
 from .locks import LockdepError, Locks, LockStat
 from .newtype import NewType
@@ -66,6 +66,7 @@ __all__ = [
     "Scheduler",
     "Ssd",
     "SwapFile",
+    "Tally",
     "Task",
     "XArray",
     "Zram",

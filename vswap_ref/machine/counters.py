@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from typing import TYPE_CHECKING
 
 VMSTAT = (
     "nr_anon_pages",
@@ -118,53 +120,83 @@ ZSWAP_DEBUGFS = (
 """Files of debugfs zswap/ that count events."""
 
 
-class Counters(dict[str, int]):
-    """Counters with a fixed set of names, in order, 0 at first; an unknown name is a KeyError that suggests one.
+class Tally(Mapping[str, int]):
+    """What events are counted in: one attribute for each of a fixed set of names (``tally.pswpin += 1``), 0 at first.
 
-    A wrong name that is plainly assigned, or is among the ``values``, is found by whoever looks next: ``check_names``,
-    ``snapshot``, ``since``, ``text`` raise.  What is counted with every page is counted in a plain dict instead, which
-    Python is faster with, and looked at as ``Counters(names, values)``.
+    Read it, and count under a name that is put together, as a mapping (``tally["pswpin"]``).  A name that there is
+    not is an AttributeError, or a KeyError that suggests one.
     """
 
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> int: ...
+        def __setattr__(self, name: str, value: int) -> None: ...
+
+    def __new__(cls, names: Iterable[str], values: Mapping[str, int] | None = None) -> Tally:
+        """ValueError for a name that cannot be an attribute."""
+        return object.__new__(tally_class(tuple(names)))
+
     def __init__(self, names: Iterable[str], values: Mapping[str, int] | None = None) -> None:
-        super().__init__(dict.fromkeys(names, 0))
-        self.size = len(self)
-        if values is not None:
-            self.update(values)
+        for name in self:
+            setattr(self, name, 0)
+        self.update(values or {})
+
+    def __getitem__(self, name: str) -> int:
+        if name not in self:
+            raise unknown(name, self)
+        value: int = getattr(self, name)
+        return value
+
+    def __setitem__(self, name: str, value: int) -> None:
+        if name not in self:
+            raise unknown(name, self)
+        setattr(self, name, value)
+
+    def __contains__(self, name: object) -> bool:
+        return name in type(self).__slots__
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(type(self).__slots__)
+
+    def __len__(self) -> int:
+        return len(type(self).__slots__)
+
+    def update(self, values: Mapping[str, int]) -> None:
+        """Set some counters."""
+        for name, value in values.items():
+            self[name] = value
+
+    def __reduce__(self) -> tuple[type[Tally], tuple[list[str], dict[str, int]]]:
+        return Tally, (list(self), dict(self))
+
+
+@cache
+def tally_class(names: tuple[str, ...]) -> type[Tally]:
+    """The class of tallies with these names: their attributes are slots, which nothing in Python is faster than."""
+    bad = [name for name in names if not name.isidentifier() or hasattr(Tally, name)]
+    if bad:
+        raise ValueError(f"names={bad!r}: expected identifiers that a mapping has no use for")
+    return type("Tally", (Tally,), {"__slots__": dict.fromkeys(names)})
+
+
+class Counters(dict[str, int]):
+    """The values of counters at a moment, by name; an unknown name is a KeyError that suggests one."""
 
     def __missing__(self, name: str) -> int:
-        raise self._unknown(name, self)
-
-    def check_names(self) -> None:
-        """KeyError if a name was assigned that is no counter."""
-        if len(self) != self.size:
-            names = list(self)
-            raise self._unknown(names[self.size], names[: self.size])
-
-    @staticmethod
-    def _unknown(name: str, known: Iterable[str]) -> KeyError:
-        import difflib
-
-        close = difflib.get_close_matches(str(name), known, 1)
-        return KeyError(f"no counter {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
-
-    def __reduce__(self) -> tuple[type[Counters], tuple[list[str]], None, None, object]:
-        self.check_names()
-        return Counters, (list(self),), None, None, iter(self.items())
+        raise unknown(name, self)
 
     def snapshot(self) -> dict[str, int]:
-        """All values now."""
-        self.check_names()
+        """All values as a plain dict."""
         return dict(self)
 
-    def since(self, before: dict[str, int]) -> dict[str, int]:
+    def since(self, before: Mapping[str, int]) -> dict[str, int]:
         """What has changed since a snapshot."""
-        self.check_names()
         return {name: value - before[name] for name, value in self.items() if value != before[name]}
 
     def text(self) -> str:
         """One "name value" line each, as in /proc/vmstat."""
-        self.check_names()
         return "".join(f"{name} {value}\n" for name, value in self.items())
 
     def _repr_html_(self) -> str:
@@ -174,3 +206,11 @@ class Counters(dict[str, int]):
             if value
         )
         return f"<table><thead><tr><th>counter</th><th>value</th></tr></thead><tbody>{rows}</tbody></table>"
+
+
+def unknown(name: str, known: Iterable[str]) -> KeyError:
+    """The error for a counter that there is not."""
+    import difflib
+
+    close = difflib.get_close_matches(str(name), known, 1)
+    return KeyError(f"no counter {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""))

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from .schedule import current_task, running, switch_point, wait_until
+from .section import UnmarkedSection
 
 
 class LockdepError(RuntimeError):
@@ -297,8 +298,8 @@ class Locks:
         self.kind = kind
         self.lockdep = Lockdep(current_task) if kind == "scheduled" else Lockdep()
         plain = kind == "plain"
-        self.irqs_off: Any = threading.RLock() if plain else IrqsOff(self.lockdep)
-        self.interrupt: Any = threading.RLock() if plain else Interrupt(self.lockdep)
+        self.irqs_off: Any = UnmarkedSection() if plain else IrqsOff(self.lockdep)
+        self.interrupt: Any = UnmarkedSection() if plain else Interrupt(self.lockdep)
 
     def spinlock(self, name: str) -> Any:
         """A new lock of the class ``name``."""

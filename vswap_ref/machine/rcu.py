@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Hashable
 from types import TracebackType
 from typing import Any
 
 from .schedule import current_task, switch_point, wait_until
+from .section import UnmarkedSection
 
 
 class Rcu:
     """``with rcu.read:`` marks a read section; ``call`` defers a function until ``synchronize``."""
 
     def __init__(self, kind: str = "plain") -> None:
-        self.read: Any = threading.RLock() if kind == "plain" else ReadSections()
+        self.read: Any = UnmarkedSection() if kind == "plain" else ReadSections()
         self._callbacks: list[tuple[Callable[..., object], tuple[object, ...]]] = []
 
     @property

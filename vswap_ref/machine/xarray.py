@@ -6,8 +6,8 @@ exactly, level by level, because their bytes and their failing allocations are w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar, cast
 
 from .faults import Faults
 
@@ -24,19 +24,30 @@ class XArray(Generic[T]):
     been stored: an array with XA_FLAGS_TRACK_FREE whose first mark nobody has set.
     """
 
-    __slots__ = ("_children", "_faults", "_height", "_site", "_values", "_zero_free")
+    __slots__ = ("_children", "_faults", "_height", "_site", "_values", "_zero_free", "load")
+
+    load: Callable[[int], T | None]
+    """The object at an index, or None: the dict's own ``get``, for nothing is called more often."""
 
     def __init__(self, faults: Faults | None = None, site: str = "xa_node", zero_free: bool = True) -> None:
         self._values: dict[int, T] = {}
+        self.load = self._values.get
         self._children: dict[tuple[int, int], int] = {}
         self._height = 0
         self._faults = faults
         self._site = site
         self._zero_free = zero_free
 
-    def load(self, index: int) -> T | None:
-        """The object at an index, or None."""
-        return self._values.get(index)
+    def __getstate__(self) -> object:
+        """Without ``load``, which a copy makes from its own dict."""
+        attributes, slots = cast("tuple[dict[str, Any] | None, dict[str, Any]]", super().__getstate__())
+        return attributes, {name: value for name, value in slots.items() if name != "load"}
+
+    def __setstate__(self, state: tuple[dict[str, Any] | None, dict[str, Any]]) -> None:
+        attributes, slots = state
+        for name, value in {**(attributes or {}), **slots}.items():
+            setattr(self, name, value)
+        self.load = self._values.get
 
     def store(self, index: int, value: T | None) -> T | None:
         """Put an object at an index; returns the one it replaces.  Storing None erases."""

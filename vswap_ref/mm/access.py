@@ -73,7 +73,7 @@ def fault(s: System, mm: Mm, addr: int, write: bool) -> None:
         mem_cgroup_handle_over_high(s, mm.memcg)
     ret = handle_mm_fault(s, mm, addr, write)
     if ret & VM_FAULT_OOM:
-        s.vmstat["oom_kill"] += 1
+        s.vmstat.oom_kill += 1
         memcg_event(mm.memcg, "oom_kill")
         raise OutOfMemory(
             f"no memory for page {addr:#x} of cgroup {mm.memcg.name or '/'!r}: memory and swap are at their limits"

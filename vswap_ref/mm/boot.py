@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from vswap_ref.machine import MEMCG_STAT, MTHP_STAT, PAGE_SIZE, VMSTAT, Clock, Counters, Faults, Locks, PerCpu, Rcu
+from vswap_ref.machine import MEMCG_STAT, MTHP_STAT, PAGE_SIZE, VMSTAT, Clock, Faults, Locks, PerCpu, Rcu, Tally
 
 from .cost import COST_OF_PATH
 from .folio import setup_per_zone_wmarks
@@ -42,7 +42,7 @@ FAULT_SITES = {
 def start_kernel(config: Config, ram_bytes: int, locks: str, online_cpus: list[int]) -> System:
     """The state of every subsystem, before any of them is initialised."""
     lock_kinds = Locks(locks)
-    root = Memcg(1, "", None, Counters(MEMCG_STAT))
+    root = Memcg(1, "", None, Tally(MEMCG_STAT))
     faults = Faults()
     for site, doc in FAULT_SITES.items():
         faults.declare(site, doc)
@@ -55,14 +55,14 @@ def start_kernel(config: Config, ram_bytes: int, locks: str, online_cpus: list[i
         locks=lock_kinds,
         rcu=Rcu(locks),
         faults=faults,
-        vmstat=Counters(VMSTAT),
-        cost=dict.fromkeys(COST_OF_PATH, 0),
+        vmstat=Tally(VMSTAT),
+        cost=Tally(COST_OF_PATH),
         memory=memory,
         memcg=MemcgState(root, {1: root}, config.memcg is not None, config.memcg == "v1"),
         swap=swap_state(lock_kinds, online_cpus),
         vswap=vswap_boot(lock_kinds, faults, online_cpus),
         zswap=zswap_boot(faults),
-        thp=ThpState({order: Counters(MTHP_STAT) for order in orders_descending(THP_ORDERS_ALL_ANON)}),
+        thp=ThpState({order: Tally(MTHP_STAT) for order in orders_descending(THP_ORDERS_ALL_ANON)}),
         io=IoState(),
         hooks=Hooks(try_to_free_mem_cgroup_pages, try_to_free_pages),
         shmem=ShmemState(lock_kinds.spinlock("shmem_swaplist_mutex")),

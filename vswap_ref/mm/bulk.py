@@ -124,12 +124,12 @@ def account_alike(s: System, entry: ZswapEntry, nr: int) -> None:
     s.zswap.pool_bytes += size
     s.zswap.stored_pages += nr
     s.zswap.stored_incompressible += nr if entry.length == PAGE_SIZE else 0
-    s.vmstat["zswpout"] += nr
+    s.vmstat.zswpout += nr
     if entry.memcg is None:
         return
-    entry.memcg.stat["zswpout"] += nr
+    entry.memcg.stat.zswpout += nr
     if not s.memcg.memsw:
-        entry.memcg.stat["zswapped"] += nr
+        entry.memcg.stat.zswapped += nr
         charge_zswap_bytes(entry.memcg, nr * entry.length)
 
 

@@ -81,7 +81,7 @@ def isolate_lock_cluster(s: System, si: SwapInfo, clusters: ClusterList) -> Swap
         ci.on_list = None
         was_free = ci.flags == CLUSTER_FLAG_FREE
         ci.flags = CLUSTER_FLAG_NONE
-    s.cost["ci_lock"] += 1
+    s.cost.ci_lock += 1
     if was_free and ci.table is None and not swap_cluster_alloc_table(s, ci):
         move_cluster(si, ci, si.free_clusters, CLUSTER_FLAG_FREE)
         ci.lock.release()
@@ -134,7 +134,7 @@ def swap_do_scheduled_discard(s: System, si: SwapInfo) -> bool:
             ci.on_list = None
         discard_swap_cluster(si, cluster_offset(ci), SWAPFILE_CLUSTER)
         with ci.lock:
-            s.cost["ci_lock"] += 1
+            s.cost.ci_lock += 1
             ci.flags = CLUSTER_FLAG_NONE
             __free_cluster(s, si, ci)
         done = True

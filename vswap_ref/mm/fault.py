@@ -72,8 +72,8 @@ class VmFault:
 
 def handle_mm_fault(s: System, mm: Mm, addr: int, write: bool) -> int:
     """Make the page at ``addr`` accessible.  SIGBUS outside of all mappings."""
-    s.vmstat["pgfault"] += 1
-    mm.memcg.stat["pgfault"] += 1
+    s.vmstat.pgfault += 1
+    mm.memcg.stat.pgfault += 1
     s.clock.ns += MINOR_FAULT_NS
     vma = find_vma(mm, addr)
     if vma is None:
@@ -173,8 +173,8 @@ def do_swap_page_major(s: System, vmf: VmFault, si: SwapInfo | None, entry: SwpE
     if folio is None:
         with vmf.mm.ptl:
             return VM_FAULT_OOM if vmf.table[vmf.index] == vmf.pte else 0
-    s.vmstat["pgmajfault"] += 1
-    vmf.mm.memcg.stat["pgmajfault"] += 1
+    s.vmstat.pgmajfault += 1
+    vmf.mm.memcg.stat.pgmajfault += 1
     return VM_FAULT_MAJOR | map_swapped_in(s, vmf, entry, folio, bypass)
 
 
@@ -331,7 +331,7 @@ def do_wp_page(s: System, vmf: VmFault) -> int:
         if folio.exclusive & bit or wp_can_reuse_anon_folio(s, folio, vmf.mm):
             folio.exclusive |= bit
             vmf.table[vmf.index] |= PTE_WRITE | PTE_DIRTY | PTE_YOUNG
-            s.vmstat["pgreuse"] += 1
+            s.vmstat.pgreuse += 1
             return 0
         folio.refcount += 1
     return wp_page_copy(s, vmf, folio)

@@ -68,7 +68,7 @@ def prep_new_folio(s: System, order: int) -> Folio:
         folio.nr_pages = nr
         folio.mapcounts = [0] * nr
         set_mem_map(memory, pfn, nr, folio)
-    s.vmstat["pgalloc_normal"] += nr
+    s.vmstat.pgalloc_normal += nr
     return folio
 
 
@@ -122,7 +122,7 @@ def folio_free(s: System, folio: Folio) -> None:
     if folio.order:
         set_mem_map(memory, folio.pfn, nr, None)
     memory.free_frames[folio.order].append((folio.pfn, folio.data))
-    s.vmstat["pgfree"] += nr
+    s.vmstat.pgfree += nr
 
 
 def folio_ref_freeze(folio: Folio, expected: int) -> bool:

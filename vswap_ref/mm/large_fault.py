@@ -97,7 +97,7 @@ def count_anon_fault(s: System, memcg: Memcg, order: int, what: str) -> None:
     if order == PMD_ORDER:
         s.vmstat[f"thp_fault_{what}"] += 1
         if what == "alloc":
-            memcg.stat["thp_fault_alloc"] += 1
+            memcg.stat.thp_fault_alloc += 1
 
 
 def alloc_anon_folio(s: System, vma: Vma, addr: int, table: list[int]) -> Folio | None:

@@ -20,9 +20,9 @@ def folio_mark_lazyfree(s: System, folio: Folio) -> None:
     lruvec_del_folio(s, folio)
     folio.active = folio.referenced = folio.swapbacked = False
     lruvec_add_folio(s, folio)
-    s.vmstat["pglazyfree"] += nr
+    s.vmstat.pglazyfree += nr
     if folio.memcg is not None:
-        folio.memcg.stat["pglazyfree"] += nr
+        folio.memcg.stat.pglazyfree += nr
 
 
 def try_to_discard(s: System, folio: Folio) -> bool:

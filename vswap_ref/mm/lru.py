@@ -60,4 +60,4 @@ def folio_rotate_reclaimable(s: System, folio: Folio) -> None:
         folio.active = False
         lruvec_add_folio(s, folio)
         (folio.memcg or s.memcg.root).lruvec.inactive.move_to_end(folio, last=False)
-        s.vmstat["pgrotated"] += folio.nr_pages
+        s.vmstat.pgrotated += folio.nr_pages

@@ -150,7 +150,7 @@ def folio_deactivate(s: System, folio: Folio) -> None:
     folio.active = False
     folio.workingset = True
     lruvec_add_folio(s, folio)
-    s.vmstat["pgdeactivate"] += folio.nr_pages
+    s.vmstat.pgdeactivate += folio.nr_pages
 
 
 def do_madvise(s: System, mm: Mm, start: int, end: int, advice: str) -> int:

@@ -56,7 +56,7 @@ def flush_memcg_stats(s: System) -> None:
 def current_lruvec_stats(memcg: Memcg) -> LruvecStats:
     """List lengths and activations of refaults as they are now."""
     lruvec = memcg.lruvec
-    return LruvecStats(lruvec.nr_inactive, lruvec.nr_active, memcg.stat["workingset_activate_anon"])
+    return LruvecStats(lruvec.nr_inactive, lruvec.nr_active, memcg.stat.workingset_activate_anon)
 
 
 def lruvec_page_state(s: System, memcg: Memcg) -> LruvecStats:
@@ -185,9 +185,9 @@ def memcg1_swapin(s: System, entry: SwpEntry, nr: int) -> None:
 
 def mem_cgroup_id_get_online(s: System, memcg: Memcg, nr: int) -> Memcg:
     """Take ``nr`` id references on the cgroup or its nearest online ancestor."""
-    s.cost["mem_cgroup_id_get"] += 1
+    s.cost.mem_cgroup_id_get += 1
     if nr > 1:
-        s.cost["mem_cgroup_id_get_many"] += 1
+        s.cost.mem_cgroup_id_get_many += 1
     if not memcg.online:
         memcg = online_ancestor(memcg)
     memcg.id_refs += nr
@@ -218,7 +218,7 @@ def mem_cgroup_try_charge_swap(s: System, folio: Folio, entry: SwpEntry) -> int:
     if memcg.swap_counters and page_counter_try_charge(memcg.swap_counters, nr) >= 0:
         memcg_event(memcg, "swap.max")
         memcg_event(memcg, "swap.fail")
-        s.cost["mem_cgroup_try_charge_swap_fails"] += 1
+        s.cost.mem_cgroup_try_charge_swap_fails += 1
         mem_cgroup_id_put_many(s, memcg, nr)
         return -ENOMEM
     memcg.nr_swap += nr
@@ -265,14 +265,14 @@ def obj_cgroup_may_zswap(memcg: Memcg | None) -> bool:
 def obj_cgroup_charge_zswap(s: System, entry: ZswapEntry) -> None:
     """Charge the entry's compressed bytes to its cgroup as kernel memory; version 1 does not count them."""
     if entry.memcg is not None and not s.memcg.memsw:
-        entry.memcg.stat["zswapped"] += 1
+        entry.memcg.stat.zswapped += 1
         charge_zswap_bytes(entry.memcg, entry.length)
 
 
 def obj_cgroup_uncharge_zswap(s: System, entry: ZswapEntry) -> None:
     """Exact opposite of obj_cgroup_charge_zswap."""
     if entry.memcg is not None and not s.memcg.memsw:
-        entry.memcg.stat["zswapped"] -= 1
+        entry.memcg.stat.zswapped -= 1
         charge_zswap_bytes(entry.memcg, -entry.length)
 
 
@@ -315,9 +315,9 @@ def __mem_cgroup_uncharge_swap_by_id(s: System, memcg_id: int, nr: int) -> None:
     """Give back the charge of ``nr`` slots of the cgroup with this id, and their references on it; none for id 0."""
     memcg = s.memcg.by_id.get(memcg_id)
     if memcg is None:
-        s.cost["mem_cgroup_uncharge_swap_nobody"] += 1
+        s.cost.mem_cgroup_uncharge_swap_nobody += 1
         return
-    s.cost["mem_cgroup_uncharge_swap"] += 1
+    s.cost.mem_cgroup_uncharge_swap += 1
     page_counter_uncharge(memcg.memsw_counters if s.memcg.memsw else memcg.swap_counters, nr)
     memcg.nr_swap -= nr
     mem_cgroup_id_put_many(s, memcg, nr)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from errno import EBUSY, ENODEV, ENOSPC
 
-from vswap_ref.machine import MEMCG_STAT, PAGE_SIZE
+from vswap_ref.machine import MEMCG_STAT, PAGE_SIZE, Tally
 
 from .memcg import mem_cgroup_id_put_many, memcg_subtree
 from .state import Memcg, Mm, System
@@ -27,7 +27,7 @@ def mem_cgroup_css_alloc(s: System, name: str, parent: Memcg) -> Memcg | None:
     memcg_id = mem_cgroup_id_alloc(s)
     if memcg_id < 0:
         return None
-    memcg = s.memcg.by_id[memcg_id] = Memcg(memcg_id, name, parent, dict.fromkeys(MEMCG_STAT, 0))
+    memcg = s.memcg.by_id[memcg_id] = Memcg(memcg_id, name, parent, Tally(MEMCG_STAT))
     parent.children.append(memcg)
     return memcg
 
@@ -74,8 +74,8 @@ def memcg_reparent_objcgs(memcg: Memcg, parent: Memcg) -> None:
         parent.zswap_lru[entry] = None
         parent.zswap_lru.move_to_end(entry, last=False)
     memcg.zswap_lru.clear()
-    parent.stat["zswapped"] += memcg.stat["zswapped"]
-    memcg.stat["zswapped"] = 0
+    parent.stat.zswapped += memcg.stat.zswapped
+    memcg.stat.zswapped = 0
     memcg.memory.usage -= -(-memcg.zswap_bytes // PAGE_SIZE)
     memcg.zswap_bytes = 0
 

@@ -69,9 +69,9 @@ def swap_read_folio_zeromap(s: System, folio: Folio) -> bool:
         return True
     if not is_zero:
         return False
-    s.vmstat["swpin_zero"] += nr
+    s.vmstat.swpin_zero += nr
     if folio.memcg is not None:
-        folio.memcg.stat["swpin_zero"] += nr
+        folio.memcg.stat.swpin_zero += nr
     folio.data[:] = bytes(len(folio.data))
     folio.uptodate = True
     folio_unlock(folio)

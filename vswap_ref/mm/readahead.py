@@ -147,7 +147,7 @@ def swap_update_readahead(s: System, folio: Folio, vma: Vma | None, addr: int) -
         return
     hit = folio.readahead
     folio.readahead = False
-    s.vmstat["swap_ra_hit"] += hit
+    s.vmstat.swap_ra_hit += hit
     if s.swap.nr_rotate_swap or vma is None:
         s.swap.readahead_hits += hit
     else:
@@ -162,6 +162,6 @@ def start_read_ahead(s: System, folio: Folio | None, allocated: bool, target: bo
     if allocated:
         if not target:
             folio.readahead = True
-            s.vmstat["swap_ra"] += 1
+            s.vmstat.swap_ra += 1
         swap_read_folio(s, folio)
     folio_put(s, folio)

@@ -125,7 +125,7 @@ def activate_locked(s: System, folio: Folio) -> None:
         folio_free_swap(s, folio)
     if not folio.active:
         folio.active = True
-        s.vmstat["pgactivate"] += folio.nr_pages
+        s.vmstat.pgactivate += folio.nr_pages
 
 
 def folio_alloc_swap_large(s: System, folio: Folio, folio_list: list[Folio]) -> int:
@@ -151,9 +151,9 @@ def count_swpout_fallback(s: System, memcg: Memcg | None, order: int) -> None:
     """Count a large folio that had to be split to be swapped out."""
     count_mthp_stat(s, order, "swpout_fallback")
     if order == PMD_ORDER:
-        s.vmstat["thp_swpout_fallback"] += 1
+        s.vmstat.thp_swpout_fallback += 1
         if memcg is not None:
-            memcg.stat["thp_swpout_fallback"] += 1
+            memcg.stat.thp_swpout_fallback += 1
 
 
 def shrink_folio(s: System, folio: Folio, ignore_references: bool, folio_list: list[Folio]) -> str:
@@ -213,9 +213,9 @@ def shrink_lazyfree_folio(s: System, folio: Folio) -> str:
     if not folio_ref_freeze(folio, 1):
         return KEEP
     nr = folio.nr_pages
-    s.vmstat["pglazyfreed"] += nr
+    s.vmstat.pglazyfreed += nr
     if folio.memcg is not None:
-        folio.memcg.stat["pglazyfreed"] += nr
+        folio.memcg.stat.pglazyfreed += nr
     folio_unlock(folio)
     folio_free(s, folio)
     return FREED
@@ -231,7 +231,7 @@ def pageout(s: System, folio: Folio) -> str:
     if writeout(s, folio) == AOP_WRITEPAGE_ACTIVATE:
         folio.reclaim = False
         return ACTIVATE
-    s.vmstat["nr_vmscan_write"] += folio.nr_pages
+    s.vmstat.nr_vmscan_write += folio.nr_pages
     if folio.writeback:
         return KEEP
     folio.reclaim = False
@@ -315,7 +315,7 @@ def shrink_active_list(s: System, memcg: Memcg, nr_to_scan: int) -> None:
         folio_referenced(folio)
         folio.active = False
         folio.workingset = True
-        s.vmstat["pgdeactivate"] += folio.nr_pages
+        s.vmstat.pgdeactivate += folio.nr_pages
         putback_folio(s, folio)
 
 
@@ -453,7 +453,7 @@ def try_to_free_pages(s: System, nr_pages: int) -> int:
     memory = s.memory
     who = KSWAPD if nr_free_pages(s) > memory.min_wmark else DIRECT
     if who == DIRECT:
-        s.vmstat["allocstall_normal"] += 1
+        s.vmstat.allocstall_normal += 1
     for _ in range(MAX_RECLAIM_RETRIES):
         want = memory.high_wmark + nr_pages - nr_free_pages(s)
         if want <= 0:

@@ -52,9 +52,9 @@ def folio_remove_rmap(s: System, folio: Folio, page: int = 0, nr: int = 1) -> No
 
 def count_anon_mapped(s: System, folio: Folio, nr: int) -> None:
     """Count anonymous pages that become mapped (nr > 0) or unmapped."""
-    s.vmstat["nr_anon_pages"] += nr
+    s.vmstat.nr_anon_pages += nr
     if folio.memcg is not None:
-        folio.memcg.stat["anon"] += nr
+        folio.memcg.stat.anon += nr
 
 
 def rmap_walk(folio: Folio) -> Iterator[tuple[Vma, list[int], int, int]]:
@@ -187,9 +187,9 @@ def folio_add_file_rmap(s: System, folio: Folio) -> None:
 
 def count_file_mapped(s: System, folio: Folio, nr: int) -> None:
     """Count shared pages that become mapped (nr > 0) or unmapped."""
-    s.vmstat["nr_mapped"] += nr
+    s.vmstat.nr_mapped += nr
     if folio.memcg is not None:
-        folio.memcg.stat["file_mapped"] += nr
+        folio.memcg.stat.file_mapped += nr
 
 
 def drop_file_pte(s: System, folio: Folio, mm: Mm, pte: int) -> None:

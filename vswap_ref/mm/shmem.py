@@ -48,11 +48,11 @@ def shmem_recalc_inode(inode: ShmemInode, alloced: int, swapped: int) -> bool:
 
 def shmem_update_stats(s: System, folio: Folio, nr: int) -> None:
     """Count pages that enter (nr > 0) or leave (nr < 0) a page cache."""
-    s.vmstat["nr_file_pages"] += nr
-    s.vmstat["nr_shmem"] += nr
+    s.vmstat.nr_file_pages += nr
+    s.vmstat.nr_shmem += nr
     if folio.memcg is not None:
-        folio.memcg.stat["file"] += nr
-        folio.memcg.stat["shmem"] += nr
+        folio.memcg.stat.file += nr
+        folio.memcg.stat.shmem += nr
 
 
 def shmem_add_to_page_cache(s: System, folio: Folio, inode: ShmemInode, index: int, expected: RadixEntry | None) -> int:

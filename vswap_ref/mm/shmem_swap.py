@@ -117,8 +117,8 @@ def swapin_pinned(
     if folio is not None:
         swap_update_readahead(s, folio, None, 0)
     else:
-        s.vmstat["pgmajfault"] += fault
-        memcg.stat["pgmajfault"] += fault
+        s.vmstat.pgmajfault += fault
+        memcg.stat.pgmajfault += fault
         bypass = si is not None and bool(si.flags & SWP_SYNCHRONOUS_IO)
         if bypass:
             folio, err = shmem_swap_alloc_folio(s, swap, memcg)

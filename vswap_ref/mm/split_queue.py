@@ -19,7 +19,7 @@ def deferred_split_folio(s: System, folio: Folio) -> None:
     (folio.memcg or s.memcg.root).split_queue[folio] = None
     count_mthp_stat(s, folio.order, "split_deferred")
     if folio.order == PMD_ORDER:
-        s.vmstat["thp_deferred_split_page"] += 1
+        s.vmstat.thp_deferred_split_page += 1
 
 
 def folio_unqueue_deferred_split(s: System, folio: Folio) -> None:

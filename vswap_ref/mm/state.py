@@ -20,13 +20,13 @@ from vswap_ref.machine import (
     BlockDevice,
     Clock,
     Codec,
-    Counters,
     Faults,
     Locks,
     PerCpu,
     PercpuRef,
     Rcu,
     RequestQueue,
+    Tally,
     XArray,
 )
 
@@ -162,7 +162,7 @@ class Memcg:
     id: int
     name: str
     parent: Memcg | None
-    stat: dict[str, int]
+    stat: Tally
     memory: PageCounter = field(default_factory=PageCounter)
     swap: PageCounter = field(default_factory=PageCounter)
     memsw: PageCounter = field(default_factory=PageCounter)
@@ -397,7 +397,7 @@ class ZswapEntry:
 class ZswapState:
     """zswap's parameters, pools, the stored entries by handle, which descriptors hold, and debugfs counters."""
 
-    debugfs: Counters
+    debugfs: Tally
     entries: Arena[ZswapEntry] = field(default_factory=Arena)
     enabled: bool = False
     ever_enabled: bool = False
@@ -424,7 +424,7 @@ class ThpState:
     or "never").
     """
 
-    stats: dict[int, Counters]
+    stats: dict[int, Tally]
     enabled: str = "never"
     defrag: str = "madvise"
     huge_anon_orders_always: int = 0
@@ -485,8 +485,8 @@ class System:
     locks: Locks
     rcu: Rcu
     faults: Faults
-    vmstat: Counters
-    cost: dict[str, int]
+    vmstat: Tally
+    cost: Tally
     memory: Memory
     memcg: MemcgState
     swap: SwapState

@@ -162,7 +162,7 @@ def swap_reclaim_full_clusters(s: System, si: SwapInfo, force: bool) -> None:
                 step = abs(__try_to_reclaim_swap(s, si, offset, TTRS_ANYWAY)) or 1
             offset += step
         with ci.lock:
-            s.cost["ci_lock"] += 1
+            s.cost.ci_lock += 1
             if ci.on_list is None:
                 relocate_cluster(s, si, ci)
 
@@ -282,6 +282,6 @@ def swap_slot_alloc(s: System, order: int) -> tuple[int, SwpSlot]:
             slot = swap_alloc_fast(s, hint, order) or swap_alloc_slow(s, order)
         if slot:
             return 0, slot
-        s.cost["folio_alloc_swap_fails"] += 1
+        s.cost.folio_alloc_swap_fails += 1
         if order or not swap_sync_discard(s):
             return -ENOMEM, NO_SLOT

@@ -11,4 +11,4 @@ from .state import System
 
 def total_swapcache_pages(s: System) -> int:
     """Pages in the swap cache."""
-    return s.vmstat["nr_swapcached"]
+    return s.vmstat.nr_swapcached

@@ -66,7 +66,7 @@ def swap_cluster_lock(s: System, si: SwapInfo, offset: int) -> SwapClusterInfo:
     """Lock the cluster of a slot and return it."""
     ci = si.cluster_info[offset >> CLUSTER_SHIFT]
     ci.lock.acquire()
-    s.cost["ci_lock"] += 1
+    s.cost.ci_lock += 1
     return ci
 
 
@@ -145,7 +145,7 @@ def swap_range_alloc(s: System, si: SwapInfo, nr: int) -> bool:
 
     That is decided before the slots are subtracted from the total.
     """
-    s.cost["swap_range_alloc"] += 1
+    s.cost.swap_range_alloc += 1
     wanted = swap_usage_add(s, si, nr) and vm_swap_full(s)
     s.swap.nr_swap_pages -= nr
     return wanted

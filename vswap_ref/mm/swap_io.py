@@ -30,18 +30,18 @@ def count_swpout_vm_event(s: System, folio: Folio) -> None:
     nr = folio.nr_pages
     if folio.order:
         count_large_swpout(s, folio)
-    s.vmstat["pswpout"] += nr
+    s.vmstat.pswpout += nr
     if folio.memcg is not None:
-        folio.memcg.stat["pswpout"] += nr
+        folio.memcg.stat.pswpout += nr
 
 
 def count_large_swpout(s: System, folio: Folio) -> None:
     """Count a large folio that goes to a device whole."""
     count_mthp_stat(s, folio.order, "swpout")
     if folio.order == PMD_ORDER:
-        s.vmstat["thp_swpout"] += 1
+        s.vmstat.thp_swpout += 1
         if folio.memcg is not None:
-            folio.memcg.stat["thp_swpout"] += 1
+            folio.memcg.stat.thp_swpout += 1
 
 
 def bdev_write_folio(bdev: BlockDevice, block: int, folio: Folio) -> bool:
@@ -140,9 +140,9 @@ def swap_read_folio_bdev(s: System, folio: Folio, slot: SwpSlot) -> None:
     duration = bdev.read_ns(block, nr)
     if folio.order:
         count_mthp_stat(s, folio.order, "swpin")
-    s.vmstat["pswpin"] += nr
+    s.vmstat.pswpin += nr
     if folio.memcg is not None:
-        folio.memcg.stat["pswpin"] += nr
+        folio.memcg.stat.pswpin += nr
     try:
         bdev_read_folio(bdev, block, folio)
         folio.uptodate = True

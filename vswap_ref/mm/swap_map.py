@@ -31,9 +31,9 @@ def swap_range_free(s: System, si: SwapInfo, offset: int, nr: int) -> None:
     if bdev.wants_free_notify and si.flags & SWP_BLKDEV:
         for i in range(offset, offset + nr):
             bdev.slot_free_notify(i)
-    s.cost["swap_range_free"] += 1
+    s.cost.swap_range_free += 1
     if nr > 1:
-        s.cost["further_slot_free"] += nr - 1
+        s.cost.further_slot_free += nr - 1
     s.swap.nr_swap_pages += nr
     swap_usage_sub(s, si, nr)
 

@@ -32,7 +32,7 @@ def mem_cgroup_of_entry(s: System, memcg: Memcg, entry: SwpEntry) -> Memcg:
     """The cgroup that is charged for an entry's page: the one recorded for it if it is online, or else ``memcg``."""
     if not s.memcg.enabled:
         return memcg
-    s.cost["mem_cgroup_from_id"] += 1
+    s.cost.mem_cgroup_from_id += 1
     owner = s.memcg.by_id.get(lookup_swap_cgroup_id(s, entry))
     return owner if owner is not None and owner.online else memcg
 

@@ -79,7 +79,7 @@ def wait_for_allocation(s: System, si: SwapInfo) -> None:
     for ci in si.cluster_info:
         ci.lock.acquire()
         ci.lock.release()
-    s.cost["ci_lock"] += len(si.cluster_info)
+    s.cost.ci_lock += len(si.cluster_info)
 
 
 def reinsert_swap_info(s: System, si: SwapInfo) -> None:

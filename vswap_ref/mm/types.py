@@ -9,7 +9,6 @@ mm/swap_table.h, include/linux/swap.h, arch page-table headers (a page-table ent
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 from vswap_ref.machine import NewType
 
@@ -115,7 +114,7 @@ VSWAP_FOLIO = 3
 
 def swp_entry_range(entry: SwpEntry, nr: int) -> Sequence[SwpEntry]:
     """``nr`` entries in a row."""
-    return cast("Sequence[SwpEntry]", range(entry, entry + nr))
+    return range(entry, entry + nr)  # type: ignore[return-value]
 
 
 SWP_RMAP_CACHE_ONLY = 1 << 63

@@ -38,10 +38,10 @@ from .zswap_pool import zswap_total_pages
 def refresh_vmstat(s: System) -> None:
     """Bring the gauges among the counters up to date; the others tick where things happen."""
     lruvecs = [memcg.lruvec for memcg in memcg_subtree(s.memcg.root)]
-    s.vmstat["nr_inactive_anon"] = sum(lruvec.nr_inactive for lruvec in lruvecs)
-    s.vmstat["nr_active_anon"] = sum(lruvec.nr_active for lruvec in lruvecs)
-    s.vmstat["nr_inactive_file"] = sum(lruvec.nr_lazyfree for lruvec in lruvecs)
-    s.vmstat["nr_zswapped"] = s.zswap.stored_pages
+    s.vmstat.nr_inactive_anon = sum(lruvec.nr_inactive for lruvec in lruvecs)
+    s.vmstat.nr_active_anon = sum(lruvec.nr_active for lruvec in lruvecs)
+    s.vmstat.nr_inactive_file = sum(lruvec.nr_lazyfree for lruvec in lruvecs)
+    s.vmstat.nr_zswapped = s.zswap.stored_pages
 
 
 def meminfo(s: System) -> dict[str, int]:
@@ -49,10 +49,10 @@ def meminfo(s: System) -> dict[str, int]:
     pages = {
         "MemTotal": s.memory.ram_pages,
         "MemFree": nr_free_pages(s),
-        "SwapCached": s.vmstat["nr_swapcached"],
-        "AnonPages": s.vmstat["nr_anon_pages"],
-        "Mapped": s.vmstat["nr_mapped"],
-        "Shmem": s.vmstat["nr_shmem"],
+        "SwapCached": s.vmstat.nr_swapcached,
+        "AnonPages": s.vmstat.nr_anon_pages,
+        "Mapped": s.vmstat.nr_mapped,
+        "Shmem": s.vmstat.nr_shmem,
         "SwapTotal": s.swap.total_swap_pages,
         "SwapFree": s.swap.nr_swap_pages,
         "Zswap": zswap_total_pages(s),

@@ -49,8 +49,8 @@ def workingset_refault(s: System, folio: Folio, shadow: Shadow) -> None:
     memcg_id, eviction, workingset = unpack_shadow(shadow)
     nr = folio.nr_pages
     owner = folio.memcg or s.memcg.root
-    s.vmstat["workingset_refault_anon"] += nr
-    owner.stat["workingset_refault_anon"] += nr
+    s.vmstat.workingset_refault_anon += nr
+    owner.stat.workingset_refault_anon += nr
     evicted_from = s.memcg.by_id.get(memcg_id)
     if evicted_from is None:
         return
@@ -60,9 +60,9 @@ def workingset_refault(s: System, folio: Folio, shadow: Shadow) -> None:
         return
     folio.active = True
     workingset_age_nonresident(owner, nr)
-    s.vmstat["workingset_activate_anon"] += nr
-    owner.stat["workingset_activate_anon"] += nr
+    s.vmstat.workingset_activate_anon += nr
+    owner.stat.workingset_activate_anon += nr
     if workingset:
         folio.workingset = True
-        s.vmstat["workingset_restore_anon"] += nr
-        owner.stat["workingset_restore_anon"] += nr
+        s.vmstat.workingset_restore_anon += nr
+        owner.stat.workingset_restore_anon += nr

@@ -37,9 +37,9 @@ def zswap_store(s: System, folio: Folio) -> bool:
     nr = folio.nr_pages
     stored = zswap_store_pages(s, folio, nr) if zswap_may_store(s, folio) else 0
     if stored == nr:
-        s.vmstat["zswpout"] += nr
+        s.vmstat.zswpout += nr
         if folio.memcg is not None:
-            folio.memcg.stat["zswpout"] += nr
+            folio.memcg.stat.zswpout += nr
         return True
     if s.zswap.reached_full:
         s.zswap.shrink_queued = True
@@ -99,9 +99,9 @@ def zswap_fill(s: System, folio: Folio, entry: ZswapEntry) -> bool:
         return False
     folio.data[:] = data
     folio.uptodate = True
-    s.vmstat["zswpin"] += 1
+    s.vmstat.zswpin += 1
     if entry.memcg is not None:
-        entry.memcg.stat["zswpin"] += 1
+        entry.memcg.stat.zswpin += 1
     return True
 
 

@@ -7,7 +7,7 @@ up to 16 bytes.
 
 from __future__ import annotations
 
-from vswap_ref.machine import PAGE_SIZE, ZSWAP_DEBUGFS, Counters, Faults
+from vswap_ref.machine import PAGE_SIZE, ZSWAP_DEBUGFS, Faults, Tally
 
 from .memcg import mem_cgroup_zswap_writeback_enabled, obj_cgroup_uncharge_zswap, online_ancestor
 from .state import Memcg, System, ZswapEntry, ZswapPool, ZswapState
@@ -42,7 +42,7 @@ def zswap_boot(faults: Faults) -> ZswapState:
     """zswap at boot, still off: its counters, and its allocations that can be made to fail."""
     for site, doc in ZSWAP_FAULT_SITES.items():
         faults.declare(site, doc)
-    return ZswapState(Counters(ZSWAP_DEBUGFS))
+    return ZswapState(Tally(ZSWAP_DEBUGFS))
 
 
 def zswap_check_limits(s: System) -> bool:
@@ -50,7 +50,7 @@ def zswap_check_limits(s: System) -> bool:
     z = s.zswap
     total = zswap_total_pages(s)
     if total >= zswap_max_pages(s):
-        z.debugfs["pool_limit_hit"] += 1
+        z.debugfs.pool_limit_hit += 1
         z.reached_full = True
     elif z.reached_full and total <= zswap_accept_thr_pages(s):
         z.reached_full = False
@@ -92,7 +92,7 @@ def zswap_compress(s: System, data: bytes, memcg: Memcg | None, pool: ZswapPool)
             return None
         packed = data
     if s.faults.should_fail("zs_malloc"):
-        debugfs["reject_alloc_fail"] += 1
+        debugfs.reject_alloc_fail += 1
         return None
     return packed
 
@@ -104,7 +104,7 @@ def zswap_decompress(s: System, entry: ZswapEntry) -> bytes | None:
     try:
         return entry.pool.codec.decompress(entry.object)
     except ValueError:
-        s.zswap.debugfs["decompress_fail"] += 1
+        s.zswap.debugfs.decompress_fail += 1
         return None
 
 
@@ -122,7 +122,7 @@ def zswap_entry_alloc(s: System, entry: SwpEntry, packed: bytes, memcg: Memcg | 
     """A new entry owning a pool object; None without memory.  A deleted cgroup's pages belong to its heir."""
     pool = s.zswap.pool
     if pool is None or s.faults.should_fail("zswap_entry_cache_alloc"):
-        s.zswap.debugfs["reject_kmemcache_fail"] += 1
+        s.zswap.debugfs.reject_kmemcache_fail += 1
         return None
     size = zs_object_size(len(packed))
     pool.bytes += size
@@ -142,7 +142,7 @@ def zs_free(s: System, entry: ZswapEntry) -> None:
 
 def zswap_entry_free(s: System, entry: ZswapEntry) -> None:
     """Free a stored entry: list, object, charge, counters."""
-    s.cost["zswap_entry_free"] += 1
+    s.cost.zswap_entry_free += 1
     zswap_lru_del(s, entry)
     zs_free(s, entry)
     obj_cgroup_uncharge_zswap(s, entry)

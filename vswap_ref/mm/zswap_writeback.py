@@ -61,9 +61,9 @@ def zswap_writeback_folio(s: System, entry: ZswapEntry, swpentry: SwpEntry, foli
         zswap_entry_store(s, swpentry, entry)
         return -EIO
     folio.data[:] = data
-    s.vmstat["zswpwb"] += 1
+    s.vmstat.zswpwb += 1
     if entry.memcg is not None:
-        entry.memcg.stat["zswpwb"] += 1
+        entry.memcg.stat.zswpwb += 1
     zswap_entry_free(s, entry)
     folio.uptodate = True
     folio.reclaim = True
@@ -83,9 +83,9 @@ def shrink_memcg_cb(s: System, entry: ZswapEntry, lru: dict[ZswapEntry, None]) -
         return -EAGAIN
     err = zswap_writeback_entry(s, entry, entry.swpentry)
     if err:
-        s.zswap.debugfs["reject_reclaim_fail"] += 1
+        s.zswap.debugfs.reject_reclaim_fail += 1
         return -EEXIST if err == -EEXIST else -EAGAIN
-    s.zswap.debugfs["written_back_pages"] += 1
+    s.zswap.debugfs.written_back_pages += 1
     return 0
 
 

@@ -16,7 +16,7 @@ from errno import EBUSY, ENOMEM
 from types import ModuleType
 from typing import Any
 
-from vswap_ref.machine import Counters, PercpuRef
+from vswap_ref.machine import PercpuRef, Tally
 from vswap_ref.machine.counters import MEMCG_STAT
 from vswap_ref.series.stages import LoadedStage, stages
 
@@ -231,7 +231,7 @@ def new_cgroup(world: World, id_: int, parent: Any, limit: int | None) -> Any:
     """A cgroup; the root is there from the beginning."""
     groups = world.s.memcg
     if id_ != 1:
-        group = world.functions["Memcg"](id_, str(id_), parent or groups.root, Counters(MEMCG_STAT))
+        group = world.functions["Memcg"](id_, str(id_), parent or groups.root, Tally(MEMCG_STAT))
         group.swap.max = limit
         groups.by_id[id_] = group
     return groups.by_id[id_]

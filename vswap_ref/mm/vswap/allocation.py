@@ -28,7 +28,7 @@ from .cluster import (
     vswap_map_unlock,
 )
 from .descriptor import Descriptors
-from .lookup import vswap_cluster_lock, vswap_cluster_unlock
+from .lookup import vswap_cluster_lock
 
 
 def __vswap_alloc_from_cluster(cluster: VswapCluster, start: int, folio: Folio) -> None:
@@ -50,13 +50,13 @@ def vswap_alloc_from_cluster(s: System, cluster: VswapCluster, folio: Folio) -> 
     if not cluster_is_alloc_candidate(cluster):
         return NO_ENTRY
     nr = 1 << cluster.order
-    s.cost["vswap_bit_scan"] += 1
+    s.cost.vswap_bit_scan += 1
     # Value 0 must never exist: cluster 0 does without its first run.
     start = cluster.bitmap.find_zero_run(nr, nr, 0 if cluster.id else nr)
     if start < 0:
         return NO_ENTRY
     cluster.bitmap.set_range(start, nr)
-    s.cost["vswap_cluster_ref"] += 1
+    s.cost.vswap_cluster_ref += 1
     cluster.refcnt += nr
     __vswap_alloc_from_cluster(cluster, start, folio)
     return vswap_entry(cluster.id, start)
@@ -66,7 +66,7 @@ def vswap_alloc_cached(s: System, folio: Folio) -> SwpEntry:
     """From the cluster that this CPU caches; a cluster that is used up is cached no more.  Returns 0 if that fails."""
     v, order = s.vswap, folio.order
     with s.rcu.read, v.percpu.local_lock[s.cpu]:
-        s.cost["vswap_alloc_local_lock"] += 1
+        s.cost.vswap_alloc_local_lock += 1
         clusters = v.percpu[s.cpu].clusters
         cluster = clusters[order]
         if cluster is None:
@@ -78,7 +78,7 @@ def vswap_alloc_cached(s: System, folio: Folio) -> SwpEntry:
             cluster.cached = False
             vswap_cluster_put(s, cluster)
             cluster.full = True
-        vswap_cluster_unlock(cluster)
+        cluster.lock.release()
     return entry
 
 
@@ -91,14 +91,14 @@ def vswap_alloc_partial(s: System, folio: Folio) -> tuple[SwpEntry, VswapCluster
     vswap_map_lock(s)
     for cluster in list(clusters):
         if not cluster.lock.acquire(blocking=False):
-            s.cost["vswap_cluster_trylock_fails"] += 1
+            s.cost.vswap_cluster_trylock_fails += 1
             continue
-        s.cost["vswap_cluster_lock"] += 1
+        s.cost.vswap_cluster_lock += 1
         entry = vswap_alloc_from_cluster(s, cluster, folio)
         del clusters[cluster]
         cluster.full = not entry or not cluster_is_alloc_candidate(cluster)
         has_room = not cluster.full
-        vswap_cluster_unlock(cluster)
+        cluster.lock.release()
         if entry:
             vswap_map_unlock(s)
             return entry, cluster if has_room else None
@@ -144,7 +144,7 @@ def vswap_alloc_new(s: System, folio: Folio) -> tuple[SwpEntry, VswapCluster | N
     cluster.id, cluster.order = cluster_id, folio.order
     nr = folio.nr_pages
     start = 0 if cluster_id else nr
-    s.cost["vswap_cluster_ref"] += 1
+    s.cost.vswap_cluster_ref += 1
     cluster.refcnt = nr
     __vswap_alloc_from_cluster(cluster, start, folio)
     cluster.bitmap.set_range(start, nr)
@@ -162,7 +162,7 @@ def vswap_uncache_used_up(s: System, clusters: list[VswapCluster | None], order:
         clusters[order] = None
         cluster.cached = False
         vswap_cluster_put(s, cluster)
-    vswap_cluster_unlock(cluster)
+    cluster.lock.release()
     return used_up
 
 
@@ -170,7 +170,7 @@ def vswap_cache_cluster(s: System, cluster: VswapCluster) -> None:
     """Let this CPU allocate from a cluster with room; if it has another one by now, list this one at the head."""
     v, order = s.vswap, cluster.order
     with v.percpu.local_lock[s.cpu]:
-        s.cost["vswap_alloc_local_lock"] += 1
+        s.cost.vswap_alloc_local_lock += 1
         clusters = v.percpu[s.cpu].clusters
         if clusters[order] is cluster:
             return
@@ -179,17 +179,17 @@ def vswap_cache_cluster(s: System, cluster: VswapCluster) -> None:
         if cluster_is_alloc_candidate(cluster):
             if free_place:
                 clusters[order] = cluster
-                s.cost["vswap_cluster_ref"] += 1
+                s.cost.vswap_cluster_ref += 1
                 cluster.refcnt += 1
                 cluster.cached = True
             else:
                 add_to_partial_list(s, cluster, at_head=True)
-        vswap_cluster_unlock(cluster)
+        cluster.lock.release()
 
 
 def vswap_alloc(s: System, folio: Folio) -> SwpEntry:
     """Take a virtual slot for each page of a folio, aligned, of one cluster; returns the first, or 0.  May sleep."""
-    s.cost["vswap_alloc"] += 1
+    s.cost.vswap_alloc += 1
     nr = folio.nr_pages
     entry = vswap_alloc_cached(s, folio)
     if not entry:

@@ -25,7 +25,7 @@ from ..types import (
 )
 from ..zswap_pool import zswap_entry_free
 from .descriptor import Descriptors
-from .lookup import vswap_cluster_unlock, vswap_iter
+from .lookup import vswap_iter
 
 
 def release_backing(s: System, cluster: VswapCluster, entry: SwpEntry, nr: int) -> None:
@@ -76,7 +76,7 @@ def vswap_store_folio(s: System, entry: SwpEntry, folio: Folio) -> None:
         cluster = vswap_iter(s, None, entry)
         assert cluster is not None
         vswap_back_by_folio(s, cluster, entry, folio)
-        vswap_cluster_unlock(cluster)
+        cluster.lock.release()
 
 
 def swap_zeromap_folio_set(s: System, folio: Folio) -> None:
@@ -89,10 +89,10 @@ def swap_zeromap_folio_set(s: System, folio: Folio) -> None:
         assert cluster is not None
         release_backing(s, cluster, folio.swap, nr)
         vswap_set_type(cluster, folio.swap, nr, VSWAP_ZERO)
-        vswap_cluster_unlock(cluster)
-    s.vmstat["swpout_zero"] += nr
+        cluster.lock.release()
+    s.vmstat.swpout_zero += nr
     if folio.memcg is not None:
-        folio.memcg.stat["swpout_zero"] += nr
+        folio.memcg.stat.swpout_zero += nr
 
 
 def zswap_entry_store(s: System, entry: SwpEntry, zentry: ZswapEntry) -> None:
@@ -103,7 +103,7 @@ def zswap_entry_store(s: System, entry: SwpEntry, zentry: ZswapEntry) -> None:
         release_backing(s, cluster, entry, 1)
         cluster.desc.zswap_entry[entry & VSWAP_CLUSTER_MASK] = s.zswap.entries.alloc(zentry)
         vswap_set_type(cluster, entry, 1, VSWAP_ZSWAP)
-        vswap_cluster_unlock(cluster)
+        cluster.lock.release()
 
 
 def vswap_backing(desc: Descriptors, index: int) -> tuple[int, int]:
@@ -139,7 +139,7 @@ def vswap_backed_by(s: System, entry: SwpEntry, nr: int, *types: int) -> bool:
     with s.rcu.read:
         run, type_, cluster = vswap_check_backing(s, entry, nr)
         if cluster is not None:
-            vswap_cluster_unlock(cluster)
+            cluster.lock.release()
     return run == nr and type_ in types
 
 
@@ -172,7 +172,7 @@ def vswap_prepare_writeout(s: System, entry: SwpEntry, folio: Folio) -> None:
             return
         if run < nr or type_ not in (VSWAP_SWAPFILE, VSWAP_FOLIO):
             vswap_back_by_folio(s, cluster, entry, folio)
-        vswap_cluster_unlock(cluster)
+        cluster.lock.release()
 
 
 def swap_zeromap_batch(s: System, entry: SwpEntry, max_nr: int) -> tuple[int, bool]:
@@ -188,7 +188,7 @@ def swap_zeromap_batch(s: System, entry: SwpEntry, max_nr: int) -> tuple[int, bo
                 break
             run, is_zero = run + 1, zero
         if cluster is not None:
-            vswap_cluster_unlock(cluster)
+            cluster.lock.release()
     return run, is_zero
 
 

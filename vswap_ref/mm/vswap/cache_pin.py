@@ -11,7 +11,7 @@ from errno import EEXIST, ENOENT
 from ..state import Folio, System, VswapCluster
 from ..types import VSWAP_CLUSTER_MASK, SwpEntry, swp_entry_range
 from .lifecycle import vswap_free
-from .lookup import vswap_cluster_unlock, vswap_iter
+from .lookup import vswap_iter
 
 
 def __swapcache_clear(s: System, cluster: VswapCluster, entry: SwpEntry, nr: int) -> None:
@@ -32,7 +32,7 @@ def swapcache_clear(s: System, entry: SwpEntry, nr: int) -> None:
         cluster = vswap_iter(s, None, entry)
         assert cluster is not None
         __swapcache_clear(s, cluster, entry, nr)
-        vswap_cluster_unlock(cluster)
+        cluster.lock.release()
 
 
 def vswap_pin_error(cluster: VswapCluster | None, entry: SwpEntry) -> int:
@@ -60,7 +60,7 @@ def swapcache_prepare(s: System, entry: SwpEntry, nr: int) -> int:
             cluster.desc.in_swapcache[one & VSWAP_CLUSTER_MASK] = 1
             done += 1
         if cluster is not None:
-            vswap_cluster_unlock(cluster)
+            cluster.lock.release()
     if done < nr:
         swapcache_clear(s, entry, done)
     return err
@@ -79,7 +79,7 @@ def is_swap_cached(s: System, entry: SwpEntry) -> bool:
         if cluster is None:
             return False
         pinned = cluster.desc.in_swapcache[entry & VSWAP_CLUSTER_MASK]
-        vswap_cluster_unlock(cluster)
+        cluster.lock.release()
     return bool(pinned)
 
 
@@ -95,5 +95,5 @@ def non_swapcache_batch(s: System, entry: SwpEntry, max_nr: int) -> int:
                 break
             nr += 1
         if cluster is not None:
-            vswap_cluster_unlock(cluster)
+            cluster.lock.release()
     return nr

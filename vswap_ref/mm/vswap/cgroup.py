@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..state import Folio, System, VswapCluster
 from ..types import VSWAP_CLUSTER_MASK, SwpEntry, swp_entry_range
-from .lookup import vswap_cluster_load, vswap_cluster_unlock, vswap_iter
+from .lookup import vswap_cluster_load, vswap_iter
 
 
 def __vswap_cgroup_record(cluster: VswapCluster, entry: SwpEntry, memcgid: int, nr: int) -> int:
@@ -31,7 +31,7 @@ def vswap_cgroup_record(s: System, entry: SwpEntry, memcgid: int, nr: int) -> in
         cluster = vswap_iter(s, None, entry)
         assert cluster is not None
         old = __vswap_cgroup_record(cluster, entry, memcgid, nr)
-        vswap_cluster_unlock(cluster)
+        cluster.lock.release()
     return old
 
 
@@ -62,7 +62,7 @@ def lookup_swap_cgroup_id(s: System, entry: SwpEntry) -> int:
         if cluster is None:
             return 0
         memcgid = cluster.desc.memcgid[entry & VSWAP_CLUSTER_MASK]
-        vswap_cluster_unlock(cluster)
+        cluster.lock.release()
     return memcgid
 
 
@@ -82,5 +82,5 @@ def vswap_cgroup_batch(s: System, entry: SwpEntry, max_nr: int) -> int:
                 break
             nr += 1
         if cluster is not None:
-            vswap_cluster_unlock(cluster)
+            cluster.lock.release()
     return max(nr, 1)

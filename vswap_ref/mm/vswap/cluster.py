@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from ..state import System, VswapCluster
 from ..types import VSWAP_CLUSTER_MASK, VSWAP_CLUSTER_SIZE, SwpEntry
-from .lookup import vswap_cluster_lock, vswap_cluster_unlock
+from .lookup import vswap_cluster_lock
 
 
 def vswap_map_lock(s: System) -> None:
     """Lock the map of clusters and the partial lists."""
     s.vswap.map_lock.acquire()
-    s.cost["vswap_map_lock"] += 1
+    s.cost.vswap_map_lock += 1
 
 
 def vswap_map_unlock(s: System) -> None:
@@ -45,7 +45,7 @@ def vswap_cluster_free(s: System, cluster: VswapCluster) -> None:
 
 def vswap_cluster_put(s: System, cluster: VswapCluster) -> None:
     """Drop a reference to a locked cluster (refcount_dec_and_test), and free it if that was the last."""
-    s.cost["vswap_cluster_ref"] += 1
+    s.cost.vswap_cluster_ref += 1
     cluster.refcnt -= 1
     if not cluster.refcnt:
         vswap_cluster_free(s, cluster)
@@ -71,14 +71,14 @@ def release_vswap_slot(s: System, cluster: VswapCluster, entry: SwpEntry) -> Non
         cluster.full = False
         if not cluster.cached:
             add_to_partial_list(s, cluster, at_head=False)
-    s.cost["vswap_used"] += 1
+    s.cost.vswap_used += 1
     s.vswap.used -= 1
 
 
 def vswap_cpu_dead(s: System, cpu: int) -> int:
     """A CPU has died: nothing is allocated from its clusters any more, not even by others.  Returns 0."""
     clusters = s.vswap.percpu[cpu].clusters
-    s.cost["vswap_cpu_dead"] += 1
+    s.cost.vswap_cpu_dead += 1
     with s.rcu.read:
         for order, cluster in enumerate(clusters):
             if cluster is None:
@@ -87,5 +87,5 @@ def vswap_cpu_dead(s: System, cpu: int) -> int:
             vswap_cluster_lock(s, cluster)
             cluster.cached = False
             vswap_cluster_put(s, cluster)
-            vswap_cluster_unlock(cluster)
+            cluster.lock.release()
     return 0

@@ -14,7 +14,7 @@ from ..state import System, VswapCluster
 from ..types import VSWAP_CLUSTER_MASK, VSWAP_SWAPFILE, SwpEntry, SwpSlot, swp_entry_range
 from .backing import release_backing
 from .cluster import release_vswap_slot
-from .lookup import vswap_cluster_unlock, vswap_iter
+from .lookup import vswap_iter
 from .rmap import swap_rmap_clear_cache_only, swap_rmap_mark_cache_only
 
 
@@ -59,7 +59,7 @@ def vswap_free_nr_any_cache_only(s: System, entry: SwpEntry, nr: int) -> bool:
             assert cluster is not None
             any_cache_only |= vswap_put_count(s, cluster, one)
         if cluster is not None:
-            vswap_cluster_unlock(cluster)
+            cluster.lock.release()
     return any_cache_only
 
 
@@ -96,7 +96,7 @@ def swap_duplicate_nr(s: System, entry: SwpEntry, nr: int) -> int:
                 break
             done += 1
         if cluster is not None:
-            vswap_cluster_unlock(cluster)
+            cluster.lock.release()
     if 0 < done < nr:
         swap_free_nr(s, entry, done)
     return 0 if done == nr else -ENOENT
@@ -119,7 +119,7 @@ def swp_swapcount(s: System, entry: SwpEntry) -> int:
         if cluster is None:
             return 0
         count = cluster.desc.swap_count[entry & VSWAP_CLUSTER_MASK]
-        vswap_cluster_unlock(cluster)
+        cluster.lock.release()
     return count
 
 

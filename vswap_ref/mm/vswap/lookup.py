@@ -11,19 +11,14 @@ from ..types import NO_SLOT, VSWAP_CLUSTER_MASK, VSWAP_CLUSTER_SHIFT, VSWAP_SWAP
 
 
 def vswap_cluster_lock(s: System, cluster: VswapCluster) -> None:
-    """Lock a cluster."""
+    """Lock a cluster; ``cluster.lock.release()`` unlocks it."""
     cluster.lock.acquire()
-    s.cost["vswap_cluster_lock"] += 1
-
-
-def vswap_cluster_unlock(cluster: VswapCluster) -> None:
-    """Unlock a cluster."""
-    cluster.lock.release()
+    s.cost.vswap_cluster_lock += 1
 
 
 def vswap_cluster_load(s: System, entry: SwpEntry) -> VswapCluster | None:
     """The cluster of a virtual slot, unlocked, without a reference; None if there is none (RCU read section)."""
-    s.cost["vswap_map_load"] += 1
+    s.cost.vswap_map_load += 1
     return s.vswap.cluster_map.load(entry >> VSWAP_CLUSTER_SHIFT)
 
 
@@ -45,9 +40,12 @@ def vswap_iter(s: System, held: VswapCluster | None, entry: SwpEntry) -> VswapCl
             held.lock.release()
         cluster = s.vswap.cluster_map.load(cluster_id)
         if cluster is None:
-            s.cost["vswap_iter_nothing"] += 1
+            s.cost.vswap_iter_nothing += 1
             return None
-        s.cost["vswap_iter" if held is None else "vswap_iter_next"] += 1
+        if held is None:
+            s.cost.vswap_iter += 1
+        else:
+            s.cost.vswap_iter_next += 1
         cluster.lock.acquire()
     if cluster.bitmap.bits[entry & VSWAP_CLUSTER_MASK]:
         return cluster
@@ -68,5 +66,5 @@ def swp_entry_to_swp_slot(s: System, entry: SwpEntry) -> SwpSlot:
             return NO_SLOT
         desc, index = cluster.desc, entry & VSWAP_CLUSTER_MASK
         slot = SwpSlot(desc.slot[index]) if desc.type[index] == VSWAP_SWAPFILE else NO_SLOT
-        vswap_cluster_unlock(cluster)
+        cluster.lock.release()
     return slot

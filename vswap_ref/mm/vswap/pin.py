@@ -10,7 +10,7 @@ from ..state import SwapInfo, System
 from ..swap_device import swap_slot_put_swap_info, swap_slot_tryget_swap_info
 from ..types import SwpEntry
 from .cluster import vswap_cluster_put
-from .lookup import swp_entry_to_swp_slot, vswap_cluster_load, vswap_cluster_lock, vswap_cluster_unlock
+from .lookup import swp_entry_to_swp_slot, vswap_cluster_load, vswap_cluster_lock
 
 
 def tryget_swap_entry(s: System, entry: SwpEntry) -> tuple[bool, SwapInfo | None]:
@@ -23,7 +23,7 @@ def tryget_swap_entry(s: System, entry: SwpEntry) -> tuple[bool, SwapInfo | None
         cluster = vswap_cluster_load(s, entry)
         if cluster is None or not cluster.refcnt:
             return False, None
-        s.cost["vswap_cluster_ref"] += 1
+        s.cost.vswap_cluster_ref += 1
         cluster.refcnt += 1
     return True, vswap_get_device(s, entry)
 
@@ -37,7 +37,7 @@ def put_swap_entry(s: System, entry: SwpEntry, si: SwapInfo | None) -> None:
         assert cluster is not None
         vswap_cluster_lock(s, cluster)
         vswap_cluster_put(s, cluster)
-        vswap_cluster_unlock(cluster)
+        cluster.lock.release()
 
 
 def vswap_get_device(s: System, entry: SwpEntry) -> SwapInfo | None:

@@ -38,12 +38,12 @@ def vswap_rmap_set(s: System, ci: SwapClusterInfo, slot: SwpSlot, entry: SwpEntr
     table = ci.table
     if table is None:
         return
-    s.cost["vswap_rmap_set"] += 1
+    s.cost.vswap_rmap_set += 1
     first = swp_slot_offset(slot) & CLUSTER_MASK
     if nr == 1:
         table[first] = entry
         return
-    s.cost["further_vswap_rmap_set"] += nr - 1
+    s.cost.further_vswap_rmap_set += nr - 1
     table[first : first + nr] = array("Q", range(entry, entry + nr) if entry else bytes(8 * nr))
 
 
@@ -52,7 +52,7 @@ def swap_rmap_word(s: System, slot: SwpSlot) -> tuple[array[int], int]:
     offset = swp_slot_offset(slot)
     table = s.swap.info[swp_slot_type(slot)].cluster_info[offset >> CLUSTER_SHIFT].table
     assert table is not None
-    s.cost["vswap_rmap_set"] += 1
+    s.cost.vswap_rmap_set += 1
     return table, offset & CLUSTER_MASK
 
 

@@ -27,7 +27,7 @@ from ..types import (
 )
 from .cache_pin import __swapcache_clear, put_swap_folio
 from .lifecycle import vswap_free_nr_any_cache_only
-from .lookup import __vswap_iter, vswap_cluster_load, vswap_cluster_lock, vswap_cluster_unlock, vswap_iter
+from .lookup import __vswap_iter, vswap_cluster_load, vswap_cluster_lock, vswap_iter
 
 
 def swap_cache_lock(s: System, entry: SwpEntry) -> None:
@@ -43,7 +43,7 @@ def swap_cache_unlock(s: System, entry: SwpEntry) -> None:
     with s.rcu.read:
         cluster = vswap_cluster_load(s, entry)
         assert cluster is not None
-        vswap_cluster_unlock(cluster)
+        cluster.lock.release()
 
 
 def swap_cache_lock_irq(s: System, entry: SwpEntry) -> None:
@@ -65,7 +65,7 @@ def swap_cache_word(s: System, entry: SwpEntry) -> int:
         if cluster is None:
             return 0
         word = cluster.desc.swap_cache[entry & VSWAP_CLUSTER_MASK]
-        vswap_cluster_unlock(cluster)
+        cluster.lock.release()
     return word
 
 
@@ -98,10 +98,10 @@ def swap_cache_peek(s: System, entry: SwpEntry) -> Folio | Shadow | None:
 def account_swap_cache(s: System, folio: Folio, nr: int) -> None:
     """Count pages that enter (nr > 0) or leave (nr < 0) the swap cache."""
     vmstat = s.vmstat
-    vmstat["nr_file_pages"] += nr
-    vmstat["nr_swapcached"] += nr
+    vmstat.nr_file_pages += nr
+    vmstat.nr_swapcached += nr
     if folio.memcg is not None:
-        folio.memcg.stat["swapcached"] += nr
+        folio.memcg.stat.swapcached += nr
 
 
 def swap_cache_exchange(cluster: VswapCluster, entry: SwpEntry, nr: int, word: int) -> np.ndarray:
@@ -130,7 +130,7 @@ def swap_cache_add_folio(s: System, folio: Folio, entry: SwpEntry) -> Shadow | N
         assert cluster is not None
         vswap_cluster_lock(s, cluster)
         old = swap_cache_exchange(cluster, entry, nr, word).tolist()
-        vswap_cluster_unlock(cluster)
+        cluster.lock.release()
     assert not any(word_is_folio(before) and before != word for before in old)
     account_swap_cache(s, folio, nr)
     return next((Shadow(before) for before in old if before & 1), None)
@@ -150,7 +150,7 @@ def swap_cache_del_folio(s: System, folio: Folio) -> None:
         assert cluster is not None
         vswap_cluster_lock(s, cluster)
         vswap_replace_words(cluster, folio, 0)
-        vswap_cluster_unlock(cluster)
+        cluster.lock.release()
     folio_clear_swap(s, folio)
     put_swap_folio(s, folio, entry)
     folio_put(s, folio, folio.nr_pages)
@@ -185,7 +185,7 @@ def vswap_get_swap_cache(s: System, entry: SwpEntry, cache_only: bool) -> Folio 
             wanted = desc.in_swapcache[index] and not (cache_only and desc.swap_count[index])
             folio = s.memory.mem_map[word_pfn(word)] if wanted and word_is_folio(word) else None
             referenced = folio is not None and folio_try_get(folio)
-            vswap_cluster_unlock(cluster)
+            cluster.lock.release()
         if folio is None or referenced:
             return folio
 
@@ -221,7 +221,7 @@ def __vswap_remove_mapping(s: System, folio: Folio, entry: SwpEntry, shadow: Sha
         vswap_replace_words(cluster, folio, shadow or 0)
         memcg1_swapout(s, folio, entry)
         __swapcache_clear(s, cluster, entry, folio.nr_pages)
-        vswap_cluster_unlock(cluster)
+        cluster.lock.release()
         s.locks.irqs_off.__exit__(None, None, None)
     folio_clear_swap(s, folio)
 
@@ -249,7 +249,7 @@ def folio_free_swap(s: System, folio: Folio) -> bool:
         assert cluster is not None
         vswap_cluster_lock(s, cluster)
         dropped = vswap_drop_unused(s, cluster, folio)
-        vswap_cluster_unlock(cluster)
+        cluster.lock.release()
     if dropped:
         folio_clear_swap(s, folio)
         folio.refcount -= folio.nr_pages

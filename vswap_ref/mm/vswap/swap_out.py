@@ -31,7 +31,7 @@ from ..types import (
 from .allocation import vswap_alloc
 from .backing import vswap_set_type
 from .lifecycle import vswap_free
-from .lookup import vswap_cluster_lock, vswap_cluster_unlock, vswap_iter
+from .lookup import vswap_cluster_lock, vswap_iter
 from .rmap import vswap_rmap_set
 from .swap_cache import account_swap_cache
 
@@ -51,7 +51,7 @@ def folio_alloc_swap(s: System, folio: Folio) -> int:
         return -ENOMEM
     if mem_cgroup_try_charge_swap(s, folio, entry):
         vswap_free_unused(s, entry, nr)
-        s.cost["vswap_used"] += 1
+        s.cost.vswap_used += 1
         s.vswap.alloc_reject += nr
         return -ENOMEM
     folio.refcount += nr
@@ -70,7 +70,7 @@ def vswap_free_unused(s: System, entry: SwpEntry, nr: int) -> None:
             assert cluster is not None
             vswap_free(s, cluster, one)
         if cluster is not None:
-            vswap_cluster_unlock(cluster)
+            cluster.lock.release()
 
 
 def vswap_assign_slots(s: System, cluster: VswapCluster, folio: Folio, slot: SwpSlot) -> None:
@@ -107,7 +107,7 @@ def vswap_alloc_swap_slot(s: System, folio: Folio) -> SwpSlot:
         assert cluster is not None
         desc, index = cluster.desc, entry & VSWAP_CLUSTER_MASK
         slot = SwpSlot(desc.slot[index]) if desc.type[index] == VSWAP_SWAPFILE else NO_SLOT
-        vswap_cluster_unlock(cluster)
+        cluster.lock.release()
     if slot:
         return slot
     err, slot = swap_slot_alloc(s, folio.order)
@@ -117,5 +117,5 @@ def vswap_alloc_swap_slot(s: System, folio: Folio) -> SwpSlot:
     vswap_rmap_set(s, ci, slot, entry, nr)
     vswap_cluster_lock(s, cluster)
     vswap_assign_slots(s, cluster, folio, slot)
-    vswap_cluster_unlock(cluster)
+    cluster.lock.release()
     return slot

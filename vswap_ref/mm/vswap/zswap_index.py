@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from ..state import System, ZswapEntry
 from ..types import VSWAP_CLUSTER_MASK, VSWAP_CLUSTER_SHIFT, VSWAP_ZSWAP, SwpEntry, vswap_entry
-from .lookup import vswap_cluster_unlock, vswap_iter
+from .lookup import vswap_iter
 
 
 def zswap_entry_load(s: System, entry: SwpEntry) -> ZswapEntry | None:
@@ -21,7 +21,7 @@ def zswap_entry_load(s: System, entry: SwpEntry) -> ZswapEntry | None:
             return None
         desc, index = cluster.desc, entry & VSWAP_CLUSTER_MASK
         handle = desc.zswap_entry[index] if desc.type[index] == VSWAP_ZSWAP else 0
-        vswap_cluster_unlock(cluster)
+        cluster.lock.release()
     return s.zswap.entries[handle] if handle else None
 
 

@@ -1,0 +1,242 @@
+"""The virtual layer alone, call by call, as its callers use it: how long, and how many primitive operations.
+
+``data/costs`` has the figures of the real mm/vswap.c for the same life cycles; ``LIFE_CYCLES`` names them by row.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import vswap_ref as vr
+
+from .floor import timed
+
+COSTS = Path(__file__).parents[1] / "data" / "costs"
+STAGE = 14
+CLUSTER = 512
+NAMES = {"remove_mapping": "__vswap_remove_mapping"}
+"""What a class would mangle."""
+
+
+class Layer:
+    """A kernel of a stage with one device and one cgroup, whose functions are called one by one."""
+
+    def __init__(self, stage: int = STAGE) -> None:
+        self.stage = vr.at(stage)
+        self.kernel = self.stage.Kernel(ram="256M", swap=[vr.Ssd("64M")], zswap="lz4", cpus=1)
+        self.s = self.kernel.system
+        self.owner = self.kernel.cgroup("owner").memcg
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """A function of the stage by its name, with the system as its first argument already."""
+        function = functools.partial(self.stage.find(NAMES.get(name, name)), self.s)
+        setattr(self, name, function)
+        return function
+
+    def folio(self, order: int = 0) -> Any:
+        """A charged, locked folio that may be swapped out."""
+        folio = self.folio_alloc(order)
+        assert self.mem_cgroup_charge(folio, self.owner) == 0
+        folio.swapbacked = folio.uptodate = folio.locked = True
+        return folio
+
+    def swapped(self, order: int = 0) -> Any:
+        """A folio in the swap cache, with one user for each of its entries."""
+        folio = self.folio(order)
+        assert self.folio_alloc_swap(folio) == 0
+        self.swap_shmem_alloc(folio.swap, folio.nr_pages)
+        return folio
+
+    def compressed(self, entry: int) -> Any:
+        """A compressed page, charged and on its list, that no slot has yet."""
+        zentry = self.zswap_entry_alloc(entry, b"compressed", self.owner)
+        self.zswap_publish(zentry)
+        return zentry
+
+    def evict(self, folio: Any) -> int:
+        """A folio leaves the swap cache, frozen, and leaves a shadow; returns its entry."""
+        entry, folio.refcount, folio.dirty = folio.swap, 0, False
+        self.swap_cache_lock_irq(entry)
+        self.remove_mapping(folio, entry, 1)
+        return int(entry)
+
+
+def swap_out(k: Layer, folio: Any, zentry: Any) -> Callable[[], object]:
+    """The seven calls that take a page out to zswap."""
+
+    def run() -> None:
+        k.folio_alloc_swap(folio)
+        entry = folio.swap
+        k.swap_duplicate(entry)
+        k.folio_free_swap(folio)
+        k.vswap_prepare_writeout(entry, folio)
+        k.zswap_entry_store(entry, zentry)
+        folio.refcount = 0
+        k.swap_cache_lock_irq(entry)
+        k.remove_mapping(folio, entry, 1)
+
+    return run
+
+
+def fault_in(k: Layer, folio: Any, entry: int) -> Callable[[], object]:
+    """The fifteen calls that bring a page back from zswap, the only user of its entry."""
+
+    def run() -> None:
+        _, si = k.tryget_swap_entry(entry)
+        k.swap_cache_get_folio(entry)
+        k.swap_cache_get_folio(entry)
+        k.swap_entry_swapped(entry)
+        k.swapcache_prepare(entry, 1)
+        k.vswap_folio_backed(entry, 1)
+        k.lookup_swap_cgroup_id(entry)
+        k.swap_cache_add_folio(folio, entry)
+        k.swap_zeromap_batch(entry, 1)
+        k.zswap_entry_load(entry)
+        k.vswap_store_folio(entry, folio)
+        k.swap_free_nr(entry, 1)
+        k.vswap_swapfile_backed(entry, 1)
+        k.folio_free_swap(folio)
+        k.put_swap_entry(entry, si)
+
+    return run
+
+
+def row_1(k: Layer) -> Callable[[], object]:
+    """Out to zswap; the cluster is there and cached."""
+    k.swapped()
+    return swap_out(k, k.folio(), k.compressed(0))
+
+
+def row_2(k: Layer) -> Callable[[], object]:
+    """In from zswap; the cluster lives on."""
+    k.swapped()
+    swap_out(k, k.folio(), k.compressed(0))()
+    return fault_in(k, k.folio(), k.swapped().swap - 1)
+
+
+def row_8(k: Layer) -> Callable[[], object]:
+    """A fork refers to 512 entries, one by one."""
+    entry = k.swapped(9).swap
+    return lambda: [k.swap_duplicate(entry + i) for i in range(CLUSTER)]
+
+
+def row_9(k: Layer) -> Callable[[], object]:
+    """One of two users of 512 entries goes."""
+    entry = k.swapped(9).swap
+    k.swap_shmem_alloc(entry, CLUSTER)
+    return lambda: k.swap_free_nr(entry, CLUSTER)
+
+
+def row_11(k: Layer) -> Callable[[], object]:
+    """The last user of 512 entries goes, which are on a device in a row; so does the cluster."""
+    folio = k.swapped(9)
+    k.vswap_alloc_swap_slot(folio)
+    entry = k.evict(folio)
+    return lambda: k.free_swap_and_cache_nr(entry, CLUSTER)
+
+
+def row_12(k: Layer) -> Callable[[], object]:
+    """The same with 512 compressed pages."""
+    folio = k.swapped(9)
+    for i in range(CLUSTER):
+        k.zswap_entry_store(folio.swap + i, k.compressed(folio.swap + i))
+    entry = k.evict(folio)
+    return lambda: k.free_swap_and_cache_nr(entry, CLUSTER)
+
+
+def row_13(k: Layer) -> Callable[[], object]:
+    """The same with zeros."""
+    folio = k.swapped(9)
+    k.swap_zeromap_folio_set(folio)
+    entry = k.evict(folio)
+    return lambda: k.free_swap_and_cache_nr(entry, CLUSTER)
+
+
+def row_14(k: Layer) -> Callable[[], object]:
+    """511 single pages, a compressed one and one on a device in turn; the cluster lives on."""
+    k.swapped()
+    folios = [k.swapped() for _ in range(CLUSTER - 1)]
+    first = folios[0].swap
+    for i, folio in enumerate(folios):
+        if i % 2:
+            k.zswap_entry_store(folio.swap, k.compressed(folio.swap))
+        else:
+            k.vswap_alloc_swap_slot(folio)
+        k.evict(folio)
+    return lambda: k.free_swap_and_cache_nr(first, CLUSTER - 1)
+
+
+def row_15(k: Layer) -> Callable[[], object]:
+    """50 look-ups of one entry."""
+    entry = k.swapped().swap
+    return lambda: [k.swp_swapcount(entry) for _ in range(50)]
+
+
+def row_18(k: Layer) -> Callable[[], object]:
+    """A slot is taken and given up."""
+    k.swapped()
+    folio = k.folio()
+    return lambda: (k.folio_alloc_swap(folio), k.folio_free_swap(folio))
+
+
+def row_19(k: Layer) -> Callable[[], object]:
+    """A large folio gets a cluster."""
+    folio = k.folio(9)
+    return lambda: k.folio_alloc_swap(folio)
+
+
+def row_20(k: Layer) -> Callable[[], object]:
+    """A large folio gives its cluster up."""
+    folio = k.folio(9)
+    k.folio_alloc_swap(folio)
+    return lambda: k.folio_free_swap(folio)
+
+
+LIFE_CYCLES = {name.removeprefix("row_"): row for name, row in list(globals().items()) if name.startswith("row_")}
+"""Row of data/costs/events.csv -> what prepares a layer for it and returns the calls that it counts."""
+
+
+def recorded_events(level: str = "20") -> dict[str, dict[str, int]]:
+    """Row -> counts of the real code, with the first ``level`` patches; before patch 22 there is no look-up cache."""
+    with (COSTS / "events.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["level"] == level]
+    return {row["row"]: {name: int(value) for name, value in list(row.items())[3:]} for row in rows}
+
+
+def recorded_ns(what: str, level: str = "20") -> float:
+    """The shortest time of the real code, in ns."""
+    with (COSTS / "times.csv").open(encoding="utf-8", newline="") as file:
+        (time,) = [row["min_ns"] for row in csv.DictReader(file) if (row["what"], row["level"]) == (what, level)]
+    return float(time)
+
+
+def least_us(row: str, times: int = 20, stage: int = STAGE) -> float:
+    """Processor time that a row's calls take at least, in microseconds."""
+    return min(timed(LIFE_CYCLES[row](Layer(stage))) for _ in range(times)) * 1e6
+
+
+def cycle_us(pages: int = 400, rounds: int = 5, stage: int = STAGE) -> tuple[float, float]:
+    """Processor time of rows 1 and 2 for a page, in microseconds, among many others."""
+    outs, ins = [], []
+    for _ in range(rounds):
+        k = Layer(stage)
+        first = k.swapped().swap + 1
+        out = [swap_out(k, k.folio(), k.compressed(first + i)) for i in range(pages)]
+        back = [fault_in(k, k.folio(), first + i) for i in range(pages)]
+        outs.append(timed(lambda calls=out: [call() for call in calls]))
+        ins.append(timed(lambda calls=back: [call() for call in calls]))
+    return min(outs) / pages * 1e6, min(ins) / pages * 1e6
+
+
+def events(row: str, stage: int = STAGE) -> dict[str, int]:
+    """Counts of the model for a row, under the names of the file."""
+    layer = Layer(stage)
+    run = LIFE_CYCLES[row](layer)
+    before = layer.kernel.cost
+    run()
+    moved = layer.kernel.cost.since(before)
+    return {name: moved.get(name, 0) for name in recorded_events()[row]}
