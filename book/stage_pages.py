@@ -17,7 +17,7 @@ from typing import Any
 from vswap_ref.cli import main
 from vswap_ref.lab.time_slider import history, page
 from vswap_ref.series.series import Series
-from vswap_ref.series.stages import CHECKOUT, PACKAGE, at, checkout_series, latest, stages
+from vswap_ref.series.stages import CHECKOUT, PACKAGE, at, checkout_series, latest, main_line
 from vswap_ref.series.stitch import stitch
 from vswap_ref.workshop.history import symbol_map
 
@@ -25,11 +25,6 @@ HOLDS, NOT_YET, SUSPENDED = "holds", "not yet", "suspended"
 VERBS = {"added": "new", "replaced": "changed", "moved": "moved", "renamed": "renamed", "removed": "gone"}
 COMMAND = re.compile(r"^<!-- run: (.*) -->$", re.MULTILINE)
 SHOWN_LINES = 14
-
-
-def main_line() -> list[str]:
-    """The stages of the main line, in order."""
-    return [stage for stage in stages() if stage.isdigit()]
 
 
 def invariants(text: str) -> dict[str, str]:

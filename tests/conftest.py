@@ -1,8 +1,8 @@
 """Skips are counted and reported; in CI a skip is a failure, because CI installs everything.
 
 ``@pytest.mark.stages(first, until=None)`` runs a test at stages of the main line from ``first`` to ``until`` (both
-included; None: the latest): at three of them, which ones depends on the test, or at all with ``every=True``;
-``without`` names stages that cannot do it (vswap_ref.lab.defects).  What a
+included; None: the latest): at three of them, which ones depends on the test, or at all with ``every=True``, those
+three in the quick run; ``without`` names stages that cannot do it (vswap_ref.lab.defects).  What a
 test module imports from the face or from ``vswap_ref.mm`` is that of the stage while such a test runs, and the fixture
 ``stage`` is the stage itself.  ``--stages 0,3`` chooses stages, ``--deep`` runs all tests at all stages and gives
 random programs their full length at each.
@@ -27,7 +27,7 @@ import pytest
 
 import vswap_ref.kernel
 from vswap_ref.series import at
-from vswap_ref.series.stages import LoadedStage, latest, stages
+from vswap_ref.series.stages import LoadedStage, dotted, latest, main_line, stages
 from vswap_ref.workshop.execute import STEADY
 
 os.environ.update(STEADY)
@@ -65,11 +65,10 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(FunctionRecorder(Path(target)))
 
 
-def main_line(first: int = 0, until: int | None = None, without: Collection[int] = ()) -> list[str]:
+def line_between(first: int = 0, until: int | None = None, without: Collection[int] = ()) -> list[str]:
     """Stages of the main line from ``first`` to ``until``, both included (None: the latest), but those ``without``."""
     end = int(latest()) if until is None else until
-    numbers = [int(stage) for stage in stages() if stage.isdigit()]
-    return [str(stage) for stage in numbers if first <= stage <= end and stage not in without]
+    return [stage for stage in main_line() if first <= int(stage) <= end and int(stage) not in without]
 
 
 def spread(ids: list[str], test: str, wanted: int = 3) -> list[str]:
@@ -85,14 +84,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     limits = dict(marker.kwargs)
     every = limits.pop("every", False) or metafunc.config.getoption("--deep")
-    ids, chosen = main_line(*marker.args, **limits), metafunc.config.getoption("--stages")
-    if chosen:
-        ids = [stage for stage in ids if stage in chosen.split(",")]
-    elif not every:
-        ids = spread(ids, metafunc.definition.nodeid)
+    ids, chosen = line_between(*marker.args, **limits), metafunc.config.getoption("--stages")
+    quick = chosen.split(",") if chosen else spread(ids, metafunc.definition.nodeid)
+    wanted = [stage for stage in ids if stage in quick or (every and not chosen)]
+    marks = {stage: [] if stage in quick else [pytest.mark.slow] for stage in wanted}
     if "stage" not in metafunc.fixturenames:
         metafunc.fixturenames.insert(0, "stage")
-    metafunc.parametrize("stage", ids, ids=[f"stage {stage}" for stage in ids], indirect=True)
+    rows = [pytest.param(stage, id=f"stage {stage}", marks=marks[stage]) for stage in wanted]
+    metafunc.parametrize("stage", rows, indirect=True)
 
 
 @pytest.fixture
@@ -122,7 +121,7 @@ def _runs_at_its_stage(request: pytest.FixtureRequest) -> None:
 
 def modules_of(loaded: LoadedStage) -> list[Any]:
     """All modules of a stage's ``mm``, imported."""
-    names = [path.removesuffix(".py").replace("/", ".") for path in stages()[loaded.id]["modules"]]
+    names = [dotted(path) for path in stages()[loaded.id]["modules"]]
     return [importlib.import_module(f"vswap_ref._stages.s{loaded.id}.{name}") for name in names if "__" not in name]
 
 

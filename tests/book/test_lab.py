@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chrome import browser
 
 SERVER = (
     "--no-browser --allow-root --IdentityProvider.token= --ServerApp.ip=127.0.0.1 "
@@ -71,27 +70,25 @@ def other_text(view: Any, before: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.browser
-def test_widget_by_keyboard(lab: str) -> None:
+def test_widget_by_keyboard(lab: str, driver: Any) -> None:
     """The welcome chapter runs in JupyterLab, and its experiment follows the arrow keys."""
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
 
-    with browser() as driver:
+    def find(selector: str) -> Any:
+        return driver.find_elements(By.CSS_SELECTOR, selector)
 
-        def find(selector: str) -> Any:
-            return driver.find_elements(By.CSS_SELECTOR, selector)
-
-        until(lambda: driver.get(f"{lab}/lab/tree/notebooks/00-00-welcome.ipynb") or True, 60, "server")
-        until(lambda: driver.execute_script("return !!window.jupyterapp"), 60, "JupyterLab starts")
-        until(lambda: find(".jp-Notebook .jp-CodeCell"), 60, "the notebook opens")
-        until(lambda: driver.execute_script(KERNEL_STATUS) == "idle", 60, "the kernel starts")
-        driver.execute_script("window.jupyterapp.commands.execute('notebook:run-all-cells')")
-        until(lambda: "slots in use" in find(".widget-html")[0].get_attribute("textContent"), 120, "a result appears")
-        view = find(".widget-html")[0]
-        before = view.get_attribute("textContent")
-        handle = find(".noUi-handle")[2]
-        driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", handle)
-        handle.send_keys(Keys.ARROW_RIGHT)
-        after = until(lambda: other_text(view, before), 60, "the result follows the key")
+    until(lambda: driver.get(f"{lab}/lab/tree/notebooks/00-00-welcome.ipynb") or True, 60, "server")
+    until(lambda: driver.execute_script("return !!window.jupyterapp"), 60, "JupyterLab starts")
+    until(lambda: find(".jp-Notebook .jp-CodeCell"), 60, "the notebook opens")
+    until(lambda: driver.execute_script(KERNEL_STATUS) == "idle", 60, "the kernel starts")
+    driver.execute_script("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    until(lambda: "slots in use" in find(".widget-html")[0].get_attribute("textContent"), 120, "a result appears")
+    view = find(".widget-html")[0]
+    before = view.get_attribute("textContent")
+    handle = find(".noUi-handle")[2]
+    driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", handle)
+    handle.send_keys(Keys.ARROW_RIGHT)
+    after = until(lambda: other_text(view, before), 60, "the result follows the key")
     assert "300 slots in use" in before
     assert "0 slots in use" in after

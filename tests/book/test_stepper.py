@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chrome import browser
 
 from vswap_ref.lab.stepper import stepper_html
 
@@ -29,21 +28,20 @@ def test_it_tells_in_words_what_it_shows() -> None:
 
 
 @pytest.mark.browser
-def test_picked_steps_stay_and_motion_can_be_refused(tmp_path: Path) -> None:
+def test_picked_steps_stay_and_motion_can_be_refused(tmp_path: Path, driver: Any) -> None:
     """A picked step is the only one shown; with less motion there is no play, and the first step stands still."""
     page = tmp_path / "page.html"
     page.write_text("<!doctype html><meta charset='utf-8'>" + stepper_html("demo", "", STEPS, "steps", 100, 40))
-    with browser() as driver:
-        driver.get(page.as_uri())
-        running = "return document.getAnimations().length"
-        assert driver.execute_script(running) == 3
-        for number in (2, 0, 1):
-            driver.find_element("id", f"demo-{number}").click()
-            assert shown(driver) == [number]
-        assert driver.execute_script(running) == 0
-        driver.find_element("id", "demo-play").click()
-        less = {"features": [{"name": "prefers-reduced-motion", "value": "reduce"}]}
-        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", less)
-        assert shown(driver) == [0]
-        assert driver.execute_script(running) == 0
-        assert not driver.find_element("id", "demo-play").is_displayed()
+    driver.get(page.as_uri())
+    running = "return document.getAnimations().length"
+    assert driver.execute_script(running) == 3
+    for number in (2, 0, 1):
+        driver.find_element("id", f"demo-{number}").click()
+        assert shown(driver) == [number]
+    assert driver.execute_script(running) == 0
+    driver.find_element("id", "demo-play").click()
+    less = {"features": [{"name": "prefers-reduced-motion", "value": "reduce"}]}
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", less)
+    assert shown(driver) == [0]
+    assert driver.execute_script(running) == 0
+    assert not driver.find_element("id", "demo-play").is_displayed()

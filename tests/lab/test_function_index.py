@@ -23,7 +23,7 @@ from vswap_ref.lab.function_index import (
     stage_definitions,
     vswap_functions,
 )
-from vswap_ref.series.stages import latest, stages
+from vswap_ref.series.stages import latest, main_line
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -88,7 +88,7 @@ def test_every_home_is_run_by_a_test_that_exists(index: list[Entry]) -> None:
 
 def test_virtual_swap_is_in_the_stages_that_its_rows_name() -> None:
     """From the first stage to the last that a row names the model has the function in mm/vswap, and in no other."""
-    line = [stage for stage in stages() if stage.isdigit()]
+    line = main_line()
     for function in vswap_functions():
         there = [stage for stage in line if home_of(function, stage_definitions(stage))]
         last = min(int(function.until or latest()), int(latest()))

@@ -26,7 +26,8 @@ from vswap_ref.lab.real_kernel import (
 COUNTERS = Path(__file__).parents[2] / "data/real-kernel/counters.csv"
 RECORDED = load_counters(COUNTERS)
 WRITES = Workload("disk", 32, 96, 2, "rand", 1, "zr", 0, 3, 0)
-QUICK = [WRITES, replace(WRITES, zswap=1), Workload("zram", 64, 192, 2, "rand", 0, "tttt", 0, 1, 0)]
+LARGER = [replace(WRITES, zswap=1), Workload("zram", 64, 192, 2, "rand", 0, "tttt", 0, 1, 0)]
+SOME = [WRITES, *(pytest.param(workload, marks=pytest.mark.slow) for workload in LARGER)]
 
 
 def test_every_recorded_workload_is_read_with_both_repetitions() -> None:
@@ -63,7 +64,7 @@ def test_contents_are_zero_text_and_random() -> None:
     assert len(set(noise)) > 200
 
 
-@pytest.mark.parametrize("workload", QUICK, ids=str)
+@pytest.mark.parametrize("workload", SOME, ids=str)
 def test_the_model_counts_what_the_kernel_counted(workload: Workload) -> None:
     verdicts = compare_workload(workload, RECORDED[workload], stage=0)
     assert [verdict for verdict in verdicts if not verdict.ok] == []

@@ -18,7 +18,7 @@ import vswap_ref as vr
 from vswap_ref.lab.defects import VERSION_1_RECLAIM, VERSION_1_SWAPCACHED, has_defect, stages_with
 from vswap_ref.machine import PAGE_SIZE, BlockDevice, LockdepError
 from vswap_ref.series import at
-from vswap_ref.series.stages import latest, stages
+from vswap_ref.series.stages import latest, main_line
 
 PAGES = 72
 SHARED_PAGES = 12
@@ -29,7 +29,7 @@ PLACES = (0.0, 0.5, 1.0)
 LATEST = latest()
 FIRST_WITH_VIRTUAL_SLOTS = 9
 FIRST_WITH_CGROUP_ID_IN_DESCRIPTOR = 12
-STAGES = ["0", *(stage for stage in stages() if stage.isdigit() and int(stage) >= FIRST_WITH_VIRTUAL_SLOTS)]
+STAGES = ["0", *(stage for stage in main_line() if int(stage) >= FIRST_WITH_VIRTUAL_SLOTS)]
 SITES = {stage: sorted(at(stage).Kernel().faults.docs) for stage in STAGES}
 SITES_OF_STAGES = [
     pytest.param(stage, site, id=f"{stage}-{site}", marks=[] if stage == LATEST else [pytest.mark.slow])

@@ -17,7 +17,7 @@ from vswap_ref.kernel import Cgroup, Kernel, Mapping, OutOfMemory, Process, Shme
 from vswap_ref.lab.defects import VERSION_1_RECLAIM, has_defect, image_pages
 from vswap_ref.machine import PAGE_SIZE, BlockDevice
 from vswap_ref.series import at
-from vswap_ref.series.stages import stages
+from vswap_ref.series.stages import main_line
 
 DEVICES: dict[str, Callable[[str, str], BlockDevice]] = {
     "disk": lambda size, name: vr.Disk(size, name, bad_pages=[5, 6, 20]),
@@ -488,7 +488,7 @@ class SwapMachine(RuleBasedStateMachine):
         assert not system.memcg.dying
 
 
-STAGES = [stage for stage in stages() if stage.isdigit()]
+STAGES = main_line()
 EXAMPLES = 60 if os.environ.get("VSWAP_DEEP") else max(6, 60 // len(STAGES))
 """Programs at each stage: the stages share what one stage would have, unless the run is deep."""
 

@@ -16,6 +16,11 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.md"))
 CHAPTERS = [path for path in NOTEBOOKS if not path.stem.startswith("00-00")]
 
 
+def cells(path: Path) -> list[Cell]:
+    """The code cells of a chapter."""
+    return read_cells(path.stem, path.read_text(encoding="utf-8"))
+
+
 def code_lines(cell: Cell) -> int:
     """Lines of an export cell that are neither blank nor docstring nor comment; ``__all__`` is one line."""
     text = cell.source
@@ -34,7 +39,7 @@ def code_lines(cell: Cell) -> int:
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_export_cells_are_small(path: Path) -> None:
     """At most 40 lines of code; half of them short enough to be read at a glance."""
-    sizes = [code_lines(cell) for cell in read_cells(path) if cell.patch] or [0]
+    sizes = [code_lines(cell) for cell in cells(path) if cell.patch] or [0]
     assert max(sizes) <= 40
     assert statistics.median(sizes) <= 15
 
@@ -69,7 +74,7 @@ LATEST = re.compile(r"(?<![\w.])(?:vr\.|vswap_ref\.)?Kernel\(|from vswap_ref\.mm
 
 def test_chapters_name_the_stage_that_they_run() -> None:
     """Not the latest stage, which is another one with every patch: what they say would no longer be what they show."""
-    texts = {path: "\n".join(cell.source for cell in read_cells(path) if not cell.patch) for path in NOTEBOOKS}
+    texts = {path: "\n".join(cell.source for cell in cells(path) if not cell.patch) for path in NOTEBOOKS}
     texts |= {path: path.read_text(encoding="utf-8") for path in (ROOT / "vswap_ref/lab/experiments").glob("*.py")}
     assert {path.name: found for path, text in texts.items() if (found := LATEST.findall(text))} == {}
     calls = [(path.name, call) for path, text in texts.items() for call in re.findall(r"vr\.run\(.*", text)]

@@ -62,7 +62,7 @@ def test_woven_text_is_ordinary_python(toy: Series) -> None:
     text = woven(toy, 1)["mm/store.py"]
     assert text.startswith("# Woven from notebooks/")
     assert "from .state import Counter\n" in text
-    order = [definition.name for definition in split(Cell("store", 0, 0, "\n" + text)).definitions]
+    order = list(split(Cell("store", 0, 0, "\n" + text)).definitions)
     assert order == ["__doc__", "STEP", "twice", "step"]
     assert "# A step." in woven(toy, 0)["mm/store.py"]
     assert set(woven(toy, 2)) == {"mm/__init__.py", "mm/count.py", "mm/face.py", "mm/state.py", "mm/store.py"}
@@ -176,6 +176,14 @@ BROKEN = {
         r"00-base, cell 2, line 45: step uses run of mm/face.py: a call up from mm/store.py",
     ),
     "no definition": (("00-base", "STEP = 1", "print(1)"), r"00-base, cell 2, line 39: only definitions"),
+    "two statements on a line": (
+        ("00-base", "STEP = 1", "STEP = 1; MORE = 2"),
+        r"00-base, cell 2, line 39: two statements on one line",
+    ),
+    "twice in a cell": (
+        ("00-base", "STEP = 1", "STEP = 1\nSTEP = 2"),
+        r"00-base, cell 2, line 40: STEP was defined before in 00-base, cell 2, line 38",
+    ),
     "a syntax error": (("00-more", "def run(times", "def run(times times"), r"00-more, cell 1, line 22: "),
     "a foreign import": (
         ("00-base", "from dataclasses", "import numpyro\nfrom dataclasses"),
@@ -372,4 +380,4 @@ def test_a_code_cell_that_is_never_closed_is_named(tmp_path: Path) -> None:
     path = tmp_path / "01-open.md"
     path.write_text("# Open\n\n```{code-cell}\n:tags: [x]\nx = 1\n")
     with pytest.raises(SeriesError, match="01-open, line 5: the code cell"):
-        read_cells(path)
+        read_cells(path.stem, path.read_text())

@@ -269,6 +269,19 @@ def test_seal_shows_the_kernels_own_numbers(toy: Series, shell: Any, capsys: pyt
         edit(toy, "series.toml", "120 insertions, ", "")
 
 
+def test_seal_leaves_out_what_is_zero(toy: Series, shell: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """A first notebook removes nothing; a row stays if the kernel's number is not 0."""
+    deeds = ["modules", "symbols added", "lines added"]
+    for diffstat, rows in (("", deeds), ("7 files, 0 insertions, 34 deletions", ["", *deeds, "lines removed"])):
+        edit(toy, "series.toml", 'title = "first"', f'title = "first"\ndiffstat = "{diffstat}"')
+        run(shell, "%stage 0 00-base", capsys)
+        for one in toy.cells("00-base"):
+            shell.run_cell(one.body)
+        table = run(shell, "%seal", capsys).partition("sealed: the live stage equals stage 0\n")[2]
+        assert [line[:17].strip() for line in table.rstrip().splitlines()] == rows
+        toy = edit(toy, "series.toml", f'\ndiffstat = "{diffstat}"', "")
+
+
 def test_errors_of_a_live_cell_name_its_line(toy: Series, shell: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """One line, without a traceback; the line is that of the cell."""
     run(shell, "%stage 1 01-replace", capsys)

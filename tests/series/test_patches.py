@@ -93,6 +93,15 @@ def test_an_edit_that_breaks_an_earlier_stage_is_refused(toy: Series) -> None:
     assert not changed(toy, before)
 
 
+def test_a_module_that_defines_a_name_twice_is_refused(toy: Series) -> None:
+    """Which of the two is meant nobody can tell.  Nothing is written."""
+    before, package = notebooks(toy), write_package(toy)
+    change(package, "mm/store.py", "\nSTEP = 2", "\nSTEP = 2\nSTEP = 3")
+    with pytest.raises(SeriesError, match=r"mm/store.py, line \d+: STEP was defined before in mm/store.py, line"):
+        stitch(toy, package)
+    assert not changed(toy, before)
+
+
 def test_a_new_definition_goes_to_the_cell_that_uses_it(toy: Series) -> None:
     """Above its only user if that is the neighbour below, else below the neighbour above."""
     package = write_package(toy)

@@ -11,48 +11,47 @@ import pytest
 
 from vswap_ref.cli import main
 from vswap_ref.series.series import Series
-from vswap_ref.series.stages import CHECKOUT, checkout_series, stages
+from vswap_ref.series.stages import checkout_series, stages
 
 ROOT = Path(__file__).parent.parent.parent
 SERIES: Series = checkout_series()
 
 
-def export(stage: str, folder: Path) -> Path:
-    """The package of a stage, named ``subject``, as a reader gets it."""
-    assert main(["export", stage, str(folder / "subject")]) == 0
-    return folder / "subject"
+@pytest.fixture(scope="module")
+def type_errors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """Package -> what mypy --strict says of it: every stage as a reader gets it, side by side, and a spoilt one.
 
-
-def type_check(folder: Path) -> subprocess.CompletedProcess[str]:
-    """mypy --strict over an exported package."""
-    cache = CHECKOUT / "_build" / "mypy-stages"
-    command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--cache-dir", str(cache)]
-    return subprocess.run(
-        [*command, "--config-file", str(ROOT / "pyproject.toml"), "-p", "subject"],
-        cwd=folder.parent,
-        capture_output=True,
-        text=True,
-        env={"MYPYPATH": str(ROOT), "PATH": ""},
-    )
+    One run checks all: the standard library, NumPy and the machine are read once.
+    """
+    folder = tmp_path_factory.mktemp("stages")
+    packages = {f"stage_{stage}": stage for stage in stages()} | {"wrong": SERIES.latest}
+    for package, stage in packages.items():
+        assert main(["export", stage, str(folder / package)]) == 0
+    with (folder / "wrong" / "mm" / "types.py").open("a", encoding="utf-8") as file:
+        file.write('\n\nWRONG: SwpEntry = "no entry"\n')
+    command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--cache-dir", str(folder / "cache")]
+    command += ["--config-file", str(ROOT / "pyproject.toml"), *(f"--package={package}" for package in packages)]
+    environment = {"MYPYPATH": str(ROOT), "PATH": ""}
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
+    errors: dict[str, list[str]] = {package: [] for package in packages}
+    for line in result.stdout.splitlines():
+        errors.setdefault(line.partition("/")[0], []).append(line)
+    assert errors.keys() == packages.keys(), result.stdout + result.stderr
+    return errors
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", sorted(stages()))
-def test_an_exported_stage_type_checks(stage: str, tmp_path: Path) -> None:
+def test_an_exported_stage_type_checks(stage: str, type_errors: dict[str, list[str]]) -> None:
     """Without an error, by the strict rules."""
-    result = type_check(export(stage, tmp_path))
-    assert result.returncode == 0, result.stdout + result.stderr
+    assert type_errors[f"stage_{stage}"] == []
 
 
 @pytest.mark.slow
-def test_a_wrong_type_is_found(tmp_path: Path) -> None:
+def test_a_wrong_type_is_found(type_errors: dict[str, list[str]]) -> None:
     """An entry is not a number that may be added to: the check above can fail."""
-    package = export(SERIES.latest, tmp_path)
-    with (package / "mm" / "types.py").open("a", encoding="utf-8") as file:
-        file.write('\n\nWRONG: SwpEntry = "no entry"\n')
-    result = type_check(package)
-    assert result.returncode == 1
-    assert "Incompatible types in assignment" in result.stdout
+    (error,) = type_errors["wrong"]
+    assert "Incompatible types in assignment" in error
 
 
 def imports_of(path: str, text: str) -> set[str]:

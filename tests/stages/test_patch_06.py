@@ -24,10 +24,10 @@ from vswap_ref.lab.experiments.physical import (
     signatures,
 )
 from vswap_ref.machine import PAGE_SIZE
-from vswap_ref.series.stages import stages
+from vswap_ref.series.stages import main_line
 
 AT = vr.at(6)
-BEFORE = max(int(stage) for stage in stages() if stage.isdigit() and int(stage) < 6)
+BEFORE = max(int(stage) for stage in main_line() if int(stage) < 6)
 types, bridge, swap_device = AT.module("types"), AT.module("bridge"), AT.module("swap_device")
 swap_alloc, swap_map, readahead = AT.module("swap_alloc"), AT.module("swap_map"), AT.module("readahead")
 HAS_CACHE = 0x40

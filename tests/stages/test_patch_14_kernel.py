@@ -415,6 +415,7 @@ def story(stage: int, zswap: str | None, seed: int) -> list[bytes]:
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zswap", [None, "lz4"])
 def test_programs_read_the_same_as_ever(zswap: str | None) -> None:
     """Stages 8, 12, 13 and 14: every byte that a program reads."""

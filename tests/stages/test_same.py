@@ -24,7 +24,7 @@ from vswap_ref.series.stages import LoadedStage, latest
 from vswap_ref.workshop.history import find
 
 HEADER = "---\nkernelspec:\n  name: python3\n---\n\n# Planted\n"
-QUICK: dict[str, Any] = {"worlds": ("no room",), "nr_steps": 20}
+QUICK: dict[str, Any] = {"worlds": ("file",), "nr_steps": 20}
 Plant = Callable[..., LoadedStage]
 
 
@@ -84,7 +84,7 @@ def test_a_planted_change_turns_it_red(plant: Plant, monkeypatch: pytest.MonkeyP
     ) as failure:
         assert_same(latest(), "planted", **QUICK)
     message = str(failure.value)
-    assert "[no room] " in message
+    assert "[file] " in message
     assert "madvise" in message or "pageout" in message
     assert message.count("\n    ") <= same.SHOWN
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vswap_ref.series import SeriesError
-from vswap_ref.series.stages import CHECKOUT, at, checkout_series, latest, stages
+from vswap_ref.series.stages import CHECKOUT, at, checkout_series, latest, main_line
 
 from .corpus import data_path
 
@@ -111,13 +111,18 @@ def stage_definitions(stage: str) -> dict[str, Home]:
     """Every function in the sources of a stage.  ValueError listing the stages that exist."""
     sources = at(stage).sources()
     places = notebook_places(stage)
-    homes = {}
-    for module, text in sources.items():
-        for node in ast.parse(text).body:
-            if isinstance(node, ast.FunctionDef):
-                summary = (ast.get_docstring(node) or "").partition("\n")[0]
-                homes[node.name] = Home(module, signature(node), summary, *places.get(node.name, ("", "")))
-    return homes
+    return {
+        name: Home(module, *head, *places.get(name, ("", "")))
+        for module, text in sources.items()
+        for name, head in heads_in(text).items()
+    }
+
+
+@cache
+def heads_in(module: str) -> dict[str, tuple[str, str]]:
+    """Function -> (signature, summary), of a module's text: most modules are the same at many stages."""
+    functions = [node for node in ast.parse(module).body if isinstance(node, ast.FunctionDef)]
+    return {node.name: (signature(node), (ast.get_docstring(node) or "").partition("\n")[0]) for node in functions}
 
 
 def signature(node: ast.FunctionDef) -> str:
@@ -166,8 +171,7 @@ def home_of(function: KernelFunction, homes: Mapping[str, Home]) -> Home | None:
 
 def last_stage(function: KernelFunction) -> str:
     """The last stage of the main line that has a function; it must have a home at some stage."""
-    line = [stage for stage in stages() if stage.isdigit()]
-    return next(stage for stage in reversed(line) if home_of(function, stage_definitions(stage)))
+    return next(stage for stage in reversed(main_line()) if home_of(function, stage_definitions(stage)))
 
 
 def find_functions(words: str, entries: list[Entry]) -> list[Entry]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import ast
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from vswap_ref.series import SeriesError
-from vswap_ref.series.stages import at, checkout_series, latest, stages
+from vswap_ref.series.stages import at, checkout_series, latest, main_line, stages
 from vswap_ref.workshop.history import symbol_map
 
 JS = Path(__file__).with_suffix(".js")
@@ -26,9 +27,10 @@ says that the function is gone.  ``was``: its name before, if that stage renamed
 """
 
 
+@cache
 def history() -> History:
     """The life of every function and class of ``mm`` on the main line."""
-    line = [stage for stage in stages() if stage.isdigit()]
+    line = main_line()
     names = renames()
     lives: dict[str, list[dict[str, Any]]] = {}
     for number, stage in enumerate(line):
@@ -52,13 +54,18 @@ def add_version(
 
 def definitions(sources: dict[str, str]) -> dict[str, tuple[str, str]]:
     """Function or class -> (module, text), of the modules of mm."""
-    found = {}
-    for path, text in sources.items():
-        lines = text.split("\n")
-        for node in ast.parse(text).body if path.startswith("mm/") else ():
-            if isinstance(node, ast.FunctionDef | ast.ClassDef):
-                first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-                found[node.name] = (path, "\n".join(lines[first - 1 : node.end_lineno]))
+    modules = {path: text for path, text in sources.items() if path.startswith("mm/")}
+    return {name: (path, found) for path, text in modules.items() for name, found in texts_in(text).items()}
+
+
+@cache
+def texts_in(module: str) -> dict[str, str]:
+    """Function or class -> its text, of a module's text: most modules are the same at many stages."""
+    found, lines = {}, module.split("\n")
+    for node in ast.parse(module).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            found[node.name] = "\n".join(lines[first - 1 : node.end_lineno])
     return found
 
 

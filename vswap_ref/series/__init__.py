@@ -20,7 +20,7 @@ has not yet, or no more.
 * In a running notebook ``%stage K NOTEBOOK`` loads stage K without this notebook's own cells.  Every ``%%patch`` cell
   changes that live stage at once; ``live.Kernel`` boots it; ``%seal`` asserts that it equals the woven stage.
 
-Modules, bottom to top: errors, notebook (cells), source (definitions), tree (what cells do), weave, series (stages),
+Modules, bottom to top: notebook (cells), source (definitions), tree (what cells do), weave, series (stages),
 stitch, stages (importing), live_stage, magics.  Executing notebooks, and the commands, are in ``vswap_ref.workshop``.
 """
 
@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .errors import SeriesError
+from .notebook import SeriesError
 from .stages import at
 
 if TYPE_CHECKING:

@@ -14,11 +14,10 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from .errors import SeriesError
-from .notebook import Cell
+from .notebook import Cell, SeriesError
 from .series import Series
-from .source import DOC, free_names
-from .stages import PACKAGE, ROOT
+from .source import Module, free_names
+from .stages import PACKAGE, ROOT, dotted
 from .tree import Change, Tree, apply_cells, symbols, texts
 from .weave import BUILTINS
 
@@ -51,10 +50,7 @@ class LiveStage:
         self.package = f"{ROOT}.live_{self.notebook.replace('-', '_')}"
         self.tree: Tree = {}
         self.changes: list[Change] = []
-        self.missing: dict[str, str] = {}
         self._kernel: ModuleType | None = None
-        self._homes: dict[str, str] = {}
-        self._waiting: set[Key] = set()
         for name in [name for name in sys.modules if f"{name}.".startswith(f"{self.package}.")]:
             del sys.modules[name]
         self._become(series.build(stage_id, without=notebook)[0])
@@ -77,7 +73,7 @@ class LiveStage:
 
         SeriesError if there is no such definition, or no such text in it.
         """
-        before, path = self.tree, self._homes.get(name)
+        before, path = self.tree, symbols(self.tree).get(name)
         if path is None:
             raise SeriesError(f"name={name!r}: stage {self.stage.id} defines no such thing")
         text = before[path].definitions[name].text
@@ -91,10 +87,20 @@ class LiveStage:
             self._become(before)
 
     @property
+    def missing(self) -> dict[str, str]:
+        """Name that is not there yet -> a definition that needs it, or is it."""
+        return {
+            name: user
+            for path, module in self.tree.items()
+            for name, user in users(module).items()
+            if name not in vars(self._module(path)) and name not in BUILTINS
+        }
+
+    @property
     def kernel(self) -> ModuleType:
         """The face on this stage.  SeriesError while definitions are missing, naming them."""
-        if self.missing:
-            names = ", ".join(f"{name} (needed by {user})" for name, user in sorted(self.missing.items()))
+        if missing := self.missing:
+            names = ", ".join(f"{name} (needed by {user})" for name, user in sorted(missing.items()))
             raise SeriesError(f"this stage is not complete yet, run the %%patch cells first; missing: {names}")
         if self._kernel is None:
             self._kernel = module_of(f"{self.package}.kernel")
@@ -109,15 +115,11 @@ class LiveStage:
 
     def module(self, name: str) -> ModuleType:
         """A module of the live stage, e.g. "zswap"."""
-        return self._module(f"mm/{name.replace('.', '/')}.py")
-
-    def _name(self, path: str) -> str:
-        """The dotted name of a module."""
-        return f"{self.package}.{path.removesuffix('.py').replace('/', '.')}"
+        return module_of(f"{self.package}.mm.{name}")
 
     def _module(self, path: str) -> ModuleType:
         """The module of a path, made if missing."""
-        return module_of(self._name(path))
+        return module_of(f"{self.package}.{dotted(path)}")
 
     def _become(self, tree: Tree) -> None:
         """Bring the running modules from the present tree to another one."""
@@ -127,12 +129,16 @@ class LiveStage:
         if any(self.tree[path].definitions[name].is_state for path, name in gone | (changed & old.keys())):
             self._mark_stale()
         for path, name in gone | changed:
-            self._module(path).__dict__.pop(name, None)
+            vars(self._module(path)).pop(name, None)
         for path in self.tree.keys() - tree.keys():
-            forget(self._name(path))
-        self.tree, self._homes = tree, homes
-        self._execute_all(changed | (self._waiting & new.keys()))
-        self._link_all()
+            forget(self._module(path).__name__)
+        self.tree = tree
+        left = [key for key in new if key[1] not in vars(self._module(key[0]))]
+        while True:  # a definition that misses a name waits for another round, as long as that helps
+            self._link(homes)
+            waiting, left = left, [key for key in left if not self._execute(*key)]
+            if left == waiting:
+                break
 
     def _mark_stale(self) -> None:
         """Kernels booted so far must not be used any more."""
@@ -142,48 +148,34 @@ class LiveStage:
             forget(self._kernel.__name__)
             self._kernel = None
 
-    def _execute_all(self, keys: set[Key]) -> None:
-        """Execute definitions in their order; those that miss a name wait as long as that helps."""
-        waiting = [key for key in texts(self.tree) if key in keys]
-        before: list[Key] = []
-        while waiting != before:
-            before, waiting = waiting, [key for key in waiting if not self._execute(*key)]
-        self._waiting = set(waiting)
-
     def _execute(self, path: str, name: str) -> bool:
         """Execute one definition in its module; False if it has to wait for a name."""
-        text = f"{DOC} = " * (name == DOC) + self.tree[path].definitions[name].text
-        file = f"<live {path}:{name}>"
-        namespace = self._bind(path, free_names(text))
+        text, file = self.tree[path].definitions[name].text, f"<live {path}:{name}>"
         linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
         try:
-            exec(compile(text, file, "exec", LAZY_ANNOTATIONS), namespace)
+            exec(compile(text, file, "exec", LAZY_ANNOTATIONS), vars(self._module(path)))
         except NameError:
             return False
         return True
 
-    def _bind(self, path: str, names: Set[str]) -> dict[str, Any]:
-        """Bind in a module those of the names that it takes from outside and that exist; returns its namespace."""
-        namespace, module = self._module(path).__dict__, self.tree[path]
-        for name in names - module.definitions.keys():
-            namespace.pop(name, None)
-            if name in module.imports:
-                exec(module.imports[name].statement, namespace)
-            elif name in self._homes:
-                home = self._module(self._homes[name]).__dict__
-                namespace |= {name: home[name]} if name in home else {}
-        return namespace
-
-    def _link_all(self) -> None:
-        """Bind in every module exactly the names that its definitions use; note what is missing."""
-        self.missing = {}
+    def _link(self, homes: dict[str, str]) -> None:
+        """Bind in every module exactly the names that its definitions use, as far as they exist."""
         for path, module in self.tree.items():
-            users = {name: user for user, it in module.definitions.items() for name in free_names(it.text)}
-            namespace = self._bind(path, users.keys())
-            needed = {name: name for name in module.definitions} | users
-            for name in [name for name in namespace if name not in needed and not name.endswith("__")]:
+            namespace, needed = vars(self._module(path)), users(module)
+            for name in [name for name in namespace if name not in module.definitions and not name.endswith("__")]:
                 del namespace[name]
-            self.missing |= {n: user for n, user in needed.items() if n not in namespace and n not in BUILTINS}
+            for name in needed.keys() - module.definitions.keys():
+                if name in module.imports:
+                    exec(module.imports[name].statement, namespace)
+                elif name in homes:
+                    home = vars(self._module(homes[name]))
+                    namespace |= {name: home[name]} if name in home else {}
+
+
+def users(module: Module) -> dict[str, str]:
+    """Every name that a module defines or uses -> the definition, the last that does."""
+    used = {name: user for user, it in module.definitions.items() for name in free_names(it.text)}
+    return {name: name for name in module.definitions} | used
 
 
 def module_of(name: str) -> ModuleType:

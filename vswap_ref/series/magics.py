@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from html import escape
 from typing import Any
 
-from .errors import SeriesError
 from .live_stage import LiveStage, live
-from .notebook import Cell
+from .notebook import Cell, SeriesError
 from .series import Stage
 from .stages import checkout_series
 from .tree import Change
@@ -37,12 +35,7 @@ class DiffView(Locations):
 
     def lines(self) -> list[str]:
         """Unified diff of all changes."""
-        parts: list[str] = []
-        for change in self.changes:
-            label = f"{change.module}:{change.name}"
-            before, after = change.before.splitlines(), change.after.splitlines()
-            parts += difflib.unified_diff(before, after, label, label, lineterm="", n=99)
-        return parts
+        return [line for change in self.changes for line in change.diff]
 
     def __repr__(self) -> str:
         return "\n".join(self.lines())
@@ -57,24 +50,24 @@ class DiffView(Locations):
 
 
 class SealSummary:
-    """The summary of a notebook whose stage is complete: modules, symbols and lines, beside the kernel's diffstat."""
+    """The summary of a notebook whose stage is complete: modules, symbols and lines, beside the kernel's diffstat.
+
+    rows: what, how many in the model, how many in the kernel's patch ("" if nobody counted); none where all are 0.
+    """
 
     def __init__(self, stage: Stage, changes: list[Change]) -> None:
         verbs = Counter(change.verb for change in changes)
-        self.stage, kernel = stage, stage.kernel_numbers or ("", "", "")
-        self.rows: list[tuple[object, ...]] = [
-            ("modules", len({change.module for change in changes}), kernel[0]),
-            *((f"symbols {verb}", verbs[verb], "") for verb in VERBS if verbs[verb]),
-            ("lines added", sum(change.lines[0] for change in changes), kernel[1]),
-            ("lines removed", sum(change.lines[1] for change in changes), kernel[2]),
-        ]
-        if stage.diffstat:
-            self.rows.insert(0, ("", "model", "kernel"))
-        """(what, how many in the model, how many in the kernel's patch); the last is empty without a diffstat."""
+        model = {"modules": len({change.module for change in changes})}
+        model |= {f"symbols {verb}": verbs[verb] for verb in VERBS}
+        model |= {"lines added": sum(change.lines[0] for change in changes)}
+        model |= {"lines removed": sum(change.lines[1] for change in changes)}
+        kernel = dict(zip(("modules", "lines added", "lines removed"), stage.kernel_numbers, strict=False))
+        rows = [(what, nr, kernel.get(what, "")) for what, nr in model.items() if nr or kernel.get(what)]
+        self.stage, self.rows = stage, [("", "model", "kernel")] * bool(kernel) + rows
 
     def __repr__(self) -> str:
-        rows = "\n".join(f"{row[0]:<17}{row[1]:>6}{row[2]:>8}".rstrip() for row in self.rows)
-        return f"sealed: the live stage equals stage {self.stage.id}\n{rows}"
+        lines = [f"{what:<17}{model:>6}{kernel:>8}".rstrip() for what, model, kernel in self.rows]
+        return "\n".join([f"sealed: the live stage equals stage {self.stage.id}", *lines])
 
 
 def stage(line: str) -> None:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
-
-from .errors import SeriesError
 
 CODE_CELL = re.compile(r"^(`{3,})\{code-cell\}.*\n(?::[\w-]+:.*\n)*((?s:.*?))(?:^\1$|\Z(?P<open>))", re.MULTILINE)
 PATH = r"mm(?:/\w+)+\.py"
@@ -15,6 +12,10 @@ ORDER = re.compile(
     rf"(delete)\s+({PATH})|(move)\s+({PATH}):(\w+)\s+({PATH})|(rename)\s+(\w+)\s+(\w+))\s*"
 )
 USAGE = "%%patch mm/a.py [--after NAME], %patch --delete mm/a.py, --move mm/a.py:NAME mm/b.py or --rename OLD NEW"
+
+
+class SeriesError(Exception):
+    """Something in the notebooks does not add up; the message names notebook, cell and line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +63,14 @@ class Cell:
         return found
 
 
-def read_cells(path: Path) -> list[Cell]:
-    """The code cells of a notebook, in order."""
-    text = path.read_text(encoding="utf-8")
+def read_cells(notebook: str, text: str) -> list[Cell]:
+    """The code cells of a notebook's text, in order."""
     cells: list[Cell] = []
     for match in CODE_CELL.finditer(text):
         line = text.count("\n", 0, match.start(2)) + 1
         if match["open"] is not None:
-            raise SeriesError(f"{path.stem}, line {line}: the code cell that begins here is never closed")
-        cells.append(Cell(path.stem, len(cells) + 1, line, match[2].removesuffix("\n")))
+            raise SeriesError(f"{notebook}, line {line}: the code cell that begins here is never closed")
+        cells.append(Cell(notebook, len(cells) + 1, line, match[2].removesuffix("\n")))
     return cells
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .errors import SeriesError
-from .notebook import Cell, read_cells
+from .notebook import Cell, SeriesError, read_cells
 from .tree import Change, Tree, apply_cells, symbols
 from .weave import weave_tree
 
@@ -36,29 +36,30 @@ class Stage:
 
 
 class Series:
-    """The notebooks in ``root`` as ``series.toml`` there orders them."""
+    """The notebooks in ``root`` as ``series.toml`` there orders them.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    texts: notebooks whose text is another one than that of their file.
+    """
+
+    def __init__(self, root: Path, texts: Mapping[str, str] | None = None) -> None:
+        self.root, self.texts = root, texts or {}
         settings = tomllib.loads((root / "series.toml").read_text(encoding="utf-8"))
         self.ground: list[list[str]] = settings.get("floors", [])
         self.stages: dict[str, Stage] = {}
         previous: str | None = None
         for row in settings["stage"]:
+            where = f"series.toml: stage {row['id']}"
             if row.keys() - Stage.__annotations__.keys():
-                raise SeriesError(
-                    f"series.toml: stage {row['id']}: expected the keys {', '.join(Stage.__annotations__)}"
-                )
+                raise SeriesError(f"{where}: expected the keys {', '.join(Stage.__annotations__)}")
             parent = row.get("parent", previous)
-            stage = Stage(**{**row, "id": str(row["id"]), "parent": None if parent is None else str(parent)})
+            previous = str(row["id"])
+            stage = Stage(**{**row, "id": previous, "parent": None if parent is None else str(parent)})
             if stage.parent is not None and stage.parent not in self.stages:
-                raise SeriesError(f"series.toml: stage {stage.id}: no stage {stage.parent} before it")
+                raise SeriesError(f"{where}: no stage {stage.parent} before it")
             if stage.diffstat and len(stage.kernel_numbers) != 3:
-                raise SeriesError(f"series.toml: stage {stage.id}: diffstat needs files, insertions and deletions")
+                raise SeriesError(f"{where}: diffstat needs files, insertions and deletions")
             self.stages[stage.id] = stage
-            previous = stage.id
-        self._trees: dict[str, tuple[Tree, list[Change]]] = {}
-        self._cells: dict[str, list[Cell]] = {}
+        self._built: dict[str, tuple[Tree, list[Change]]] = {}
         self._woven: dict[str, dict[str, str]] = {}
 
     @property
@@ -82,24 +83,25 @@ class Series:
         """The text file of a notebook."""
         return self.root / f"{notebook}.md"
 
+    def text(self, notebook: str) -> str:
+        """The text of a notebook."""
+        return self.texts[notebook] if notebook in self.texts else self.path(notebook).read_text(encoding="utf-8")
+
     def cells(self, notebook: str) -> list[Cell]:
         """The code cells of a notebook."""
-        if notebook not in self._cells:
-            self._cells[notebook] = read_cells(self.path(notebook))
-        return self._cells[notebook]
+        return read_cells(notebook, self.text(notebook))
 
     def build(self, stage_id: int | str, without: str | None = None) -> tuple[Tree, list[Change]]:
         """The sources of a stage, and what it changed; without the cells of one of its notebooks if that is named."""
         stage = self.stage(stage_id)
-        if without is None and stage.id in self._trees:
-            return self._trees[stage.id]
+        if without is None and stage.id in self._built:
+            return self._built[stage.id]
         tree: Tree = {} if stage.parent is None else self.tree(stage.parent)
-        notebooks = [notebook for notebook in stage.notebooks if notebook != without]
-        cells = [cell for notebook in notebooks for cell in self.cells(notebook)]
+        cells = [cell for notebook in stage.notebooks if notebook != without for cell in self.cells(notebook)]
         built = apply_cells(tree, cells, partly=without is not None)
         symbols(built[0])
         if without is None:
-            self._trees[stage.id] = built
+            self._built[stage.id] = built
         return built
 
     def tree(self, stage_id: int | str) -> Tree:

@@ -10,8 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cache
 
-from .errors import SeriesError
-from .notebook import Cell
+from .notebook import Cell, SeriesError
 
 DOC = "__doc__"
 """The name under which a module's docstring is kept among its definitions."""
@@ -88,48 +87,47 @@ class Import:
 
 
 @dataclass(slots=True)
-class Fragment:
-    """What a piece of source says: imports, definitions in order, names to delete."""
+class Module:
+    """A module, or what a cell says of one: imports by local name, definitions in order, names that it takes away."""
 
-    imports: list[Import] = field(default_factory=list)
-    definitions: list[Definition] = field(default_factory=list)
+    imports: dict[str, Import] = field(default_factory=dict)
+    definitions: dict[str, Definition] = field(default_factory=dict)
     deleted: list[str] = field(default_factory=list)
 
 
-def split(cell: Cell) -> Fragment:
-    """Split a cell into definitions.  SeriesError for a syntax error, or a statement that is no definition."""
+def split(cell: Cell) -> Module:
+    """What a cell says.  SeriesError for a syntax error, and for a statement that is no definition, or not alone."""
     try:
         body = ast.parse(cell.source).body
     except SyntaxError as error:
         raise SeriesError(f"{cell.at((error.lineno or 1) + 1)}: {error.msg}") from None
-    fragment, lines, begin = Fragment(), cell.source.split("\n"), 0
+    found, lines, end = Module(), cell.source.split("\n"), 0
     for node in body:
+        if node.lineno <= end:
+            raise SeriesError(f"{cell.at(end + 1)}: two statements on one line; write one a line")
+        begin = next(number for number in range(end, len(lines)) if lines[number].strip())
         end = node.end_lineno or node.lineno
-        while not lines[begin].strip():
-            begin += 1
-        read_statement(fragment, node, cell, begin + 2, "\n".join(lines[begin:end]))
-        begin = end
-    return fragment
+        read_statement(found, node, cell, begin + 2, "\n".join(lines[begin:end]))
+    return found
 
 
-def read_statement(fragment: Fragment, node: ast.stmt, cell: Cell, line: int, text: str) -> None:
-    """Add one statement, whose text begins at a line of the cell's body, to a fragment."""
+def read_statement(found: Module, node: ast.stmt, cell: Cell, line: int, text: str) -> None:
+    """Add one statement, whose text begins at a line of the cell's body."""
     match node:
         case ast.Import(names=names):
-            found = [Import(a.asname or a.name.partition(".")[0], a.name, None) for a in names]
-            fragment.imports += check_allowed(found, cell.at(node.lineno + 1))
+            items = [Import(a.asname or a.name.partition(".")[0], a.name, None) for a in names]
+            add_imports(found, items, cell.at(node.lineno + 1))
         case ast.ImportFrom(module=str(module), names=names, level=0) if module != "__future__":
-            found = [Import(a.asname or a.name, module, a.name) for a in names]
-            fragment.imports += check_allowed(found, cell.at(node.lineno + 1))
+            add_imports(found, [Import(a.asname or a.name, module, a.name) for a in names], cell.at(node.lineno + 1))
         case ast.ImportFrom():
             pass  # weave writes the imports between modules of the subject
         case ast.Delete(targets=targets):
-            fragment.deleted += [target.id for target in targets if isinstance(target, ast.Name)]
-        case ast.Expr(value=ast.Constant(value=str())) if fragment.definitions:
-            above = fragment.definitions.pop()
-            fragment.definitions.append(replace(above, text=f"{above.text}\n{text}"))
+            found.deleted += [target.id for target in targets if isinstance(target, ast.Name)]
+        case ast.Expr(value=ast.Constant(value=str())) if found.definitions:
+            name, above = found.definitions.popitem()
+            found.definitions[name] = replace(above, text=f"{above.text}\n{text}")
         case ast.Expr(value=ast.Constant(value=str())):
-            fragment.definitions.append(Definition(DOC, text, "Expr", cell, line))
+            found.definitions[DOC] = Definition(DOC, text, "Expr", cell, line)
         case (
             ast.FunctionDef(name=name)
             | ast.AsyncFunctionDef(name=name)
@@ -137,17 +135,19 @@ def read_statement(fragment: Fragment, node: ast.stmt, cell: Cell, line: int, te
             | ast.AnnAssign(target=ast.Name(id=name))
             | ast.Assign(targets=[ast.Name(id=name)])
         ):
-            fragment.definitions.append(Definition(name, text, type(node).__name__, cell, line))
+            if name in found.definitions:
+                raise SeriesError(f"{cell.at(line)}: {name} was defined before in {found.definitions[name].where}")
+            found.definitions[name] = Definition(name, text, type(node).__name__, cell, line)
         case _:
             raise SeriesError(f"{cell.at(node.lineno + 1)}: only definitions may stand in an exported cell")
 
 
-def check_allowed(imports: list[Import], where: str) -> list[Import]:
-    """Cells import the standard library, NumPy and the machine; SeriesError for anything else."""
-    for item in imports:
+def add_imports(found: Module, items: list[Import], where: str) -> None:
+    """Add what a statement imports.  SeriesError if that is not the standard library, NumPy or the machine."""
+    for item in items:
         if item.module.partition(".")[0] not in sys.stdlib_module_names and not ALLOWED.match(item.module):
             raise SeriesError(f"{where}: imports {item.module}; allowed: standard library, numpy, vswap_ref.machine")
-    return imports
+        found.imports[item.local] = item
 
 
 @cache

@@ -21,11 +21,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .errors import SeriesError
+from .notebook import SeriesError
 
 PACKAGE = Path(__file__).parent.parent
 CHECKOUT = PACKAGE.parent
 ROOT = "vswap_ref._stages"
+
+
+def dotted(path: str) -> str:
+    """The name of a module in its package, from a path such as "mm/zswap.py"."""
+    return path.removesuffix(".py").replace("/", ".")
 
 
 def notebooks_root() -> Path | None:
@@ -47,7 +52,7 @@ def write_stages(root: Path, folder: Path) -> dict[str, Any]:
     from .series import Series
 
     series = Series(root)
-    manifest: dict[str, Any] = {"key": sources_key(root), "latest": series.latest, "stages": {}}
+    manifest: dict[str, Any] = {"key": sources_key(root), "stages": {}}
     known: dict[tuple[str, str], str] = {}
     for stage, texts in series.weave_all().items():
         files = {path: known.setdefault((path, text), f"s{stage}/{path}") for path, text in texts.items()}
@@ -87,9 +92,14 @@ def stages() -> dict[str, dict[str, Any]]:
     return dict(stage_files()[0]["stages"])
 
 
+def main_line() -> list[str]:
+    """The stages with a number, in order; the others are variants."""
+    return [stage for stage in stages() if stage.isdigit()]
+
+
 def latest() -> str:
     """The last stage of the main line."""
-    return str(stage_files()[0]["latest"])
+    return main_line()[-1]
 
 
 def stage_file(stage: str, path: str) -> Path | None:
@@ -151,7 +161,7 @@ class LoadedStage:
     def find(self, name: str) -> Any:
         """What a name stands for anywhere in the stage's ``mm``: names are unique.  AttributeError if there is none."""
         for path in stages()[self.id]["modules"]:
-            module = self.module(path.removeprefix("mm/").removesuffix(".py").replace("/", "."))
+            module = self.module(dotted(path.removeprefix("mm/")))
             if name in vars(module):
                 return vars(module)[name]
         raise AttributeError(f"stage {self.id} has no {name!r} in mm/")

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
-from .errors import SeriesError
-from .notebook import Cell, replace_cell
+from .notebook import Cell, SeriesError, replace_cell
 from .series import Series
-from .source import DOC, Definition, Import, free_names, split
-from .tree import Module
+from .source import DOC, Definition, Module, free_names, split
 from .weave import HEADER, import_sections
 
 Bodies = dict[Cell, str]
@@ -34,68 +31,65 @@ def stitch(series: Series, package: Path) -> list[str]:
             done += stitch_module(tree[path], path, file.read_text(encoding="utf-8"), bodies)
         elif file.name != "__init__.py":
             raise SeriesError(f"{path}: no notebook writes this module; begin a cell with %%patch {path}")
-    write_bodies(series, bodies)
+    texts = edited_texts(series, bodies)
+    Series(series.root, texts).weave_all()
+    for notebook, text in texts.items():
+        series.path(notebook).write_text(text, encoding="utf-8")
     return done
 
 
 def stitch_module(module: Module, path: str, text: str, bodies: Bodies) -> list[str]:
     """Collect new cell bodies for one module; returns what changed."""
-    fragment = split(Cell(path, 0, 0, "\n" + text.removeprefix(HEADER)))
-    edited = {definition.name: definition for definition in fragment.definitions}
-    done = stitch_imports(module, path, fragment.imports, bodies)
-    above: Definition | None = None
-    for name, definition in edited.items():
-        owned = module.definitions.get(name)
-        if owned is None:
-            owned = insert(definition, above, neighbour_below(module, edited, name), module, bodies)
+    edited, done = split(Cell(path, 0, 0, "\n" + text.removeprefix(HEADER))), list[str]()
+    texts: dict[str, list[str]] = {name: [] for name in module.definitions}
+    for name, host in hosts(module, edited).items():
+        owned, now = module.definitions[host], edited.definitions[name].text
+        texts[host].append(now)
+        if name != host:
             done.append(f"{path}: {name} added to {owned.cell.where}")
-        elif owned.text != definition.text:
-            swap(bodies, owned, definition.text)
+        elif owned.text != now:
             done.append(f"{path}: {name} replaced in {owned.cell.where}")
-        above = replace(owned, text=definition.text)
+    done += stitch_imports(module, path, edited, texts)
     for name, owned in module.definitions.items():
-        if name not in edited:
-            swap(bodies, owned, "")
+        swap(bodies, owned, "\n\n\n".join(texts[name]))
+        if name not in edited.definitions:
             done.append(f"{path}: {name} removed from {owned.cell.where}")
     return done
 
 
-def stitch_imports(module: Module, path: str, imports: list[Import], bodies: Bodies) -> list[str]:
-    """Write imports that no cell has yet below the module's docstring, or above its first definition."""
-    for item in imports:
+def hosts(module: Module, edited: Module) -> dict[str, str]:
+    """Edited definition -> the module's own in whose place it goes: itself, or a neighbour of one that is new.
+
+    That is the one below if it uses the new one, else the one above.
+    """
+    found: dict[str, str] = {}
+    names, above = list(edited.definitions), next(iter(module.definitions))
+    for number, name in enumerate(names):
+        above = name if name in module.definitions else above
+        below = next((other for other in names[number:] if other in module.definitions), None)
+        used = below is not None and name in free_names(edited.definitions[below].text)
+        found[name] = below if below is not None and used else above
+    return found
+
+
+def stitch_imports(module: Module, path: str, edited: Module, texts: dict[str, list[str]]) -> list[str]:
+    """Put imports that no cell has yet below the module's docstring, or above its first definition."""
+    for item in edited.imports.values():
         if module.imports.get(item.local, item) != item:
             raise SeriesError(f"{path}: change the import of {item.local} in the notebook")
-    new = [item for item in imports if item.local not in module.imports]
+    new = [item for item in edited.imports.values() if item.local not in module.imports]
     if not new:
         return []
     lines = "\n".join(import_sections(new))
     first = next(iter(module.definitions.values()))
-    swap(bodies, first, f"{first.text}\n\n{lines}" if first.name == DOC else f"{lines}\n\n\n{first.text}")
+    texts[first.name] = ["\n\n".join([*texts[DOC], lines])] if first.name == DOC else [lines, *texts[first.name]]
     return [f"{path}: imported {', '.join(item.local for item in new)} in {first.cell.where}"]
-
-
-def neighbour_below(module: Module, edited: dict[str, Definition], name: str) -> Definition | None:
-    """The next definition below a new one that the module had before, if it uses the new one."""
-    names = list(edited)
-    below = next((n for n in names[names.index(name) :] if n in module.definitions), None)
-    return module.definitions[below] if below and name in free_names(edited[below].text) else None
-
-
-def insert(
-    new: Definition, above: Definition | None, user: Definition | None, module: Module, bodies: Bodies
-) -> Definition:
-    """Put a new definition above the one that uses it, or below another one, or above the module's first."""
-    below = user or (None if above else next(iter(module.definitions.values())))
-    if below is not None:
-        swap(bodies, below, f"{new.text}\n\n\n{below.text}")
-        return replace(new, cell=below.cell)
-    assert above is not None
-    swap(bodies, above, f"{above.text}\n\n\n{new.text}")
-    return replace(new, cell=above.cell)
 
 
 def swap(bodies: Bodies, owned: Definition, text: str) -> None:
     """Replace a definition in its cell's body by another text."""
+    if text == owned.text:
+        return
     body = f"\n{bodies.get(owned.cell, owned.cell.body)}\n"
     old, new = f"\n{owned.as_written(owned.text)}\n", f"\n{owned.as_written(text)}\n"
     if old not in body:
@@ -103,17 +97,10 @@ def swap(bodies: Bodies, owned: Definition, text: str) -> None:
     bodies[owned.cell] = body.replace(old, new, 1)[1:-1]
 
 
-def write_bodies(series: Series, bodies: Bodies) -> None:
-    """Write the changed cells; take that back if a stage cannot be woven then."""
-    before = {notebook: series.path(notebook).read_text("utf-8") for notebook in {cell.notebook for cell in bodies}}
-    for notebook, text in before.items():
-        cells = [cell for cell in bodies if cell.notebook == notebook]
-        for cell in sorted(cells, key=lambda cell: -cell.line):
-            text = replace_cell(text, cell, re.sub(r"\n{4,}", "\n\n\n", bodies[cell].strip("\n")))
-        series.path(notebook).write_text(text, encoding="utf-8")
-    try:
-        Series(series.root).weave_all()
-    except SeriesError:
-        for notebook, text in before.items():
-            series.path(notebook).write_text(text, encoding="utf-8")
-        raise
+def edited_texts(series: Series, bodies: Bodies) -> dict[str, str]:
+    """Notebook -> its text with the new bodies, of those that have some; from the last cell up, as lines shift."""
+    texts: dict[str, str] = {}
+    for cell in sorted(bodies, key=lambda cell: -cell.line):
+        text = texts.get(cell.notebook, series.text(cell.notebook))
+        texts[cell.notebook] = replace_cell(text, cell, re.sub(r"\n{4,}", "\n\n\n", bodies[cell].strip("\n")))
+    return texts

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from difflib import unified_diff
 from functools import cached_property
 
-from .errors import SeriesError
-from .notebook import Cell
-from .source import DOC, Definition, Import, split
-
-
-@dataclass(slots=True)
-class Module:
-    """A module: the imports its cells wrote, its definitions in order, its docstring among them as ``__doc__``."""
-
-    imports: dict[str, Import] = field(default_factory=dict)
-    definitions: dict[str, Definition] = field(default_factory=dict)
-
+from .notebook import Cell, SeriesError
+from .source import DOC, Definition, Module, split
 
 Tree = dict[str, Module]
 """Path such as "mm/zswap.py" -> module."""
@@ -38,12 +28,16 @@ class Change:
     source: str = ""
 
     @cached_property
+    def diff(self) -> list[str]:
+        """A unified diff of the two texts, with all lines."""
+        label = f"{self.module}:{self.name}"
+        return [*unified_diff(self.before.splitlines(), self.after.splitlines(), label, label, lineterm="", n=999)]
+
+    @property
     def lines(self) -> tuple[int, int]:
-        """(lines more, lines less) of a line diff."""
-        before, after = self.before.splitlines(), self.after.splitlines()
-        matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
-        same = sum(block.size for block in matcher.get_matching_blocks())
-        return len(after) - same, len(before) - same
+        """(lines more, lines less)."""
+        marks = [line[0] for line in self.diff[2:]]
+        return marks.count("+"), marks.count("-")
 
     def __str__(self) -> str:
         origin = f" from {self.source}" if self.source else ""
@@ -74,16 +68,15 @@ def apply_cell(tree: Tree, cell: Cell, partly: bool = False) -> list[Change]:
     if not cell.patch:
         return [change for verb, *words in cell.orders for change in MECHANICS[verb](tree, cell, *words)]
     _, path, *place = cell.orders[0]
-    fragment = split(cell)
-    module = tree.setdefault(path, Module())
-    module.imports |= {item.local: item for item in fragment.imports}
-    changes = [define(module, path, definition) for definition in fragment.definitions]
+    said, module = split(cell), tree.setdefault(path, Module())
+    module.imports |= said.imports
+    changes = [define(module, path, definition) for definition in said.definitions.values()]
     for after in place:
         if after in module.definitions:
-            place_after(module, after, [definition.name for definition in fragment.definitions])
+            place_after(module, after, [name for name in said.definitions if name != after])
         elif not partly:
             raise SeriesError(f"{cell.where}: --after {after}: {path} has no such definition")
-    changes += [remove(tree, cell, path, name) for name in fragment.deleted]
+    changes += [remove(tree, cell, path, name) for name in said.deleted]
     return [change for change in changes if change.name != DOC]
 
 
@@ -97,12 +90,9 @@ def define(module: Module, path: str, definition: Definition) -> Change:
 
 def place_after(module: Module, after: str, names: list[str]) -> None:
     """Reorder: ``names`` come right behind ``after``."""
-    moved = {name: module.definitions.pop(name) for name in names if name != after}
-    rest, module.definitions = module.definitions, {}
-    for name, definition in rest.items():
-        module.definitions[name] = definition
-        if name == after:
-            module.definitions |= moved
+    order = [name for name in module.definitions if name not in names]
+    place = order.index(after) + 1
+    module.definitions = {name: module.definitions[name] for name in order[:place] + names + order[place:]}
 
 
 def take(tree: Tree, cell: Cell, path: str, name: str, command: str) -> Definition:

@@ -12,9 +12,9 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from .errors import SeriesError
-from .source import DOC, Definition, Import, free_names
-from .tree import Module, Tree, symbols
+from .notebook import SeriesError
+from .source import DOC, Definition, Import, Module, free_names
+from .tree import Tree, symbols
 
 LINE_LENGTH = 120
 HEADER = (

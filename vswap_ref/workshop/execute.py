@@ -29,14 +29,14 @@ STEADY = {"TQDM_DISABLE": "1"}
 
 
 def inputs_hash(series: Series, notebook: str) -> str:
-    """Hash of what a notebook's outputs depend on: its cells, stages' sources, lab modules, the machine, data."""
+    """Hash of what a notebook's outputs depend on: its cells, stages' sources, lab, machine, magics, data."""
     cells = [cell.body for cell in series.cells(notebook)]
     lab = lab_files(cells)
     texts = cells + [file.read_text("utf-8") for file in lab]
     stages = [stage.id for stage in series.lineage(series.stage_of(notebook).id)] + [series.latest]
     if any(STAGES.search(text) for text in texts):
         stages = list(series.stages)
-    files = [PACKAGE / "kernel.py", PACKAGE / "display.py"]
+    files = [PACKAGE / "kernel.py", PACKAGE / "display.py", PACKAGE / "series" / "magics.py"]
     files += sorted((PACKAGE / "machine").rglob("*.py")) + sorted((CHECKOUT / "data").rglob("*.json"))
     texts += [file.name + file.read_text("utf-8") for file in files]
     texts += [path + text for stage in dict.fromkeys(stages) for path, text in series.weave(stage).items()]

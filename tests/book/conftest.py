@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -16,9 +15,9 @@ FLAGS = (
 )
 
 
-@contextmanager
-def browser() -> Iterator[Any]:
-    """A driver that records network requests; skips the test if there is no browser."""
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """One browser for all tests, which records network requests; they are skipped if there is none."""
     chromium, driver_path = shutil.which("chromium"), shutil.which("chromedriver")
     if not chromium or not driver_path:
         pytest.skip("chromium and chromedriver are not installed")
@@ -31,13 +30,27 @@ def browser() -> Iterator[Any]:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(driver_path))
-    try:
-        yield driver
-    finally:
-        driver.quit()
+    yield driver
+    driver.quit()
 
 
-def requested(driver: Any) -> list[str]:
-    """Addresses asked for since the last call."""
+@pytest.fixture
+def driver(chromium: Any) -> Iterator[Any]:
+    """The browser, on an empty page before and after."""
+    outside_requests(chromium)
+    yield chromium
+    chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    chromium.get("about:blank")
+
+
+@pytest.fixture
+def outside(driver: Any) -> Callable[[], list[str]]:
+    """Addresses outside the page's own files that were asked for since the last call."""
+    return lambda: outside_requests(driver)
+
+
+def outside_requests(driver: Any) -> list[str]:
+    """Addresses outside the page's own files that were asked for since the last call."""
     messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-    return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    urls = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    return [url for url in urls if not url.startswith(("file:", "data:", "blob:", "chrome", "about:"))]
