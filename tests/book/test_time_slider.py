@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from vswap_ref.lab.time_slider import add_version, definitions, history, page, time_slider
+from vswap_ref.lab.time_slider import CodeSlider, add_version, code_slider, definitions, history, page, time_slider
 from vswap_ref.series.stages import at, latest, main_line
 
 TOY: dict[str, Any] = {
@@ -22,6 +22,8 @@ TOY: dict[str, Any] = {
         "new": [{"at": 2, "module": "mm/b.py", "text": 'def new():\n    same\n    "</script>"', "was": "old"}],
     },
 }
+MANY = TOY | {"functions": TOY["functions"] | {f"x{number}": TOY["functions"]["old"] for number in range(20)}}
+"""More names than one would choose from a list: they are typed."""
 
 
 def test_history_is_that_of_the_sources() -> None:
@@ -65,6 +67,34 @@ def test_widget() -> None:
         time_slider(stage=99)
 
 
+def test_a_chapter_has_its_functions() -> None:
+    """Only those that are asked for, each with its whole life; what does not exist is refused."""
+    slider = code_slider(4, "zswap_entry_load", "swap_zswap_tree")
+    assert list(slider.history["functions"]) == ["zswap_entry_load", "swap_zswap_tree"]
+    assert "swap_zswap_tree: 0, 8 gone" in repr(slider)
+    assert 'id="code-slider-4-zswap_entry_load"' in slider._repr_html_()
+    with pytest.raises(ValueError, match="no stage has 'zswap_stroe'"):
+        code_slider(4, "zswap_stroe")
+    with pytest.raises(ValueError, match="stage=99"):
+        code_slider(99, "zswap_load")
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_a_chapter_begins_with_what_it_changed(tmp_path: Path, driver: Any) -> None:
+    """The stage and the comparison are set; another of the few functions is chosen from a list."""
+    file = tmp_path / "chapter.html"
+    file.write_text(
+        f"<!doctype html><meta charset='utf-8'><body>{CodeSlider(TOY, '2')._repr_html_()}", encoding="utf-8"
+    )
+    driver.get(file.as_uri())
+    find = lambda selector: driver.find_element("css selector", f".time-slider {selector}")  # noqa: E731
+    assert (find(".ts-title").text, find(".ts-owner").text) == ("Stage 2: <second>", "Gone since stage 2, <second>.")
+    assert "-     one" in find(".ts-code").get_attribute("textContent")
+    find("select").send_keys("n")
+    assert "+ def new():" in find(".ts-code").get_attribute("textContent")
+
+
 @pytest.mark.slow
 @pytest.mark.browser
 def test_page_by_keyboard(tmp_path: Path, driver: Any, outside: Callable[[], list[str]]) -> None:
@@ -72,7 +102,7 @@ def test_page_by_keyboard(tmp_path: Path, driver: Any, outside: Callable[[], lis
     from selenium.webdriver.common.keys import Keys
 
     file = tmp_path / "slider.html"
-    file.write_text(f"<!doctype html><meta charset='utf-8'><body>{page(TOY, 'old')}", encoding="utf-8")
+    file.write_text(f"<!doctype html><meta charset='utf-8'><body>{page(MANY, 'old')}", encoding="utf-8")
     driver.get(file.as_uri())
     find = lambda selector: driver.find_element("css selector", f".time-slider {selector}")  # noqa: E731
     code = lambda: find(".ts-code").get_attribute("textContent")  # noqa: E731

@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import vswap_ref as vr
-from vswap_ref.lab.experiments.zswap_trees import freeing, index_size, nodes_for_one_page, scattered
+from vswap_ref.lab.experiments.zswap_trees import (
+    cpus_apart,
+    freeing,
+    index_curve,
+    index_size,
+    nodes_for_one_page,
+    scattered,
+    stores_at_once,
+    tree_levels,
+)
 from vswap_ref.machine import XArray
 
 STAGE, BEFORE = vr.at(8), 7
@@ -161,3 +170,32 @@ def test_scattered_pages_pay_for_a_node_each() -> None:
     """One page in 64 slots: 576 bytes and a share of what is above, in both designs."""
     for stage in (BEFORE, 8):
         assert 576 < scattered(stage) < 600
+
+
+def test_cpus_with_a_block_each_meet_on_the_one_tree() -> None:
+    """With a tree for each block they never do; otherwise they take the same locks as often."""
+    before, after = stores_at_once(BEFORE, 2), stores_at_once(8, 2)
+    assert (before.of("zswap_tree")["contentions"], after.of("zswap_tree")["contentions"] > 0) == (0, True)
+    for lock in ("zswap_tree", "swap_cache", "ci"):
+        assert before.of(lock)["acquisitions"] == after.of(lock)["acquisitions"] > 0, lock
+    assert stores_at_once(8, 1).of("zswap_tree")["contentions"] == 0
+
+
+def test_each_cpu_has_a_block_of_its_own() -> None:
+    """The compressed pages of three processes are in three blocks of 16,384 slots."""
+    k = cpus_apart(BEFORE, 3, 2)
+    blocks = [entry >> 14 for entry, _ in vr.at(BEFORE).module("zswap_pool").zswap_items(k.system)]
+    assert blocks == [0, 0, 1, 1, 2, 2]
+
+
+def test_the_curve_of_bytes() -> None:
+    """Full or empty, the one tree is never dearer; a tree for each block costs 16 bytes a block more from the start."""
+    curve = index_curve("128M", (BEFORE, 8))
+    assert (curve.before[0], curve.after[0]) == (2 * 16 / 1024, 16 / 1024)
+    assert all(one <= many for one, many in zip(curve.after, curve.before, strict=True))
+    assert curve.after[-1] * 1024 == 16 + 576 * (512 + 8 + 1)
+
+
+def test_a_second_device_makes_the_tree_deep() -> None:
+    """4 levels reach the end of 32 GiB, 10 the first page of the next device, 11 that of the fifth."""
+    assert [row["levels of the one tree"] for row in tree_levels("32G", 5).rows] == [4, 10, 10, 10, 11]

@@ -35,13 +35,17 @@ function create(tag, properties = {}, children = []) {
 function render({ model, el }) {
   const history = model.get("history"), last = history.stages.length - 1, id = `time-slider-${++numberOfSliders}`;
   const names = Object.keys(history.functions);
-  const name = create("input", { type: "search", value: model.get("name"), autocomplete: "off", spellcheck: false });
-  name.setAttribute("list", `${id}-names`);
-  const list = create("datalist", { id: `${id}-names` }, names.map((value) => create("option", { value })));
+  const options = names.map((value) => create("option", { value, textContent: value }));
+  const few = names.length <= 12;
+  const name = few ? create("select", {}, options)
+    : create("input", { type: "search", autocomplete: "off", spellcheck: false });
+  name.value = model.get("name");
+  if (!few) name.setAttribute("list", `${id}-names`);
+  const list = create("datalist", { id: `${id}-names` }, few ? [] : options);
   const slider = create("input", { type: "range", min: 0, max: last, step: 1, value: model.get("stage") });
   const back = create("button", { type: "button", textContent: "◀ change before" });
   const forth = create("button", { type: "button", textContent: "change after ▶" });
-  const diff = create("input", { type: "checkbox" });
+  const diff = create("input", { type: "checkbox", checked: Boolean(model.get("diff")) });
   const title = create("p", { className: "ts-title" }), owner = create("p", { className: "ts-owner" });
   owner.setAttribute("aria-live", "polite");
   const code = create("pre", { className: "ts-code", tabIndex: 0 });

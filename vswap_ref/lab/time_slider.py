@@ -1,13 +1,15 @@
 """The code time slider: the text of any function at any stage, the patch that wrote it, what it changed.
 
 One small front-end (``time_slider.js``, ``time_slider.css``) with its data embedded.  ``time_slider()`` shows it in
-JupyterLab as a widget; ``page`` is the same as a piece of HTML that needs no kernel and nothing from outside.
+JupyterLab as a widget; ``page`` is the same as a piece of HTML that needs no kernel and nothing from outside;
+``code_slider()`` is that for a few functions of a chapter.
 """
 
 from __future__ import annotations
 
 import ast
 import json
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -107,16 +109,56 @@ def time_slider(function: str = "folio_alloc_swap", stage: int | str | None = No
     return TimeSlider(history=data, name=function, stage=ids.index(wanted))
 
 
-def page(data: History, function: str) -> str:
-    """The slider as a piece of HTML, at a function and the latest stage."""
-    values = {"history": data, "name": function, "stage": len(data["stages"]) - 1}
+def page(data: History, function: str, stage: str | None = None, name: str = "time-slider", diff: bool = False) -> str:
+    """The slider as a piece of HTML, at a function and a stage (None: the latest).
+
+    ``name``: the id of its element, once a page.  ``diff``: it begins with what has changed since the stage before.
+    """
+    ids = [row["id"] for row in data["stages"]]
+    place = len(ids) - 1 if stage is None else ids.index(stage)
+    values = {"history": data, "name": function, "stage": place, "diff": diff}
     text = json.dumps(values, separators=(",", ":")).replace("<", "\\u003c")
     script = JS.read_text(encoding="utf-8").replace("export default", "const slider =")
     start = (
         f"const values = {text};\n"
         "const model = { get: (key) => values[key], set: (key, value) => { values[key] = value; },\n"
         "  save_changes() {}, on() {}, off() {} };\n"
-        'slider.render({ model, el: document.getElementById("time-slider") });\n'
+        f'slider.render({{ model, el: document.getElementById("{name}") }});\n'
     )
     style = CSS.read_text(encoding="utf-8")
-    return f'<style>\n{style}</style>\n<div id="time-slider"></div>\n<script type="module">\n{script}{start}</script>'
+    return f'<style>\n{style}</style>\n<div id="{name}"></div>\n<script type="module">\n{script}{start}</script>'
+
+
+@dataclass(frozen=True, slots=True)
+class CodeSlider:
+    """Some functions through all stages, as a piece of HTML: first the first function at ``stage``, and its changes."""
+
+    history: History
+    stage: str
+
+    def __repr__(self) -> str:
+        ids = [row["id"] for row in self.history["stages"]]
+        lives = (
+            f"{name}: {', '.join(ids[version['at']] + ('' if version['text'] else ' gone') for version in versions)}"
+            for name, versions in self.history["functions"].items()
+        )
+        return "written by stages\n" + "\n".join(lives)
+
+    def _repr_html_(self) -> str:
+        first = next(iter(self.history["functions"]))
+        return page(self.history, first, self.stage, f"code-slider-{self.stage}-{first}", diff=True)
+
+
+def code_slider(stage: int | str, *functions: str) -> CodeSlider:
+    """The slider for a chapter: these functions only, at the chapter's stage.
+
+    ValueError for a function or a stage that does not exist.
+    """
+    data = history()
+    for name in functions:
+        if name not in data["functions"]:
+            raise ValueError(f"functions: no stage has {name!r}")
+    if str(stage) not in [row["id"] for row in data["stages"]]:
+        raise ValueError(f"stage={stage!r}: there is no such stage")
+    chosen = {name: data["functions"][name] for name in functions}
+    return CodeSlider({"stages": data["stages"], "functions": chosen}, str(stage))

@@ -11,6 +11,7 @@ from .clock import Clock
 from .codecs import Codec, get_codec
 from .counters import MEMCG_STAT, MTHP_STAT, VMSTAT, ZSWAP_DEBUGFS, Counters, Tally
 from .faults import Faults
+from .locked_xarray import LockedXArray
 from .locks import LockdepError, Locks, LockStat
 from .newtype import NewType
 from .percpu import PerCpu, PercpuRef
@@ -55,6 +56,7 @@ __all__ = [
     "LivelockError",
     "LockStat",
     "LockdepError",
+    "LockedXArray",
     "Locks",
     "NewType",
     "PerCpu",

@@ -52,7 +52,7 @@ class XArray(Generic[T]):
     def store(self, index: int, value: T | None) -> T | None:
         """Put an object at an index; returns the one it replaces.  Storing None erases."""
         if value is None:
-            return self.erase(index)
+            return self.__erase(index)
         old = self._values.get(index)
         if old is None:
             self._get_nodes(index)
@@ -94,24 +94,26 @@ class XArray(Generic[T]):
         """Replace the object if it is ``expected``; returns what was there."""
         old = self._values.get(index)
         if old is expected:
-            if value is None:
-                self.erase(index)
-            else:
-                self.store(index, value)
+            self.__store(index, value)
         return old
 
     def alloc(self, value: T, low: int, high: int) -> int:
         """Store at the lowest free index in [low, high]; OverflowError (-EBUSY) if there is none."""
         for index in range(low if self._zero_free else max(low, 1), high + 1):
             if index not in self._values:
-                self.store(index, value)
+                self.__store(index, value)
                 return index
         raise OverflowError(f"no free index in [{low}, {high}]")
+
+    __store, __erase = store, erase  # inside the class these are meant, whatever a subclass makes of its own
 
     def items(self) -> Iterator[tuple[int, T]]:
         """(index, object) in order of index."""
         for index in sorted(self._values):
             yield index, self._values[index]
+
+    def __contains__(self, index: int) -> bool:
+        return index in self._values
 
     def __iter__(self) -> Iterator[int]:
         return iter(sorted(self._values))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from vswap_ref.display import table_html
+from vswap_ref.display import picture, table_html
 from vswap_ref.lab.paging import kernel_class
 from vswap_ref.lab.schedules import interleave
 from vswap_ref.machine import PAGE_SIZE, Ssd
@@ -58,8 +58,7 @@ class Meetings:
             f"<text x='456' y='{22 * i + 13}' font-size='12' fill='currentColor'>{self.share(row['lock']):.1f} %</text>"
             for i, row in enumerate(self.locks)
         )
-        svg = f"<svg role='img' aria-label='{self!r}' width='520' height='{22 * len(self.locks)}'>{bars}</svg>"
-        return f"<p>{self!r}</p>{svg}{table_html(self.rows())}"
+        return f"<p>{self!r}</p>{picture(bars, repr(self), 520, 22 * len(self.locks))}{table_html(self.rows())}"
 
 
 def machine(stage: int | str | None, cpus: int, pages: int) -> Any:
@@ -93,11 +92,15 @@ def lock_partitioning(
     All processors run at the same speed: each is as likely as the others to take the next step, from one switch point
     to the next.  So the figures compare locks; they are no measurements of time.
     """
-    numbers = tuple(seeds)
+    return meet(machine(stage, cpus, rounds), stage, cpus, rounds, tuple(seeds))
+
+
+def meet(kernel: Any, stage: int | str | None, cpus: int, rounds: int, seeds: tuple[int, ...]) -> Meetings:
+    """Each CPU works on its own process of copies of a kernel, one copy and one random schedule for each seed."""
     tasks = [partial(work, cpu, rounds) for cpu in range(cpus)]
-    record = interleave(partial(machine, stage, cpus, rounds), tasks, seeds=numbers)
+    record = interleave(kernel, tasks, seeds=seeds)
     if record.failure is not None:
         raise record.failure.error
     locks = [row for row in record.locks() if row["lock"] not in PER_CPU]
     name = str(stage) if stage is not None else "latest"
-    return Meetings(name, cpus, rounds, numbers, locks, record.steps)
+    return Meetings(name, cpus, rounds, seeds, locks, record.steps)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from types import FunctionType
 
 from vswap_ref.display import Table, picture
 from vswap_ref.kernel import Kernel, Thp
 from vswap_ref.lab.metadata import metadata_table
 from vswap_ref.lab.paging import kernel_class, stage_name
-from vswap_ref.machine import PAGE_SIZE, Ssd
+from vswap_ref.machine import PAGE_SIZE, Ssd, XArray, parse_pages
 from vswap_ref.series.stages import LoadedStage
+
+from .before_after import Crossing
+from .lock_partitioning import WORDS, Meetings, meet
 
 BLOCK = 1 << 14
 """Slots that share a tree as long as there are many: 64 MiB."""
@@ -153,6 +157,30 @@ def index_size(stage: int | str | None = None, size: str = "64M", percent: int =
     return IndexSize(stage_name(stage), size, percent, point.entries, nodes, point.ledger["zswap tree heads"][1])
 
 
+def index_curve(size: str = "64M", stages: tuple[int, int] = (7, 8)) -> Crossing:
+    """KiB of tree nodes and heads while a device fills with compressed pages, at two stages."""
+    percents = (0, 1, 25, 50, 75, 100)
+    kib = []
+    for stage in stages:
+        ledgers = [point.ledger for point in metadata_table(size, stage, percents, ["zswap"]).points]
+        kib.append([sum(ledger[name][1] for name in ("zswap trees", "zswap tree heads")) / 1024 for ledger in ledgers])
+    return Crossing(f"KiB that find compressed pages, {size}", "in use", ("a tree a block", "one tree"), percents, *kib)
+
+
+def tree_levels(first: str = "32G", devices: int = 2) -> Table:
+    """Levels of the one tree, each a step of every look-up, when the last page of a device is compressed, then others.
+
+    The tree alone is asked; ``first``: size of device 0.
+    """
+    tree: XArray[str] = XArray()
+    rows = []
+    for device in range(devices):
+        offset = parse_pages(first, "first", least=2) - 1 if device == 0 else 1
+        tree.store(device << 58 | offset, "a page")
+        rows.append({"a page on": f"device {device}", "levels of the one tree": tree.height})
+    return Table("levels", rows)
+
+
 def tree_nodes(kernel: Kernel) -> int:
     """Nodes of all trees of zswap."""
     return kernel.memory()["zswap trees"][1] // NODE_BYTES
@@ -176,3 +204,30 @@ def scattered(stage: int | str | None = None, keep: int = 64, clusters: int = 4)
         if number % keep:
             piece.munmap()
     return NODE_BYTES * tree_nodes(kernel) * PAGE_SIZE / int(app.swap)
+
+
+def cpus_apart(stage: int | str | None, cpus: int, pages: int) -> Kernel:
+    """A kernel with a process on each CPU, whose pages are compressed, in slots of a 64 MiB block of its own."""
+    swap = [Ssd((cpus + 1) * BLOCK * PAGE_SIZE, contentless=True)]
+    boot = kernel_class(stage)
+    kernel: Kernel = boot(ram="8M", swap=swap, zswap="lz4", cpus=cpus + 1, locks="scheduled", page_cluster=0)
+    device_only = kernel.cgroup("device only", zswap_max=0)
+    apps = [kernel.spawn(f"app{cpu}", cpu=cpu) for cpu in range(cpus)]
+    rest_of_block = kernel.spawn("rest of the block", device_only, cpu=cpus)
+    for app in apps:
+        heap = app.mmap(pages * PAGE_SIZE)
+        for page in range(pages):
+            heap.write_page(page, WORDS)
+        app.madvise(heap, "pageout")
+        rest_of_block.mmap_swapped((BLOCK - CLUSTER) * PAGE_SIZE)
+    kernel.reclaim(cpus * pages * PAGE_SIZE)
+    return kernel
+
+
+@cache
+def stores_at_once(stage: int | str | None = None, cpus: int = 2, rounds: int = 3, seeds: int = 8) -> Meetings:
+    """Each CPU brings ``rounds`` pages of its own back from zswap and stores them again, all in different blocks.
+
+    A random schedule for each of the seeds 0, 1, ...; kept, because each of them takes a while.
+    """
+    return meet(cpus_apart(stage, cpus, rounds), stage, cpus, rounds, tuple(range(seeds)))
