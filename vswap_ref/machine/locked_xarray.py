@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeVar
 
 from .faults import Faults
@@ -26,8 +27,11 @@ class LockedXArray(XArray[T]):
         self._rcu = rcu
         self.xa_lock = locks.spinlock(name)
 
-    def load(self, index: int) -> T | None:
-        """The object at an index, or None (xa_load)."""
+    def _loader(self) -> Callable[[int], T | None]:
+        """The dict's ``get`` in an RCU read section (xa_load)."""
+        return self._load
+
+    def _load(self, index: int) -> T | None:
         with self._rcu.read:
             return self._values.get(index)
 

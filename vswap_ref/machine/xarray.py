@@ -31,7 +31,7 @@ class XArray(Generic[T]):
 
     def __init__(self, faults: Faults | None = None, site: str = "xa_node", zero_free: bool = True) -> None:
         self._values: dict[int, T] = {}
-        self.load = self._values.get
+        self.load = self._loader()
         self._children: dict[tuple[int, int], int] = {}
         self._height = 0
         self._faults = faults
@@ -47,7 +47,11 @@ class XArray(Generic[T]):
         attributes, slots = state
         for name, value in {**(attributes or {}), **slots}.items():
             setattr(self, name, value)
-        self.load = self._values.get
+        self.load = self._loader()
+
+    def _loader(self) -> Callable[[int], T | None]:
+        """What ``load`` is, once the dict is there."""
+        return self._values.get
 
     def store(self, index: int, value: T | None) -> T | None:
         """Put an object at an index; returns the one it replaces.  Storing None erases."""
