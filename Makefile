@@ -5,7 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SPHINX := $(BIN)/python -m sphinx -W --keep-going -q -b html -d _build/doctrees
-PYTEST := $(BIN)/python -m pytest
+PYTEST := $(BIN)/python -m pytest -q
+IN_PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+NOTEBOOKS := --nbval --nbval-sanitize-with tests/nbval_sanitize.cfg
+QUICK := -p no:nbval -m "not slow and not browser"
 
 $(STAMP): requirements.lock pyproject.toml
 	@echo "Setting up $(VENV) (once, about a minute) ..."
@@ -33,11 +36,11 @@ lab: $(STAMP) ## open JupyterLab at the welcome notebook
 
 .PHONY: test
 test: $(STAMP) assets check ## run everything: checks, tests, notebooks, wheel, book, browser
-	@$(PYTEST) -n 2 --dist loadfile -q --nbval --nbval-sanitize-with tests/nbval_sanitize.cfg tests notebooks
+	@$(PYTEST) $(IN_PARALLEL) $(NOTEBOOKS) tests notebooks
 
 .PHONY: test-quick
 test-quick: $(STAMP) ## run the tests that take seconds
-	@$(PYTEST) -n 2 --dist loadfile -q -m "not slow and not browser" tests
+	@$(PYTEST) $(IN_PARALLEL) $(QUICK) tests
 
 .PHONY: check
 check: $(STAMP) ## ruff, mypy --strict, and weave, pair and layer checks
@@ -60,7 +63,7 @@ nb: $(STAMP) ## execute notebooks: make nb NB=00-04
 bench: $(STAMP) ## measure, as ratios within one run
 	@$(BIN)/python -m benchmarks
 	@$(BIN)/vswap-ref real-kernel data/real-kernel/counters.csv
-	@$(PYTEST) -n 2 -q --deep tests/model/test_state_machine.py tests/stages
+	@$(PYTEST) $(IN_PARALLEL) --deep tests/model tests/stages
 
 .PHONY: lock
 lock: ## renew requirements.lock (maintainers)

@@ -4,15 +4,14 @@
 included; None: the latest): at three of them, which ones depends on the test, or at all with ``every=True``, those
 three in the quick run; ``without`` names stages that cannot do it (vswap_ref.lab.defects).  What a
 test module imports from the face or from ``vswap_ref.mm`` is that of the stage while such a test runs, and the fixture
-``stage`` is the stage itself.  ``--stages 0,3`` chooses stages, ``--deep`` runs all tests at all stages and gives
-random programs their full length at each.
+``stage`` is the stage itself.  ``--stages 0,3`` chooses stages, ``--deep`` runs all tests at all stages, gives random
+programs their full length at each, and runs what is marked ``deep``.
 
 ``--record-functions FILE`` writes which tests run which functions of the model (`vswap-ref functions --record`).
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import sys
@@ -27,7 +26,7 @@ import pytest
 
 import vswap_ref.kernel
 from vswap_ref.series import at
-from vswap_ref.series.stages import LoadedStage, dotted, latest, main_line, stages
+from vswap_ref.series.stages import LoadedStage, latest, main_line
 from vswap_ref.workshop.execute import STEADY
 
 os.environ.update(STEADY)
@@ -54,7 +53,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of this project."""
     parser.addoption("--record-functions", metavar="FILE", help="write which tests run which functions of the model")
     parser.addoption("--stages", metavar="K,K", help="stages at which the tests by stage run (default: all)")
-    parser.addoption("--deep", action="store_true", help="random programs run at full length at every stage")
+    parser.addoption(
+        "--deep", action="store_true", help="run all at every stage, at full length, and what is so marked"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -63,6 +64,17 @@ def pytest_configure(config: pytest.Config) -> None:
     target = config.getoption("--record-functions")
     if target:
         config.pluginmanager.register(FunctionRecorder(Path(target)))
+
+
+LONG_FILES = ("test_book.py", "test_same.py", "test_fault_injection.py", "test_metadata.py", "test_transitions.py")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is for deep runs.  Long files first, then chapters: they should not be what a worker ends with."""
+    if not config.getoption("--deep"):
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("deep")])
+        items[:] = [item for item in items if not item.get_closest_marker("deep")]
+    items.sort(key=lambda item: 0 if item.path.name in LONG_FILES else 1 if item.path.suffix == ".ipynb" else 2)
 
 
 def line_between(first: int = 0, until: int | None = None, without: Collection[int] = ()) -> list[str]:
@@ -100,7 +112,7 @@ def stage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Lo
     loaded = at(request.param)
     for name in [name for name in vars(vswap_ref.kernel) if name in vswap_ref.__all__]:
         monkeypatch.setattr(vswap_ref, name, getattr(loaded, name), raising=False)
-    homes = {name: module for module in modules_of(loaded) for name in vars(module)}
+    homes = {name: module for module in loaded.modules() for name in vars(module)}
     for name, value in list(vars(request.module).items()):
         home = getattr(value, "__module__", None) or getattr(value, "__name__", "")
         if home == "vswap_ref.kernel":
@@ -117,12 +129,6 @@ def _runs_at_its_stage(request: pytest.FixtureRequest) -> None:
     """A test that is marked with ``stages`` runs at its stage, whether it asks for the fixture or not."""
     if request.node.get_closest_marker("stages"):
         request.getfixturevalue("stage")
-
-
-def modules_of(loaded: LoadedStage) -> list[Any]:
-    """All modules of a stage's ``mm``, imported."""
-    names = [dotted(path) for path in stages()[loaded.id]["modules"]]
-    return [importlib.import_module(f"vswap_ref._stages.s{loaded.id}.{name}") for name in names if "__" not in name]
 
 
 class CallTrace:
@@ -147,7 +153,7 @@ class CallTrace:
 
 
 class FunctionRecorder:
-    """Notes every function of vswap_ref/mm that a test calls; tests with random programs are left out."""
+    """Notes every function of mm and mm/vswap that a test calls; tests with random programs are left out."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -171,8 +177,9 @@ class FunctionRecorder:
         test = item.nodeid.partition("[")[0]
         counts = self.calls.setdefault(test, Counter())
         for code, nr in codes.items():
-            if Path(code.co_filename).parent.name == "mm":
-                counts[code.co_name] += nr
+            folders = Path(code.co_filename).parts[-3:-1]
+            if folders[-1:] == ("mm",) or folders == ("mm", "vswap"):
+                counts["vswap/" * ("vswap" in folders) + code.co_name] += nr
         self.named.setdefault(test, set()).update(getattr(item, "function", self.note).__code__.co_names)
 
     def pytest_sessionfinish(self, exitstatus: int) -> None:

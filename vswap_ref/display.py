@@ -74,6 +74,25 @@ class Table:
         return table_html(self.rows)
 
 
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """A line diff, folded below its title; what came is green, what went is red."""
+
+    title: str
+    lines: Sequence[str]
+
+    def __repr__(self) -> str:
+        return "\n".join(self.lines)
+
+    def _repr_html_(self) -> str:
+        tints = {"+": "#2e9e5b44", "-": "#c8453c44"}
+        rows = "".join(
+            f"<span style='display:block;background:{tints.get(line[:1], 'transparent')}'>{escape(line)}</span>"
+            for line in self.lines
+        )
+        return f"<details open><summary>{escape(self.title)}</summary><pre>{rows}</pre></details>"
+
+
 class OneRow:
     """What notebooks show as a table of one row: the base of an experiment's record."""
 

@@ -21,6 +21,7 @@ def test_nothing_compressed_costs_eight_bytes_more() -> None:
     assert [round(index_bytes(stage, 0).a_slot, 2) for stage in (10, 11)] == [16.22, 24.22]
 
 
+@pytest.mark.slow
 def test_break_even() -> None:
     """Near seven in eight if the compressed pages lie in a row; as soon as every node is touched if they do not."""
     in_a_row, scattered = break_even("in a row"), break_even("scattered")

@@ -74,9 +74,11 @@ def test_homes_are_written_in_chapters(index: list[Entry]) -> None:
 def test_every_home_is_run_by_a_test_that_exists(index: list[Entry]) -> None:
     """The record names tests that exist, and misses no function of the model."""
     recorded = exercised()
-    assert set(recorded) == {entry.function.name for entry in index if entry.home is not None}, (
+    linux = {name for name in recorded if not name.startswith("vswap/")}
+    assert linux == {entry.function.key for entry in index if entry.home is not None}, (
         "run `vswap-ref functions --record`"
     )
+    assert recorded.keys() - linux <= {function.key for function in vswap_functions()}
     known: dict[str, set[str]] = {}
     for test in {test for tests in recorded.values() for test in tests}:
         file, *_, name = test.split("::")
@@ -112,7 +114,7 @@ def test_a_function_that_moves_has_two_rows() -> None:
         found = find_functions("folio_alloc_swap", function_index(stage))
         assert [entry.function.file for entry in found] == ["mm/swapfile.c", "mm/vswap.c"]
         assert [entry.home and entry.home.module for entry in found] == modules
-        assert not found[1].tests, "what is recorded is of the function in mm/swapfile.c"
+        assert found[0].tests != found[1].tests, "recorded under one key"
 
 
 def test_the_most_specific_tests_come_first() -> None:
@@ -123,10 +125,12 @@ def test_the_most_specific_tests_come_first() -> None:
         "direct": {"zswap_store": 1, "swap_free": 999},
         "other": {"swap_free": 1},
     }
+    calls["layer"] = {"vswap/swap_free_nr": 1}
     chosen = choose_tests(calls, {"direct": {"zswap_store"}, "narrow": {"Kernel"}})
     assert chosen == {
         "zswap_store": ["direct", "narrow", "broad"],
         "swap_free": ["other", "direct", "broad"],
+        "vswap/swap_free_nr": ["layer"],
     }
 
 

@@ -36,7 +36,7 @@ def out_and_in(number: int) -> Any:
     return task
 
 
-@pytest.mark.parametrize("stage", [0, 8])
+@pytest.mark.parametrize("stage", [pytest.param(0, marks=pytest.mark.slow), 8])
 @pytest.mark.parametrize("scene", SCENES)
 def test_every_schedule_keeps_the_data(scene: str, stage: int) -> None:
     """The model as it is: each schedule with one preemption, then ``check()``."""
@@ -84,6 +84,7 @@ def test_a_slot_that_was_translated_too_early(stage: int, goes_wrong: bool) -> N
         assert ("a", "waits for ci#0, held by b") in failure.trace
 
 
+@pytest.mark.slow
 def test_a_fault_can_make_swapoff_fail() -> None:
     """Two preemptions: the fault has given its reference back, its cache flag is still set, and the PTE as before."""
     record = two_cpus("fault, swapoff", preemptions=2)
@@ -206,6 +207,7 @@ def test_bad_input() -> None:
         two_cpus(mistake="x")
 
 
+@pytest.mark.slow
 def test_one_lock_for_all_is_where_cpus_meet() -> None:
     """The swap cache: locked cluster by cluster CPUs never meet, in one tree they do; alone they cannot."""
     clusters, tree = lock_partitioning(0), lock_partitioning(1)

@@ -116,6 +116,7 @@ def test_a_file_without_the_columns_is_named(tmp_path: Path, capsys: pytest.Capt
     assert "no column device, limit_mb" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_pages_under_writeback_make_zero_pages_leave_unless_reclaim_waits_for_them() -> None:
     """Version 1 waits, version 2 passes them over; on a fast disk there is nothing to wait for."""
     waiting, passing = (shrunken("rotating", memcg=version).zero_share for version in ("v1", "v2"))

@@ -1,13 +1,15 @@
 """Every allocation and every device request fails once, at several places of a workload that reaches them all.
 
 The sites are those that the kernel itself declares: a new one is tested without a change here, and must be reached.
-Plain Linux is tested, and every stage with virtual slots; the latest at more places of the workload than the others.
+Plain Linux is tested, and every stage with virtual slots: the latest at more places of the workload than the others,
+and of those each at some sites only, a site at some stages, unless the run is deep.
 """
 
 from __future__ import annotations
 
 import errno
 import random
+import zlib
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -31,8 +33,18 @@ FIRST_WITH_VIRTUAL_SLOTS = 9
 FIRST_WITH_CGROUP_ID_IN_DESCRIPTOR = 12
 STAGES = ["0", *(stage for stage in main_line() if int(stage) >= FIRST_WITH_VIRTUAL_SLOTS)]
 SITES = {stage: sorted(at(stage).Kernel().faults.docs) for stage in STAGES}
+
+
+def marks(stage: str, site: str) -> list[pytest.MarkDecorator]:
+    """The latest stage is tested always, of the others every third in turn from site to site; all in a deep run."""
+    if stage == LATEST:
+        return []
+    chosen = (STAGES.index(stage) + zlib.crc32(site.encode())) % 3 == 0
+    return [pytest.mark.slow] if chosen else [pytest.mark.deep]
+
+
 SITES_OF_STAGES = [
-    pytest.param(stage, site, id=f"{stage}-{site}", marks=[] if stage == LATEST else [pytest.mark.slow])
+    pytest.param(stage, site, id=f"{stage}-{site}", marks=marks(stage, site))
     for stage in STAGES
     for site in SITES[stage]
 ]

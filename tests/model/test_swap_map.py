@@ -6,6 +6,7 @@ every byte must follow from that.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from errno import EEXIST, EINVAL, ENOENT, ENOMEM
 from typing import Any
@@ -266,7 +267,10 @@ class SwapMapMachine(RuleBasedStateMachine):
 
 
 SwapMapMachine.TestCase.settings = settings(
-    max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=100 if os.environ.get("VSWAP_DEEP") else 30,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
 )
 TestSwapMapMachine = SwapMapMachine.TestCase
 

@@ -15,7 +15,7 @@ ALLOWED = {
     "mm": {"machine"},
     "display": {"machine"},
     "kernel": {"machine", "mm", "display"},
-    "series": set(),
+    "series": {"display"},
     "workshop": {"series"},
     "lab": {"machine", "kernel", "display", "series", "workshop"},
     "cli": {"series", "workshop", "lab"},

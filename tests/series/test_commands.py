@@ -101,6 +101,12 @@ def test_diff_export_stages_symbols(checkout: Path) -> None:
     assert "expected one of 0, 1, 2, variant" in command(checkout, "export", "7", str(checkout / "new"), fails=True)
     assert "variant  another second stage  (4 modules)" in command(checkout, "stages")
     assert "twice (mm/count.py): 1 added, 2 moved mm/store.py\n" in command(checkout, "symbols")
+    assert command(checkout, "symbols", "twice").splitlines() == [
+        "   1  added, +4 -0, in mm/store.py: 01-replace, cell 2",
+        "   2  moved from mm/store.py, +0 -0, in mm/count.py: 02-move, cell 1",
+    ]
+    assert list(json.loads(command(checkout, "symbols", "twice", "--json"))["symbols"]) == ["twice"]
+    assert "the series has no 'twise'; close: twice" in command(checkout, "symbols", "twise", fails=True)
     table = json.loads(command(checkout, "symbols", "--json", "--stage", "1"))
     assert [event["verb"] for event in table["symbols"]["STEP"]] == ["added", "replaced"]
     assert [stage["title"] for stage in table["stages"]] == ["first", "replaced"]

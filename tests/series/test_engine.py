@@ -293,7 +293,7 @@ def test_location_line_and_diff(toy: Series) -> None:
     stage = live(toy, "1", "01-replace")
     shown = Locations([change for one in toy.cells("01-replace") for change in stage.apply(one)])
     assert repr(shown) == "mm/store.py: STEP replaced, +1 -3\nmm/store.py: twice added, +4 -0"
-    assert {"-STEP = 1", "+STEP = 2", "+    return step(counter)"} <= set(shown.diff().lines())
+    assert {"-STEP = 1", "+STEP = 2", "+    return step(counter)"} <= set(shown.diff().lines)
     assert "<details" in shown.diff()._repr_html_()
 
 

@@ -140,6 +140,26 @@ def test_a_cell_that_fails_changes_nothing(toy: Series) -> None:
     assert stage.module("face").run(3) == 6
 
 
+def test_a_planted_mistake_is_there_for_a_while(toy: Series) -> None:
+    """It runs inside the block; afterwards the sources, and what runs, are as before, whatever happened in it."""
+    stage = live(toy)
+    before = stage.tree
+
+    def run_with(name: str, old: str, new: str) -> int:
+        with stage.planted(name, old, new) as changed:
+            return int(changed.module("face").run(3))
+
+    assert run_with("STEP", "2", "20") == 60
+    with pytest.raises(TypeError):
+        run_with("STEP", "2", "None")
+    assert stage.tree == before
+    assert stage.module("face").run(3) == 6
+    with pytest.raises(SeriesError, match="name='STAP': stage 2 defines no such thing"):
+        run_with("STAP", "", "")
+    with pytest.raises(SeriesError, match=r"old='3': mm/store\.py: STEP has no such text"):
+        run_with("STEP", "3", "")
+
+
 ORDERS = [
     "%patch --rename step advance",
     "%patch --rename advance step",

@@ -14,7 +14,6 @@ import pytest
 import vswap_ref.machine.bitmap
 from vswap_ref.cli import main
 from vswap_ref.lab.replay import TraceError, replay
-from vswap_ref.lab.replay.world import modules
 from vswap_ref.series import at
 from vswap_ref.series.stages import latest
 
@@ -47,7 +46,7 @@ def golden(level: int, name: str) -> Path:
 
 def plant(monkeypatch: pytest.MonkeyPatch, stage: int, name: str, change: Callable[[Plant], Plant]) -> None:
     """Replace a function of a stage, everywhere in it, by what ``change`` makes of it."""
-    found = [module for module in modules(at(stage)) if name in vars(module)]
+    found = [module for module in at(stage).modules() if name in vars(module)]
     assert found, f"stage {stage} has no function {name}"
     for module in found:
         monkeypatch.setattr(module, name, change(getattr(module, name)))
@@ -168,11 +167,11 @@ def test_first_fit_from_the_end_is_found(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_replay_leaves_the_stage_as_it_was() -> None:
     """The stand-ins are gone afterwards, also after a replay that broke off."""
-    before = [dict(vars(module)) for module in modules(at(9))]
+    before = [dict(vars(module)) for module in at(9).modules()]
     replay(golden(9, "s01"))
     with pytest.raises(TraceError):
         replay_lines([HEADER, operation(op="folio_alloc_swap", args={"folio": 7})])
-    assert [dict(vars(module)) for module in modules(at(9))] == before
+    assert [dict(vars(module)) for module in at(9).modules()] == before
 
 
 HEADER = {"format": "vswap-trace-1", "kind": "scenario", "doc": "made by hand", "level": 9}

@@ -52,6 +52,11 @@ class KernelFunction:
         """Its name in the model."""
         return self.model or self.name
 
+    @property
+    def key(self) -> str:
+        """Under which its tests are recorded: a function of mm/vswap.c can have a namesake in another file."""
+        return f"vswap/{self.name}" if self.since else self.name
+
 
 @dataclass(frozen=True, slots=True)
 class Home:
@@ -102,7 +107,7 @@ def baseline_functions() -> list[KernelFunction]:
 
 
 def exercised() -> dict[str, list[str]]:
-    """Function of the list -> tests that ran it when that was last recorded."""
+    """Key of a function of the lists -> tests that ran it when that was last recorded."""
     return dict(json.loads(data_path("functions", "exercised.json").read_text(encoding="utf-8")))
 
 
@@ -158,7 +163,7 @@ def function_index(stage: int | str | None = None) -> list[Entry]:
     homes = stage_definitions(latest() if stage is None else str(stage))
     tests = exercised()
     rows = kernel_functions()
-    return [Entry(row, home_of(row, homes), () if row.since else tuple(tests.get(row.name, ()))) for row in rows]
+    return [Entry(row, home_of(row, homes), tuple(tests.get(row.key, ()))) for row in rows]
 
 
 def home_of(function: KernelFunction, homes: Mapping[str, Home]) -> Home | None:
@@ -212,22 +217,23 @@ def settle_rows() -> list[str]:
 def choose_tests(
     calls: Mapping[str, Mapping[str, int]], named: Mapping[str, Set[str]], limit: int = 3
 ) -> dict[str, list[str]]:
-    """For each function of 6.19 the most specific of the tests that call it.
+    """For each function of the lists, by its key, the most specific of the tests that call it.
 
-    ``calls``: test -> function of the model -> calls.  ``named``: test -> names in its text.  First come tests that
-    name the function, then those of whose calls it has the largest share.
+    ``calls``: test -> function of the model -> calls; those of mm/vswap have their folder before them, as in keys.
+    ``named``: test -> names in its text.  First come tests that name the function, then those of whose calls it has
+    the largest share.
     """
     total = {test: sum(counts.values()) for test, counts in calls.items()}
     chosen = {}
-    for function in baseline_functions():
-        name = function.model_name
+    for function in kernel_functions():
+        called = function.key if function.since else function.model_name
         ranked = sorted(
-            (name not in named.get(test, ()), -counts[name] / total[test], test)
+            (function.model_name not in named.get(test, ()), -counts[called] / total[test], test)
             for test, counts in calls.items()
-            if counts.get(name)
+            if counts.get(called)
         )
         if ranked:
-            chosen[function.name] = [test for _, _, test in ranked[:limit]]
+            chosen[function.key] = [test for _, _, test in ranked[:limit]]
     return chosen
 
 
@@ -246,6 +252,5 @@ def record() -> list[str]:
     if result.returncode > 1:
         raise SeriesError(f"the tests do not run, nothing was recorded:\n{result.stdout[-2000:]}")
     done = [*settled, result.stdout.strip().rpartition("\n")[2], f"{len(exercised())} functions are run by tests"]
-    linux = [entry for entry in function_index() if not entry.function.since]
-    idle = [entry.function.name for entry in linux if entry.home and not entry.tests]
+    idle = [entry.function.key for entry in function_index() if entry.home and not entry.tests]
     return [*done, *(f"{name}: no test runs it" for name in idle)]

@@ -8,19 +8,19 @@ patch added or replaced must have been executed.  A patch may be *meant* to chan
 
 from __future__ import annotations
 
+import inspect
 import os
-import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from itertools import zip_longest
-from types import FrameType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from vswap_ref.display import table_html
 from vswap_ref.series import at
 from vswap_ref.series.live_stage import Live, LiveStage
-from vswap_ref.series.stages import ROOT, LoadedStage, checkout_series
+from vswap_ref.series.stages import LoadedStage, checkout_series
 
 from .defects import image_pages
 from .same_workload import BREAKS, WORLDS, Step, play
@@ -69,28 +69,55 @@ class Changed:
 
 
 class Coverage:
-    """Which of some functions of a stage's ``mm`` are entered; looks no further when all of them were."""
+    """Which of some functions are entered: ``missing`` has the names of the others.
 
-    def __init__(self, stage: LoadedStage, wanted: Collection[str]) -> None:
-        self.package = f"{ROOT}.s{stage.id}.mm."
-        self.missing = set(wanted)
+    A function that is watched has a stub for its code, which notes the call and gives the function its own code back.
+    So watching costs nothing from the second call on, whoever holds the function.
+    """
 
-    def enter(self, frame: FrameType, event: str, argument: Any) -> None:
-        """A function is called (a trace function for ``sys.settrace``)."""
-        name = frame.f_code.co_name
-        if name in self.missing and frame.f_globals.get("__name__", "").startswith(self.package):
-            self.missing.discard(name)
-            if not self.missing:
-                sys.settrace(None)
+    def __init__(self, functions: Iterable[FunctionType]) -> None:
+        self.codes = {function: function.__code__ for function in functions}
+        self.missing = {function.__name__ for function in self.codes}
 
-    def of(self, function: Callable[[], Any]) -> Any:
-        """Run a function; its result."""
-        outer = sys.gettrace()
-        sys.settrace(self.enter if self.missing else outer)
+    def of(self, program: Callable[[], Any]) -> Any:
+        """Run a program; its result."""
+        for function in self.codes:
+            self.watch(function)
         try:
-            return function()
+            return program()
         finally:
-            sys.settrace(outer)
+            for function, code in self.codes.items():
+                function.__code__ = code
+                del function.__globals__[hook_of(function)]
+
+    def watch(self, function: FunctionType) -> None:
+        """Give a function its stub."""
+
+        def entered(*arguments: Any, **options: Any) -> Any:
+            self.missing.discard(function.__name__)
+            function.__code__ = self.codes[function]
+            return function(*arguments, **options)
+
+        function.__globals__[hook_of(function)] = entered
+        made: dict[str, FunctionType] = {}
+        exec(f"def stub(*arguments, **options): return {hook_of(function)}(*arguments, **options)", made)
+        function.__code__ = made["stub"].__code__
+
+
+def hook_of(function: FunctionType) -> str:
+    """The name by which a function's stub finds what notes its call."""
+    return f"__entered_{id(function)}__"
+
+
+def functions_named(stage: LoadedStage, names: frozenset[str]) -> list[FunctionType]:
+    """The functions of a stage's ``mm`` with these names, without their decorators."""
+    own = [vars(module)[name] for module in stage.modules() for name in names & defined_in(module)]
+    return [inspect.unwrap(function) for function in own]
+
+
+def defined_in(module: ModuleType) -> Names:
+    """The functions and classes that a module defines."""
+    return {name for name, item in vars(module).items() if getattr(item, "__module__", "") == module.__name__}
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +260,7 @@ def run_of(stage: Any, wanted: Names, unreachable: Collection[str], also: Also |
 def played(stage_id: str, watched: frozenset[str], also: Also | None, *settings: Any) -> Run:
     """The workload on a stage as it is.  Kept, as a stage is the second of one comparison and the first of another."""
     stage = at(stage_id)
-    coverage = Coverage(stage, watched)
+    coverage = Coverage(functions_named(stage, watched))
     steps = coverage.of(lambda: steps_of(stage, also, *settings))
     return Run(steps, watched - coverage.missing)
 

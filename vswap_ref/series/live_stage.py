@@ -16,10 +16,10 @@ from typing import Any
 
 from .notebook import Cell, SeriesError
 from .series import Series
-from .source import Module, free_names
+from .source import free_names
 from .stages import PACKAGE, ROOT, dotted
 from .tree import Change, Tree, apply_cells, symbols, texts
-from .weave import BUILTINS
+from .weave import module_needs
 
 KERNEL = PACKAGE / "kernel.py"
 LAZY_ANNOTATIONS = annotations.compiler_flag
@@ -89,12 +89,12 @@ class LiveStage:
     @property
     def missing(self) -> dict[str, str]:
         """Name that is not there yet -> a definition that needs it, or is it."""
-        return {
-            name: user
-            for path, module in self.tree.items()
-            for name, user in users(module).items()
-            if name not in vars(self._module(path)) and name not in BUILTINS
-        }
+        found, homes = dict[str, str](), symbols(self.tree)
+        for path, module in self.tree.items():
+            wanted = {name: name for name in module.definitions}
+            wanted |= {need.name: need.user.name for need in module_needs(module, homes)}
+            found |= {name: user for name, user in wanted.items() if name not in vars(self._module(path))}
+        return found
 
     @property
     def kernel(self) -> ModuleType:
@@ -161,21 +161,15 @@ class LiveStage:
     def _link(self, homes: dict[str, str]) -> None:
         """Bind in every module exactly the names that its definitions use, as far as they exist."""
         for path, module in self.tree.items():
-            namespace, needed = vars(self._module(path)), users(module)
+            namespace = vars(self._module(path))
             for name in [name for name in namespace if name not in module.definitions and not name.endswith("__")]:
                 del namespace[name]
-            for name in needed.keys() - module.definitions.keys():
-                if name in module.imports:
-                    exec(module.imports[name].statement, namespace)
-                elif name in homes:
-                    home = vars(self._module(homes[name]))
-                    namespace |= {name: home[name]} if name in home else {}
-
-
-def users(module: Module) -> dict[str, str]:
-    """Every name that a module defines or uses -> the definition, the last that does."""
-    used = {name: user for user, it in module.definitions.items() for name in free_names(it.text)}
-    return {name: name for name in module.definitions} | used
+            for need in module_needs(module, homes):
+                home = vars(self._module(need.home)) if need.home else {}
+                if need.name in home:
+                    namespace[need.name] = home[need.name]
+                elif need.name in module.imports:
+                    exec(module.imports[need.name], namespace)
 
 
 def module_of(name: str) -> ModuleType:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from html import escape
 from typing import Any
+
+from vswap_ref.display import Diff
 
 from .live_stage import LiveStage, live
 from .notebook import Cell, SeriesError
@@ -25,28 +26,9 @@ class Locations:
     def __repr__(self) -> str:
         return "\n".join(map(str, self.changes)) or "nothing changed"
 
-    def diff(self) -> DiffView:
+    def diff(self) -> Diff:
         """The change against the stage as it was: ``_.diff()`` in the next cell shows it, coloured."""
-        return DiffView(self.changes)
-
-
-class DiffView(Locations):
-    """A coloured line diff of what a cell changed, folded; readable in light and dark."""
-
-    def lines(self) -> list[str]:
-        """Unified diff of all changes."""
-        return [line for change in self.changes for line in change.diff]
-
-    def __repr__(self) -> str:
-        return "\n".join(self.lines())
-
-    def _repr_html_(self) -> str:
-        tints = {"+": "#2e9e5b44", "-": "#c8453c44"}
-        rows = "".join(
-            f"<span style='display:block;background:{tints.get(line[:1], 'transparent')}'>{escape(line)}</span>"
-            for line in self.lines()
-        )
-        return f"<details open><summary>{escape(super().__repr__())}</summary><pre>{rows}</pre></details>"
+        return Diff(repr(self), [line for change in self.changes for line in change.diff])
 
 
 class SealSummary:

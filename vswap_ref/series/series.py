@@ -130,10 +130,3 @@ class Series:
     def weave_all(self) -> dict[str, dict[str, str]]:
         """Stage -> path -> text, of all stages."""
         return {stage: self.weave(stage) for stage in self.stages}
-
-    def stage_of(self, notebook: str) -> Stage:
-        """The stage that a notebook belongs to."""
-        for stage in self.stages.values():
-            if notebook in stage.notebooks:
-                return stage
-        raise SeriesError(f"notebook {notebook!r} is not listed in series.toml")

@@ -70,27 +70,11 @@ def substitute(text: str, renames: Iterable[tuple[str, str]]) -> str:
     return text
 
 
-@dataclass(frozen=True, slots=True)
-class Import:
-    """One imported name: ``from module import name`` (name None: ``import module``), known as ``local``."""
-
-    local: str
-    module: str
-    name: str | None
-
-    @property
-    def statement(self) -> str:
-        """As Python writes it."""
-        name = self.name or self.module
-        alias = f" as {self.local}" if self.local not in (name, name.partition(".")[0]) else ""
-        return (f"from {self.module} " if self.name else "") + f"import {name}{alias}"
-
-
 @dataclass(slots=True)
 class Module:
-    """A module, or what a cell says of one: imports by local name, definitions in order, names that it takes away."""
+    """A module, or what a cell says of one: local name -> import, definitions in order, names that it takes away."""
 
-    imports: dict[str, Import] = field(default_factory=dict)
+    imports: dict[str, str] = field(default_factory=dict)
     definitions: dict[str, Definition] = field(default_factory=dict)
     deleted: list[str] = field(default_factory=list)
 
@@ -114,13 +98,12 @@ def split(cell: Cell) -> Module:
 def read_statement(found: Module, node: ast.stmt, cell: Cell, line: int, text: str) -> None:
     """Add one statement, whose text begins at a line of the cell's body."""
     match node:
-        case ast.Import(names=names):
-            items = [Import(a.asname or a.name.partition(".")[0], a.name, None) for a in names]
-            add_imports(found, items, cell.at(node.lineno + 1))
-        case ast.ImportFrom(module=str(module), names=names, level=0) if module != "__future__":
-            add_imports(found, [Import(a.asname or a.name, module, a.name) for a in names], cell.at(node.lineno + 1))
-        case ast.ImportFrom():
-            pass  # weave writes the imports between modules of the subject
+        case ast.ImportFrom(module=module, level=level) if level or module == "__future__":
+            pass  # weave writes it, as all imports between modules of the subject
+        case ast.Import(names=names) | ast.ImportFrom(names=names):
+            head = f"from {node.module} " if isinstance(node, ast.ImportFrom) else ""
+            for alias in names:
+                add_import(found, f"{head}import {ast.unparse(alias)}", cell.at(node.lineno + 1))
         case ast.Delete(targets=targets):
             found.deleted += [target.id for target in targets if isinstance(target, ast.Name)]
         case ast.Expr(value=ast.Constant(value=str())) if found.definitions:
@@ -142,12 +125,12 @@ def read_statement(found: Module, node: ast.stmt, cell: Cell, line: int, text: s
             raise SeriesError(f"{cell.at(node.lineno + 1)}: only definitions may stand in an exported cell")
 
 
-def add_imports(found: Module, items: list[Import], where: str) -> None:
-    """Add what a statement imports.  SeriesError if that is not the standard library, NumPy or the machine."""
-    for item in items:
-        if item.module.partition(".")[0] not in sys.stdlib_module_names and not ALLOWED.match(item.module):
-            raise SeriesError(f"{where}: imports {item.module}; allowed: standard library, numpy, vswap_ref.machine")
-        found.imports[item.local] = item
+def add_import(found: Module, statement: str, where: str) -> None:
+    """Add an import of one name.  SeriesError if that is not of the standard library, NumPy or the machine."""
+    module, last = statement.split()[1], statement.split()[-1]
+    if module.partition(".")[0] not in sys.stdlib_module_names and not ALLOWED.match(module):
+        raise SeriesError(f"{where}: imports {module}; allowed: standard library, numpy, vswap_ref.machine")
+    found.imports[last.partition(".")[0]] = statement
 
 
 @cache

@@ -14,7 +14,7 @@ import sys
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, lru_cache
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_file_location
 from pathlib import Path
@@ -158,10 +158,14 @@ class LoadedStage:
         """A module of the stage, e.g. "zswap"."""
         return importlib.import_module(f"{ROOT}.s{self.id}.mm.{name}")
 
+    def modules(self) -> list[ModuleType]:
+        """All modules of the stage's ``mm``."""
+        names = [dotted(path.removeprefix("mm/")) for path in stages()[self.id]["modules"]]
+        return [self.module(name) for name in names if not name.endswith("__init__")]
+
     def find(self, name: str) -> Any:
         """What a name stands for anywhere in the stage's ``mm``: names are unique.  AttributeError if there is none."""
-        for path in stages()[self.id]["modules"]:
-            module = self.module(dotted(path.removeprefix("mm/")))
+        for module in self.modules():
             if name in vars(module):
                 return vars(module)[name]
         raise AttributeError(f"stage {self.id} has no {name!r} in mm/")
@@ -187,10 +191,16 @@ def at(stage_id: int | str) -> LoadedStage:
 
 
 def checkout_series() -> Any:
-    """The series of this checkout.  SeriesError in an installed wheel, which has no notebooks."""
-    from .series import Series
-
+    """The series of this checkout as it is now.  SeriesError in an installed wheel, which has no notebooks."""
     root = notebooks_root()
     if root is None:
         raise SeriesError("this needs a checkout with notebooks/; an installed package has none")
+    return series_of(root, sources_key(root))
+
+
+@lru_cache(maxsize=2)
+def series_of(root: Path, key: str) -> Any:
+    """The series of a folder whose files have a checksum: the same one until they change."""
+    from .series import Series
+
     return Series(root)

@@ -74,16 +74,16 @@ def hosts(module: Module, edited: Module) -> dict[str, str]:
 
 def stitch_imports(module: Module, path: str, edited: Module, texts: dict[str, list[str]]) -> list[str]:
     """Put imports that no cell has yet below the module's docstring, or above its first definition."""
-    for item in edited.imports.values():
-        if module.imports.get(item.local, item) != item:
-            raise SeriesError(f"{path}: change the import of {item.local} in the notebook")
-    new = [item for item in edited.imports.values() if item.local not in module.imports]
+    for name, item in edited.imports.items():
+        if module.imports.get(name, item) != item:
+            raise SeriesError(f"{path}: change the import of {name} in the notebook")
+    new = {name: item for name, item in edited.imports.items() if name not in module.imports}
     if not new:
         return []
-    lines = "\n".join(import_sections(new))
+    lines = "\n".join(import_sections(new.values()))
     first = next(iter(module.definitions.values()))
     texts[first.name] = ["\n\n".join([*texts[DOC], lines])] if first.name == DOC else [lines, *texts[first.name]]
-    return [f"{path}: imported {', '.join(item.local for item in new)} in {first.cell.where}"]
+    return [f"{path}: imported {', '.join(new)} in {first.cell.where}"]
 
 
 def swap(bodies: Bodies, owned: Definition, text: str) -> None:

@@ -114,8 +114,7 @@ def delete_module(tree: Tree, cell: Cell, path: str) -> list[Change]:
     """``%patch --delete mm/x.py``."""
     if path not in tree:
         raise SeriesError(f"{cell.where}: --delete {path}: no such module")
-    removed = tree.pop(path).definitions.values()
-    return [Change(cell, path, gone.name, "removed", gone.text) for gone in removed if gone.name != DOC]
+    return [remove(tree, cell, path, name) for name in list(tree[path].definitions) if name != DOC]
 
 
 def move_definition(tree: Tree, cell: Cell, path: str, name: str, target: str) -> list[Change]:
@@ -136,17 +135,14 @@ def rename_symbol(tree: Tree, cell: Cell, old: str, new: str) -> list[Change]:
     home = next((path for path, module in tree.items() if old in module.definitions), None)
     if home is None:
         raise SeriesError(f"{cell.where}: --rename {old} {new}: no module defines {old}")
+    for definition in (definition for module in tree.values() for definition in module.definitions.values()):
+        if new in definition.text and re.search(rf"\b{new}\b", definition.text):
+            raise SeriesError(f"{cell.where}: --rename {old} {new}: {new} stands already in {definition.where}")
     texts: list[tuple[str, str]] = []
     for module in tree.values():
-        renamed: dict[str, Definition] = {}
-        for definition in module.definitions.values():
-            if new in definition.text and re.search(rf"\b{new}\b", definition.text):
-                raise SeriesError(f"{cell.where}: --rename {old} {new}: {new} stands already in {definition.where}")
-            now = definition.renamed(old, new)
-            renamed[now.name] = now
-            if now is not definition:
-                texts.append((definition.text, now.text))
-        module.definitions = renamed
+        pairs = [(was, was.renamed(old, new)) for was in module.definitions.values()]
+        module.definitions = {now.name: now for _, now in pairs}
+        texts += [(was.text, now.text) for was, now in pairs if now is not was]
     before, after = ("\n".join(side) for side in zip(*texts, strict=True))
     return [Change(cell, home, new, "renamed", before, after, old)]
 

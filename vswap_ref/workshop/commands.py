@@ -39,6 +39,7 @@ def add_commands(sub: Any) -> None:
     command.add_argument("folder", type=Path, help="folder to write to; must be empty or absent")
     add(sub, stages)
     command = add(sub, symbols)
+    command.add_argument("symbol", nargs="?", help="only this one, with the cells that did it")
     command.add_argument("--stage", help="last stage to look at (default: the latest)")
     command.add_argument("--json", action="store_true", help="print JSON, with the list of stages")
 
@@ -144,8 +145,14 @@ def stages(args: Arguments) -> None:
 def symbols(args: Arguments) -> None:
     """Tell for every symbol at which stage it was added, replaced, moved, renamed or removed."""
     table = history.symbol_map(checkout_series(), args.stage)
+    if args.symbol:
+        events = history.look_up(args.symbol, table["symbols"], "the series has")
+        table["symbols"] = {args.symbol: events}
     if args.json:
         print(json.dumps(table, indent=1))
+        return
+    if args.symbol:
+        print(history.life(events))
         return
     for name, events in table["symbols"].items():
         life = [" ".join(event[key] for key in ("stage", "verb", "source") if event[key]) for event in events]

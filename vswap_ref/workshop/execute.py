@@ -33,7 +33,8 @@ def inputs_hash(series: Series, notebook: str) -> str:
     cells = [cell.body for cell in series.cells(notebook)]
     lab = lab_files(cells)
     texts = cells + [file.read_text("utf-8") for file in lab]
-    stages = [stage.id for stage in series.lineage(series.stage_of(notebook).id)] + [series.latest]
+    home = next(stage for stage in series.stages.values() if notebook in stage.notebooks)
+    stages = [stage.id for stage in series.lineage(home.id)] + [series.latest]
     if any(STAGES.search(text) for text in texts):
         stages = list(series.stages)
     files = [PACKAGE / "kernel.py", PACKAGE / "display.py", PACKAGE / "series" / "magics.py"]

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 from vswap_ref.series import SeriesError
 from vswap_ref.series.series import Series
 from vswap_ref.series.source import Definition
 from vswap_ref.series.tree import symbols, texts
 
+T = TypeVar("T")
+
 
 def find(series: Series, symbol: str, stage_id: int | str) -> tuple[str, Definition]:
     """(module, definition) of a symbol at a stage; SeriesError with close names if there is none."""
     tree = series.tree(stage_id)
     homes = symbols(tree)
-    if symbol not in homes:
-        close = ", ".join(difflib.get_close_matches(symbol, homes, 3))
-        raise SeriesError(f"stage {stage_id} has no {symbol!r}" + (f"; close: {close}" if close else ""))
-    return homes[symbol], tree[homes[symbol]].definitions[symbol]
+    home = look_up(symbol, homes, f"stage {stage_id} has")
+    return home, tree[home].definitions[symbol]
+
+
+def look_up(symbol: str, table: Mapping[str, T], holder: str) -> T:
+    """A symbol's row of a table; SeriesError with close names if it has none."""
+    if symbol not in table:
+        close = ", ".join(difflib.get_close_matches(symbol, table, 3))
+        raise SeriesError(f"{holder} no {symbol!r}" + (f"; close: {close}" if close else ""))
+    return table[symbol]
 
 
 def diff(series: Series, old: int | str, new: int | str, what: str | None = None) -> str:
@@ -51,3 +60,14 @@ def symbol_map(series: Series, stage_id: int | str | None = None) -> dict[str, A
                 lives[change.source] = [*lives[change.name], event]
             lives[change.name] = [*lives.get(change.name, []), event]
     return {"stages": [asdict(stage) for stage in lineage], "symbols": dict(sorted(lives.items()))}
+
+
+def life(events: list[dict[str, Any]]) -> str:
+    """The life of a symbol, a line for each event: stage, deed, lines, place in the model, cell."""
+    lines = []
+    for event in events:
+        deed = f"{event['verb']} from {event['source']}" if event["source"] else event["verb"]
+        size = f"+{event['added']} -{event['removed']}"
+        cell = f"{event['notebook']}, cell {event['cell']}"
+        lines.append(f"{event['stage']:>4}  {deed}, {size}, in {event['module']}: {cell}")
+    return "\n".join(lines)

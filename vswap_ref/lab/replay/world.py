@@ -7,18 +7,16 @@ allocator finds, which allocations fail.
 
 from __future__ import annotations
 
-import importlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields
 from errno import EBUSY, ENOMEM
-from types import ModuleType
 from typing import Any
 
 from vswap_ref.machine import PercpuRef, Tally
 from vswap_ref.machine.counters import MEMCG_STAT
-from vswap_ref.series.stages import LoadedStage, stages
+from vswap_ref.series.stages import LoadedStage
 
 from .effects import MARKS, Effect
 from .reader import CPUS
@@ -109,7 +107,7 @@ class World:
 
 def new_world(stage: LoadedStage, level: int) -> World:
     """A kernel of the stage, in the state before anything is initialised, with nothing in it."""
-    functions = {name: value for module in modules(stage) for name, value in vars(module).items()}
+    functions = {name: value for module in stage.modules() for name, value in vars(module).items()}
     config = functions["Config"](cpus=CPUS)
     s = functions["start_kernel"](config, 1 << 30, "validated", list(range(CPUS)))
     world = World(stage, level, s, functions)
@@ -118,18 +116,11 @@ def new_world(stage: LoadedStage, level: int) -> World:
     return world
 
 
-def modules(stage: LoadedStage) -> list[ModuleType]:
-    """The stage's modules, imported."""
-    names = [path.removesuffix(".py").replace("/", ".") for path in stages()[stage.id]["modules"]]
-    names = [name.removesuffix(".__init__") for name in names]
-    return [importlib.import_module(f"vswap_ref._stages.s{stage.id}.{name}") for name in names]
-
-
 @contextmanager
 def replaced(world: World, standins: dict[str, Callable[..., Any]]) -> Iterator[None]:
     """Let every module of the stage call the stand-ins instead of its own functions, until the end of the block."""
     saved = []
-    for module in modules(world.stage):
+    for module in world.stage.modules():
         for name in standins.keys() & vars(module).keys():
             saved.append((module, name, getattr(module, name)))
             setattr(module, name, standins[name])
