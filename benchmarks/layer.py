@@ -65,42 +65,76 @@ class Layer:
         return int(entry)
 
 
+OUT = [
+    "folio_alloc_swap",
+    "swap_duplicate",
+    "folio_free_swap",
+    "vswap_prepare_writeout",
+    "zswap_entry_store",
+    "swap_cache_lock_irq",
+    "__vswap_remove_mapping",
+]
+"""The calls that take a page out to zswap."""
+
+IN = [
+    "tryget_swap_entry",
+    "swap_cache_get_folio",
+    "swap_cache_get_folio",
+    "swap_entry_swapped",
+    "swapcache_prepare",
+    "vswap_folio_backed",
+    "lookup_swap_cgroup_id",
+    "swap_cache_add_folio",
+    "swap_zeromap_batch",
+    "zswap_entry_load",
+    "vswap_store_folio",
+    "swap_free_nr",
+    "vswap_swapfile_backed",
+    "folio_free_swap",
+    "put_swap_entry",
+]
+"""The calls that bring it back, the only user of its entry."""
+
+
 def swap_out(k: Layer, folio: Any, zentry: Any) -> Callable[[], object]:
-    """The seven calls that take a page out to zswap."""
+    """Make the calls of ``OUT`` for a folio that zswap has compressed; nothing but them takes time."""
+    s, (alloc, duplicate, free_swap, prepare, store, lock, remove) = k.s, map(k.stage.find, OUT)
 
     def run() -> None:
-        k.folio_alloc_swap(folio)
+        alloc(s, folio)
         entry = folio.swap
-        k.swap_duplicate(entry)
-        k.folio_free_swap(folio)
-        k.vswap_prepare_writeout(entry, folio)
-        k.zswap_entry_store(entry, zentry)
+        duplicate(s, entry)
+        free_swap(s, folio)
+        prepare(s, entry, folio)
+        store(s, entry, zentry)
         folio.refcount = 0
-        k.swap_cache_lock_irq(entry)
-        k.remove_mapping(folio, entry, 1)
+        lock(s, entry)
+        remove(s, folio, entry, 1)
 
     return run
 
 
 def fault_in(k: Layer, folio: Any, entry: int) -> Callable[[], object]:
-    """The fifteen calls that bring a page back from zswap, the only user of its entry."""
+    """Make the calls of ``IN`` for a new folio."""
+    s, functions = k.s, map(k.stage.find, IN)
+    tryget, get, again, swapped, pin, by_folio, cgroup, add, zeros, load, store, free, on_device, drop, put = functions
 
     def run() -> None:
-        _, si = k.tryget_swap_entry(entry)
-        k.swap_cache_get_folio(entry)
-        k.swap_cache_get_folio(entry)
-        k.swap_entry_swapped(entry)
-        k.swapcache_prepare(entry, 1)
-        k.vswap_folio_backed(entry, 1)
-        k.lookup_swap_cgroup_id(entry)
-        k.swap_cache_add_folio(folio, entry)
-        k.swap_zeromap_batch(entry, 1)
-        k.zswap_entry_load(entry)
-        k.vswap_store_folio(entry, folio)
-        k.swap_free_nr(entry, 1)
-        k.vswap_swapfile_backed(entry, 1)
-        k.folio_free_swap(folio)
-        k.put_swap_entry(entry, si)
+        _, si = tryget(s, entry)
+        get(s, entry)
+        again(s, entry)
+        swapped(s, entry)
+        pin(s, entry, 1)
+        by_folio(s, entry, 1)
+        cgroup(s, entry)
+        add(s, folio, entry)
+        zeros(s, entry, 1)
+        load(s, entry)
+        store(s, entry, folio)
+        free(s, entry, 1)
+        on_device(s, entry, 1)
+        drop(s, folio)
+        put(s, entry, si)
 
     return run
 
@@ -157,8 +191,9 @@ def row_13(k: Layer) -> Callable[[], object]:
 
 
 def row_14(k: Layer) -> Callable[[], object]:
-    """511 single pages, a compressed one and one on a device in turn; the cluster lives on."""
-    k.swapped()
+    """511 single pages, a compressed one and one on a device in turn; the cluster lives on, for its first page."""
+    while k.swapped().swap % CLUSTER:
+        pass
     folios = [k.swapped() for _ in range(CLUSTER - 1)]
     first = folios[0].swap
     for i, folio in enumerate(folios):
@@ -172,8 +207,8 @@ def row_14(k: Layer) -> Callable[[], object]:
 
 def row_15(k: Layer) -> Callable[[], object]:
     """50 look-ups of one entry."""
-    entry = k.swapped().swap
-    return lambda: [k.swp_swapcount(entry) for _ in range(50)]
+    s, entry, swapcount = k.s, k.swapped().swap, k.stage.find("swp_swapcount")
+    return lambda: [swapcount(s, entry) for _ in range(50)]
 
 
 def row_18(k: Layer) -> Callable[[], object]:
@@ -215,16 +250,16 @@ def recorded_ns(what: str, level: str = "20") -> float:
 
 
 def least_us(row: str, times: int = 20, stage: int = STAGE) -> float:
-    """Processor time that a row's calls take at least, in microseconds."""
-    return min(timed(LIFE_CYCLES[row](Layer(stage))) for _ in range(times)) * 1e6
+    """Processor time that a row's calls take at least, in microseconds; the first ones warm the caches up."""
+    layer = Layer(stage)
+    return min(timed(LIFE_CYCLES[row](layer)) for _ in range(times)) * 1e6
 
 
-def cycle_us(pages: int = 400, rounds: int = 5, stage: int = STAGE) -> tuple[float, float]:
-    """Processor time of rows 1 and 2 for a page, in microseconds, among many others."""
-    outs, ins = [], []
+def cycle_us(pages: int = 64, rounds: int = 20, stage: int = STAGE) -> tuple[float, float]:
+    """Processor time of rows 1 and 2 for a page, in microseconds, a few pages at a time in warm caches."""
+    k, outs, ins = Layer(stage), [], []
+    first = k.swapped().swap + 1
     for _ in range(rounds):
-        k = Layer(stage)
-        first = k.swapped().swap + 1
         out = [swap_out(k, k.folio(), k.compressed(first + i)) for i in range(pages)]
         back = [fault_in(k, k.folio(), first + i) for i in range(pages)]
         outs.append(timed(lambda calls=out: [call() for call in calls]))

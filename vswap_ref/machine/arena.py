@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -37,6 +37,14 @@ class Arena(Generic[T]):
         self._objects[handle] = None
         self._free.append(handle)
         return obj
+
+    def free_all(self, handles: list[int]) -> list[T]:
+        """Give handles back, one after the other; returns their objects."""
+        objects = [self._objects[handle] for handle in handles]
+        for handle in handles:
+            self._objects[handle] = None
+        self._free += handles
+        return cast("list[T]", objects)
 
     def __getitem__(self, handle: int) -> T:
         obj = self._objects[handle] if 0 < handle < len(self._objects) else None

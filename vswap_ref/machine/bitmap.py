@@ -38,6 +38,9 @@ class Bitmap:
 
     def set_range(self, start: int, nr: int) -> None:
         """Set ``nr`` bits.  IndexError beyond the end."""
+        if nr == 1:
+            self.bits[start] = 1
+            return
         if start + nr > len(self.bits):
             raise IndexError(f"bits {start} to {start + nr - 1} of {len(self.bits)}")
         self.bits[start : start + nr] = b"\1" * nr

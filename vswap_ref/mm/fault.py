@@ -23,6 +23,7 @@ from .state import Folio, Mm, ShmemInode, SwapInfo, System, Vma
 from .swap_device import swap_slot_put_swap_info
 from .swap_read import mem_cgroup_swapin_charge_folio
 from .types import (
+    NO_ENTRY,
     PTE_DIRTY,
     PTE_PRESENT,
     PTE_SHIFT,
@@ -213,7 +214,7 @@ def swapin_bypass(s: System, vmf: VmFault, entry: SwpEntry) -> tuple[Folio | Non
     folio_add_lru(s, folio)
     folio.swap = entry
     swap_read_folio(s, folio)
-    folio.swap = SwpEntry(0)
+    folio.swap = NO_ENTRY
     return folio, 0
 
 

@@ -34,6 +34,8 @@ def release_backing(s: System, cluster: VswapCluster, entry: SwpEntry, nr: int) 
     ``type`` stays: the caller sets a new one, or frees the slots.  Physical slots go back in runs as long as possible.
     """
     desc, first, run = cluster.desc, NO_SLOT, 0
+    if nr == 1 and not desc.slot[entry & VSWAP_CLUSTER_MASK]:
+        return  # a single page of zeros, or a folio
     for one in swp_entry_range(entry, nr):
         index = one & VSWAP_CLUSTER_MASK
         type_, slot = desc.type[index], SwpSlot(desc.slot[index])
@@ -65,7 +67,10 @@ def vswap_back_by_folio(s: System, cluster: VswapCluster, entry: SwpEntry, folio
     nr, index = folio.nr_pages, entry & VSWAP_CLUSTER_MASK
     release_backing(s, cluster, entry, nr)
     vswap_set_type(cluster, entry, nr, VSWAP_FOLIO)
-    cluster.desc.array["swap_cache"][index : index + nr] = folio_word(folio.pfn)
+    if nr == 1:
+        cluster.desc.swap_cache[index] = folio_word(folio.pfn)
+    else:
+        cluster.desc.array["swap_cache"][index : index + nr] = folio_word(folio.pfn)
 
 
 def vswap_store_folio(s: System, entry: SwpEntry, folio: Folio) -> None:
@@ -106,11 +111,15 @@ def zswap_entry_store(s: System, entry: SwpEntry, zentry: ZswapEntry) -> None:
         cluster.lock.release()
 
 
-def vswap_backing(desc: Descriptors, index: int) -> tuple[int, int]:
-    """A slot's backing: its kind, and the physical slot or the word of the folio; 0 for zeros and compressed copies."""
+def vswap_backing(desc: Descriptors, entry: SwpEntry) -> tuple[int, int]:
+    """What slots with one backing have in common: its kind, and, for a device, how far the place is from the slot.
+
+    For a folio it is the folio's word, and 0 for zeros and compressed copies.
+    """
+    index = entry & VSWAP_CLUSTER_MASK
     type_ = desc.type[index]
     if type_ == VSWAP_SWAPFILE:
-        return type_, desc.slot[index]
+        return type_, desc.slot[index] - entry
     return type_, desc.swap_cache[index] if type_ == VSWAP_FOLIO else 0
 
 
@@ -125,12 +134,10 @@ def vswap_check_backing(s: System, entry: SwpEntry, nr: int) -> tuple[int, int, 
         cluster = vswap_iter(s, cluster, one)
         if cluster is None:
             break
-        type_, word = vswap_backing(cluster.desc, one & VSWAP_CLUSTER_MASK)
-        backing = type_, word - run if type_ == VSWAP_SWAPFILE else word
-        first = first if run else backing
-        if backing != first:
+        backing = vswap_backing(cluster.desc, one)
+        if run and backing != first:
             break
-        run += 1
+        run, first = run + 1, backing
     return run, first[0], cluster
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from errno import EEXIST, ENOENT
 
 from ..state import Folio, System, VswapCluster
-from ..types import VSWAP_CLUSTER_MASK, SwpEntry, swp_entry_range
+from ..types import VSWAP_CLUSTER_MASK, SwpEntry, swap_nth, swp_entry_range
+from .batch import BATCH, vswap_alike, vswap_free_batch
 from .lifecycle import vswap_free
 from .lookup import vswap_iter
 
@@ -17,6 +18,14 @@ from .lookup import vswap_iter
 def __swapcache_clear(s: System, cluster: VswapCluster, entry: SwpEntry, nr: int) -> None:
     """Unpin ``nr`` slots of a locked cluster (RCU read section); those that nobody refers to are freed."""
     desc = cluster.desc
+    if nr >= BATCH:
+        index = entry & VSWAP_CLUSTER_MASK
+        if desc.array["swap_count"][index : index + nr].all():
+            desc.array["in_swapcache"][index : index + nr] = 0
+            return
+        if vswap_alike(s, entry, nr, pinned=1, users=0):
+            vswap_free_batch(s, cluster, entry, nr - 1)
+            entry, nr = swap_nth(entry, nr - 1), 1
     for one in swp_entry_range(entry, nr):
         index = one & VSWAP_CLUSTER_MASK
         desc.in_swapcache[index] = 0

@@ -19,6 +19,7 @@ VSWAP_COST_OF_PATH: dict[str, dict[str, int]] = {
     "vswap_iter_next": {"xa_load": 1, "rcu_lock": 1, "cl_lock": 1},
     "vswap_iter_nothing": {"xa_load": 1, "rcu_lock": 2},
     "vswap_map_load": {"xa_load": 1, "rcu_lock": 2},
+    "vswap_load_and_lock": {"xa_load": 1, "rcu_lock": 2, "cl_lock": 1},
     "vswap_map_lock": {"xa_lock": 1},
     "vswap_cluster_lock": {"cl_lock": 1},
     "vswap_cluster_trylock_fails": {"cl_trylock_fail": 1},

@@ -7,12 +7,14 @@ swap cache pins it (``in_swapcache``).  Whoever takes the last of these away fre
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from errno import ENOENT
 
 from ..memcg import mem_cgroup_uncharge_swap_by_id
 from ..state import System, VswapCluster
 from ..types import VSWAP_CLUSTER_MASK, VSWAP_SWAPFILE, SwpEntry, SwpSlot, swp_entry_range
 from .backing import release_backing
+from .batch import BATCH, vswap_alike, vswap_free_batch
 from .cluster import release_vswap_slot
 from .lookup import vswap_iter
 from .rmap import swap_rmap_clear_cache_only, swap_rmap_mark_cache_only
@@ -52,9 +54,11 @@ def vswap_put_count(s: System, cluster: VswapCluster, entry: SwpEntry) -> bool:
 
 def vswap_free_nr_any_cache_only(s: System, entry: SwpEntry, nr: int) -> bool:
     """Take one reference off each of ``nr`` slots.  True if some slot is now held by the swap cache alone: a hint."""
-    cluster, any_cache_only = None, False
+    cluster, any_cache_only, entries = None, False, swp_entry_range(entry, nr)
     with s.rcu.read:
-        for one in swp_entry_range(entry, nr):
+        if nr >= BATCH:
+            cluster, entries = vswap_put_batches(s, entries)
+        for one in entries:
             cluster = vswap_iter(s, cluster, one)
             assert cluster is not None
             any_cache_only |= vswap_put_count(s, cluster, one)
@@ -131,3 +135,18 @@ def __swap_count(s: System, entry: SwpEntry) -> int:
 def swap_entry_swapped(s: System, entry: SwpEntry) -> bool:
     """Somebody refers to the entry."""
     return swp_swapcount(s, entry) != 0
+
+
+def vswap_put_batches(s: System, entries: Sequence[SwpEntry]) -> tuple[VswapCluster | None, Sequence[SwpEntry]]:
+    """Free entries at once, cluster by cluster, as long as they are alike: (the locked cluster or None, the others)."""
+    cluster = None
+    while entries and (nr := vswap_alike(s, entries[0], len(entries), pinned=0, users=1)):
+        cluster = vswap_iter(s, cluster, entries[0])
+        assert cluster is not None
+        index = entries[0] & VSWAP_CLUSTER_MASK
+        words = cluster.desc.array["swap_cache"][index : index + nr]
+        words[words & 1 == 1] = 0
+        vswap_free_batch(s, cluster, entries[0], nr - 1)
+        vswap_put_count(s, cluster, entries[nr - 1])
+        entries = entries[nr:]
+    return cluster, entries

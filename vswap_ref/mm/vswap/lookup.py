@@ -28,6 +28,15 @@ def __vswap_iter(cluster: VswapCluster, entry: SwpEntry) -> bool:
     return cluster.bitmap.test(entry & VSWAP_CLUSTER_MASK)
 
 
+def vswap_load_and_lock(s: System, entry: SwpEntry) -> VswapCluster:
+    """The cluster, locked, of a slot that the caller keeps allocated (RCU read section)."""
+    cluster = s.vswap.cluster_map.load(entry >> VSWAP_CLUSTER_SHIFT)
+    assert cluster is not None
+    s.cost.vswap_load_and_lock += 1
+    cluster.lock.acquire()
+    return cluster
+
+
 def vswap_iter(s: System, held: VswapCluster | None, entry: SwpEntry) -> VswapCluster | None:
     """The cursor over virtual slots: the locked cluster of ``entry`` if that is allocated, else None and no lock held.
 

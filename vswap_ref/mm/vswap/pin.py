@@ -10,7 +10,7 @@ from ..state import SwapInfo, System
 from ..swap_device import swap_slot_put_swap_info, swap_slot_tryget_swap_info
 from ..types import SwpEntry
 from .cluster import vswap_cluster_put
-from .lookup import swp_entry_to_swp_slot, vswap_cluster_load, vswap_cluster_lock
+from .lookup import swp_entry_to_swp_slot, vswap_cluster_load, vswap_load_and_lock
 
 
 def tryget_swap_entry(s: System, entry: SwpEntry) -> tuple[bool, SwapInfo | None]:
@@ -33,9 +33,7 @@ def put_swap_entry(s: System, entry: SwpEntry, si: SwapInfo | None) -> None:
     if si is not None:
         swap_slot_put_swap_info(si)
     with s.rcu.read:
-        cluster = vswap_cluster_load(s, entry)
-        assert cluster is not None
-        vswap_cluster_lock(s, cluster)
+        cluster = vswap_load_and_lock(s, entry)
         vswap_cluster_put(s, cluster)
         cluster.lock.release()
 

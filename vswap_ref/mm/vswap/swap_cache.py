@@ -7,8 +7,6 @@ each under its cluster's lock.  Who adds or deletes a folio has claimed its slot
 
 from __future__ import annotations
 
-import numpy as np
-
 from ..folio import folio_mark_dirty, folio_put, folio_try_get, folio_trylock, folio_unlock
 from ..memcg import memcg1_swapout
 from ..state import Folio, System, VswapCluster
@@ -27,15 +25,13 @@ from ..types import (
 )
 from .cache_pin import __swapcache_clear, put_swap_folio
 from .lifecycle import vswap_free_nr_any_cache_only
-from .lookup import __vswap_iter, vswap_cluster_load, vswap_cluster_lock, vswap_iter
+from .lookup import __vswap_iter, vswap_cluster_load, vswap_iter, vswap_load_and_lock
 
 
 def swap_cache_lock(s: System, entry: SwpEntry) -> None:
     """Lock the entry's part of the swap cache.  Its folio is locked and in the cache, so the cluster stays."""
     with s.rcu.read:
-        cluster = vswap_cluster_load(s, entry)
-        assert cluster is not None
-        vswap_cluster_lock(s, cluster)
+        vswap_load_and_lock(s, entry)
 
 
 def swap_cache_unlock(s: System, entry: SwpEntry) -> None:
@@ -104,12 +100,15 @@ def account_swap_cache(s: System, folio: Folio, nr: int) -> None:
         folio.memcg.stat.swapcached += nr
 
 
-def swap_cache_exchange(cluster: VswapCluster, entry: SwpEntry, nr: int, word: int) -> np.ndarray:
+def swap_cache_exchange(cluster: VswapCluster, entry: SwpEntry, nr: int, word: int) -> list[int]:
     """Write a word to the descriptors of ``nr`` slots (cluster locked); returns what they had."""
-    index = entry & VSWAP_CLUSTER_MASK
-    words = cluster.desc.array["swap_cache"][index : index + nr]
-    old = words.copy()
-    words[:] = word
+    index, words = entry & VSWAP_CLUSTER_MASK, cluster.desc.swap_cache
+    if nr == 1:
+        old = [words[index]]
+        words[index] = word
+    else:
+        old = words[index : index + nr].tolist()
+        cluster.desc.array["swap_cache"][index : index + nr] = word
     return old
 
 
@@ -126,14 +125,20 @@ def swap_cache_add_folio(s: System, folio: Folio, entry: SwpEntry) -> Shadow | N
     folio.swapcache = True
     folio.swap = entry
     with s.rcu.read, s.locks.irqs_off:
-        cluster = vswap_cluster_load(s, entry)
-        assert cluster is not None
-        vswap_cluster_lock(s, cluster)
-        old = swap_cache_exchange(cluster, entry, nr, word).tolist()
+        cluster = vswap_load_and_lock(s, entry)
+        old = swap_cache_exchange(cluster, entry, nr, word)
         cluster.lock.release()
-    assert not any(word_is_folio(before) and before != word for before in old)
     account_swap_cache(s, folio, nr)
-    return next((Shadow(before) for before in old if before & 1), None)
+    return first_shadow(old, but=word)
+
+
+def first_shadow(words: list[int], but: int = 0) -> Shadow | None:
+    """The first shadow among words, or None; before it there are no folios, but for the one with the word ``but``."""
+    for word in words:
+        if word & 1:
+            return Shadow(word)
+        assert word in (0, but)
+    return None
 
 
 def swap_cache_del_folio(s: System, folio: Folio) -> None:
@@ -146,9 +151,7 @@ def swap_cache_del_folio(s: System, folio: Folio) -> None:
     assert not folio.writeback
     entry = folio.swap
     with s.rcu.read, s.locks.irqs_off:
-        cluster = vswap_cluster_load(s, entry)
-        assert cluster is not None
-        vswap_cluster_lock(s, cluster)
+        cluster = vswap_load_and_lock(s, entry)
         vswap_replace_words(cluster, folio, 0)
         cluster.lock.release()
     folio_clear_swap(s, folio)
@@ -162,7 +165,7 @@ def __swap_cache_replace_folio(s: System, old: Folio, new: Folio) -> None:
         cluster = vswap_cluster_load(s, new.swap)
         assert cluster is not None
         words = swap_cache_exchange(cluster, new.swap, 1 << new.order, folio_word(new.pfn))
-        assert (words == folio_word(old.pfn)).all()
+        assert set(words) == {folio_word(old.pfn)}
 
 
 def folio_matches_swap_entry(folio: Folio, entry: SwpEntry) -> bool:
@@ -199,12 +202,8 @@ def folio_clear_swap(s: System, folio: Folio) -> None:
 
 def vswap_replace_words(cluster: VswapCluster, folio: Folio, word: int) -> None:
     """Write a word to the descriptors of a cached folio, which have the folio now (cluster locked)."""
-    nr, index, old = folio.nr_pages, folio.swap & VSWAP_CLUSTER_MASK, folio_word(folio.pfn)
-    if nr == 1:
-        assert cluster.desc.swap_cache[index] == old
-        cluster.desc.swap_cache[index] = word
-    else:
-        assert (swap_cache_exchange(cluster, folio.swap, nr, word) == old).all()
+    old = swap_cache_exchange(cluster, folio.swap, folio.nr_pages, word)
+    assert set(old) == {folio_word(folio.pfn)}
 
 
 def __vswap_remove_mapping(s: System, folio: Folio, entry: SwpEntry, shadow: Shadow | None) -> None:
@@ -245,9 +244,7 @@ def folio_free_swap(s: System, folio: Folio) -> bool:
     if not folio.swapcache or folio.writeback or s.power.suspended_storage or not folio.swap:
         return False
     with s.rcu.read, s.locks.irqs_off:
-        cluster = vswap_cluster_load(s, folio.swap)
-        assert cluster is not None
-        vswap_cluster_lock(s, cluster)
+        cluster = vswap_load_and_lock(s, folio.swap)
         dropped = vswap_drop_unused(s, cluster, folio)
         cluster.lock.release()
     if dropped:
