@@ -27,13 +27,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; errors in its input are one line on stderr and exit status 1."""
+    """Run a command; errors in its input are one line on stderr and exit status 2 (1: a comparison that fails)."""
     args = build_parser().parse_args(arguments)
     try:
         return int(args.func(args) or 0)
     except (SeriesError, ValueError, OSError, MemoryError) as error:
         print(f"vswap-ref: {error}", file=sys.stderr)
-        return 1
+        return 2
 
 
 if __name__ == "__main__":

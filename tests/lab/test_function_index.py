@@ -160,7 +160,7 @@ def test_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.endswith("stages:   from 9 to 17\n  not at this stage\n")
     assert main(["functions", "remove_mapping"]) == 0
     assert "not in the model: " in capsys.readouterr().out
-    assert main(["functions", "nonsense_at_all"]) == 1
+    assert main(["functions", "nonsense_at_all"]) == 2
     assert capsys.readouterr().err.startswith("vswap-ref: no kernel function 'nonsense_at_all'")
 
 

@@ -116,7 +116,7 @@ def test_the_command(capfd: pytest.CaptureFixture[str]) -> None:
     assert "swapfile  100 %    4,095" in capfd.readouterr().out
     assert main(["memory", "--size", "16M", "--json"]) == 0
     assert json.loads(capfd.readouterr().out)["device_bytes"] == 16 << 20
-    assert main(["memory", "--size", "1M5"]) == 1
+    assert main(["memory", "--size", "1M5"]) == 2
     assert "size='1M5'" in capfd.readouterr().err
 
 

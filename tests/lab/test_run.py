@@ -140,8 +140,8 @@ def test_command_prints_json(trace: Path, capsys: pytest.CaptureFixture[str]) ->
     ],
 )
 def test_command_errors_are_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit status 1, a line that names the value, no traceback."""
-    assert main(["run", *arguments]) == 1
+    """Exit status 2, a line that names the value, no traceback."""
+    assert main(["run", *arguments]) == 2
     error = capsys.readouterr().err
     assert error.startswith("vswap-ref: ")
     assert error.count("\n") == 1
@@ -149,5 +149,5 @@ def test_command_errors_are_one_line(arguments: list[str], capsys: pytest.Captur
 
 def test_command_without_room_says_so(trace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Memory that cannot be found is one line too."""
-    assert main(["run", str(trace), "--swap", "none", "--zswap", "off", "--pages", "random", "--ram", "256K"]) == 1
+    assert main(["run", str(trace), "--swap", "none", "--zswap", "off", "--pages", "random", "--ram", "256K"]) == 2
     assert "memory and swap are at their limits" in capsys.readouterr().err

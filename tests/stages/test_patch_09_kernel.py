@@ -8,7 +8,8 @@ import pytest
 from vswap_costs import Counted, metadata_of
 
 import vswap_ref as vr
-from vswap_ref.lab.defects import IMAGE_SLOTS, has_defect
+from vswap_ref.lab.defects import IMAGE_SLOTS, STALE_PLACE, has_defect
+from vswap_ref.lab.experiments.stale_place import NEVER, stale_place
 from vswap_ref.lab.same import VISIBLE, common_sites, compare_runs
 from vswap_ref.lab.same_workload import Step, play
 from vswap_ref.machine import PAGE_SIZE
@@ -414,3 +415,16 @@ def test_where_version_1_stands_still_locks_are_validated_anyway(stage: int) -> 
     boot = vr.at(stage).Kernel
     assert boot(ram="1M", memcg="v1").locks.kind == "validated"
     assert boot(ram="1M", memcg="v2").locks.kind == "plain"
+
+
+@pytest.mark.slow
+@pytest.mark.stages(8, every=True)
+def test_a_place_looked_up_too_early(stage: LoadedStage) -> None:
+    """Between look-up and lock the place is given away: the stranger's page is claimed for ever, until patch 13."""
+    record = stale_place(stage.id)
+    assert record.orders > 100
+    if has_defect(STALE_PLACE, stage.id):
+        assert (record.wrong, record.reads) == (3, NEVER)
+        assert "cache flag = folio in the cache" in str(record.failure)
+    else:
+        assert (record.wrong, record.reads) == (0, "else")

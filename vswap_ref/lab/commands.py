@@ -102,7 +102,7 @@ def add_replay_command(sub: Any) -> None:
         help="replay traces recorded from the real mm/vswap.c",
         description="Do on a stage what a trace of the real mm/vswap.c did, operation by operation, and compare "
         "results, calls to the outside and state.  Stops at the first operation that differs and shows both sides.  "
-        "Exits with 1 if a file differs or is no trace.",
+        "Exits with 1 if a file differs, with 2 if it is no trace or a damaged one.",
         epilog="example: vswap-ref replay data/golden/09/*.gz",
     )
     replay.add_argument(

@@ -18,6 +18,7 @@ class Defect(NamedTuple):
 
 
 IMAGE_SLOTS = "image slots"
+STALE_PLACE = "stale place"
 VERSION_1_RECLAIM = "version 1 reclaim"
 VERSION_1_SWAPCACHED = "version 1 swapcached"
 FORGOTTEN_PROCESSES = "forgotten processes"
@@ -28,6 +29,12 @@ DEFECTS = {
         12,
         "Freeing a run of n > 1 slots of a hibernation image frees the virtual slots 1 to n - 1, whoever has them; "
         "at stage 12 the kernel crashes if nobody has.",
+    ),
+    STALE_PLACE: Defect(
+        9,
+        12,
+        "The swap map looks an entry's place up before it locks it: if the entry is freed in between and the place is "
+        "given to another one, that one is claimed for the swap cache for ever, and nobody can read it any more.",
     ),
     VERSION_1_RECLAIM: Defect(
         10, 11, "With cgroups of version 1, reclaim waits for the lock of a virtual cluster that it holds."

@@ -56,6 +56,7 @@ def timeline(segments: list[tuple[str, int, str]]) -> str:
     """A lane for each task: how far it came each time that it ran."""
     x, boxes = 0, ""
     for task, _, label in segments:
+        label = f"{task}: {label}"
         width, lane = max(60, 7 * len(label)) + 8, ord(task) - ord("a")
         colour, y = LANES[lane % len(LANES)], 24 * lane
         boxes += f"<rect x='{x}' y='{y}' width='{width - 4}' height='20' rx='3' fill='{colour}55' stroke='{colour}'/>"

@@ -117,7 +117,8 @@ def swap_io_wait_one(s: System) -> bool:
 def folio_wait_writeback(s: System, folio: Folio) -> None:
     """Sleep until the folio is no longer under writeback."""
     while folio.writeback:
-        assert swap_io_wait_one(s), "writeback without a write in flight"
+        waited = swap_io_wait_one(s)
+        assert waited, "writeback without a write in flight"
 
 
 def bdev_read_folio(bdev: BlockDevice, block: int, folio: Folio) -> None:

@@ -265,7 +265,8 @@ def unmap_without_memory(users: int = 70, failures: int = 100) -> CountFailure:
         rows.append(failure_row(kernel, step, f"{mapped} mapped"))
         kernel.faults.clear()
         kernel.check()
-    assert {bytes(process.mappings[0][0:6]) for process in everyone} == {b"shared"}
+    contents = {bytes(process.mappings[0][0:6]) for process in everyone}
+    assert contents == {b"shared"}
     return CountFailure(rows)
 
 

@@ -194,7 +194,8 @@ def zap(stage: Any, kernel: Any, app: Any, batch: bool) -> None:
     table = [pte for _, ptes in sorted(app.mm.pgd.items()) for pte in ptes if pte]
     if batch:
         more = (True,) if int(stage.id) >= 13 else ()
-        assert stage.module("pagetable").swap_pte_batch(kernel.system, table, 0, 512, *more) == 512
+        found = stage.module("pagetable").swap_pte_batch(kernel.system, table, 0, 512, *more)
+        assert found == 512
     else:
         module = stage.module("slot_reclaim" if int(stage.id) < 13 else "vswap.swap_cache")
         module.free_swap_and_cache_nr(kernel.system, stage.module("types").pte_to_swp_entry(table[0]), 512)

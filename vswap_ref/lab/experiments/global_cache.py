@@ -264,7 +264,8 @@ def shadow_of_a_range(stage_id: int | str = 1) -> int:
     kernel = stage.Kernel(ram="4M", swap=[Ssd("8M")], cpus=1)
     s, cache, workingset = kernel.system, stage.module("swap_cache"), stage.module("workingset")
     folio = large_folio(stage, kernel)
-    assert stage.module("swap_alloc").folio_alloc_swap(s, folio) == 0
+    err = stage.module("swap_alloc").folio_alloc_swap(s, folio)
+    assert err == 0
     entry, shadows = folio.swap, [workingset.pack_shadow(1, eviction, False) for eviction in range(1, 5)]
     if stage_id == 0:
         cache.__swap_cache_del_folio(s, s.swap.info[0], folio, entry, 0)
@@ -285,7 +286,8 @@ def pin_dropped_first() -> str:
     kernel = stage.Kernel(ram="4M", swap=[Ssd("8M")], cpus=1)
     folio = large_folio(stage, kernel)
     s = kernel.system
-    assert stage.module("swap_alloc").folio_alloc_swap(s, folio) == 0
+    err = stage.module("swap_alloc").folio_alloc_swap(s, folio)
+    assert err == 0
     stage.module("swap_map").put_swap_folio(s, folio, folio.swap)
     left = stage.module("swap_cache").swap_cache_peek(s, folio.swap)
     try:

@@ -160,11 +160,13 @@ def spin(io_us: int = 10, move_us: int = 1, stage: int | str = 5) -> Spin:
     """
     mover = Mover(stage)
     swap_map, clock = mover.stage.module("swap_map"), mover.kernel.clock
-    assert swap_map.swapcache_prepare(mover.s, mover.entry, 1) == 0
+    err = swap_map.swapcache_prepare(mover.s, mover.entry, 1)
+    assert err == 0
     cached, end, refused = mover.cached() is not None, clock.ns + io_us * 1000, 0
     while clock.ns < end:
         refused += mover.move_swap_pte() == -EAGAIN
         clock.advance(move_us * 1000)
     swap_map.swapcache_clear(mover.s, mover.s.swap.info[0], mover.entry, 1)
-    assert mover.move_swap_pte() == 0
+    err = mover.move_swap_pte()
+    assert err == 0
     return Spin(io_us, refused, cached)

@@ -260,7 +260,8 @@ class Watch:
         s = self.kernel.system
         folio = s.memory.mem_map[self.find("pte_pfn")(self.find("ptep_get")(self.heap.process.mm, self.heap.vma.start))]
         folio.locked = True
-        assert self.find("folio_alloc_swap")(s, folio) == 0
+        err = self.find("folio_alloc_swap")(s, folio)
+        assert err == 0
         folio.locked = False
         self.entry = folio.swap
 

@@ -8,8 +8,9 @@ from itertools import zip_longest
 from typing import Any
 
 from .effects import in_order, show, sums
-from .expected import Cluster, Expected, Slot
-from .reader import CPUS, Operation
+from .expected import FIGURES, Cluster, Expected, Slot
+from .reader import Operation
+from .shape import CPUS
 from .world import CLUSTER, World, flags_of, place
 
 ZSWAP_LEVELS = range(9, 14)
@@ -92,20 +93,36 @@ def cluster_view(world: World, cluster: Any) -> Cluster:
     slots = {index: slot_of(world, cluster, index) for index in range(CLUSTER) if cluster.bitmap.bits[index]}
     copies = zswap_copies(world, cluster) if world.level in ZSWAP_LEVELS else {}
     figures = cluster.order, cluster.count, cluster.refcnt, int(cluster.cached), int(cluster.full)
-    return Cluster(*figures, slots, copies)
+    return Cluster(*figures, bitmap_runs(cluster.bitmap.bits), slots, copies)
+
+
+def bitmap_runs(bits: Any) -> list[list[int]]:
+    """The set bits of a bitmap as [start, n]."""
+    edges = [
+        index for index in range(CLUSTER + 1) if (index < CLUSTER and bits[index]) != (index > 0 and bits[index - 1])
+    ]
+    return [[start, end - start] for start, end in zip(edges[::2], edges[1::2], strict=True)]
+
+
+REMEMBERED = -1
+"""Cluster that a CPU remembers for look-ups: none, no stage has it yet (patch 22)."""
 
 
 def differences(
     world: World, expected: Expected, operation: Operation, result: Any, touched: set[int]
 ) -> Iterator[Difference]:
-    """Everything in which the model now differs from the trace; ``touched`` clusters are compared slot by slot."""
-    if result != operation.ret:
+    """Everything in which the model now differs from the trace.
+
+    Clusters that are ``touched``, or that the trace names, are compared slot by slot.
+    """
+    if repr(result) != repr(operation.ret):  # true is not 1
         yield Difference("result", operation.ret, result)
     yield from effect_differences(world, operation)
     vswap = world.s.vswap
     yield from named("used", expected.used, vswap.used)
     yield from named("alloc_reject", expected.alloc_reject, vswap.alloc_reject)
     yield from named("clusters", sorted(expected.clusters), sorted(vswap.cluster_map))
+    touched = touched | {change["id"] for change in operation.changes["clusters"]}
     for cluster_id in sorted(touched & expected.clusters.keys()):
         cluster = vswap.cluster_map.load(cluster_id)
         if cluster is not None:
@@ -113,12 +130,13 @@ def differences(
             yield from cluster_differences(f"cluster {cluster_id}", expected.clusters[cluster_id], view)
     for cpu in range(CPUS):
         yield from named(f"cached by cpu {cpu}", expected.pcpu[cpu], cached_by(world, cpu))
+        yield from named(f"remembered for look-ups by cpu {cpu}", expected.iter[cpu], REMEMBERED)
     for order, listed in enumerate(vswap.partial_lists):
         yield from named(f"partial list of order {order}", expected.partial.get(order, []), [c.id for c in listed])
     yield from named("locks held", expected.held["locks"], locks_held(world))
     yield from named("interrupts off", expected.held["irqs_off"], world.s.locks.lockdep.task.irqs_off)
     yield from named("RCU read sections", 0, world.s.rcu.read.depth)
-    yield from neighbour_differences(world, expected, operation)
+    yield from neighbour_differences(world, expected, complete=operation.op == "state")
 
 
 def named(field: str, expected: Any, got: Any) -> Iterator[Difference]:
@@ -138,7 +156,7 @@ def effect_differences(world: World, operation: Operation) -> Iterator[Differenc
 
 def cluster_differences(name: str, expected: Cluster, got: Cluster) -> Iterator[Difference]:
     """In what a cluster differs: its figures, then its slots."""
-    for figure in ("order", "count", "ref", "cached", "full"):
+    for figure in (*FIGURES, "alloc"):
         yield from named(f"{name}: {figure}", getattr(expected, figure), getattr(got, figure))
     if expected.slots != got.slots:
         for index in sorted(expected.slots.keys() | got.slots.keys()):
@@ -161,17 +179,16 @@ def locks_held(world: World) -> int:
     return len(world.s.locks.lockdep.task.held)
 
 
-def neighbour_differences(world: World, expected: Expected, operation: Operation) -> Iterator[Difference]:
-    """Folios and cgroups that the operation touched (all of them in a state line), and used slots of devices."""
-    complete = operation.op == "state"
-    folios = expected.folios if complete else map(int, operation.changes.get("folios", ()))
-    for id_ in folios:
-        yield from named(f"folio {id_}", expected.folios[id_], folio_view(world.folios[id_]))
-    memcgs = expected.memcgs if complete else map(int, operation.changes.get("memcgs", ()))
-    for id_ in memcgs:
-        yield from named(f"cgroup {id_}", expected.memcgs[id_], cgroup_view(world.s.memcg.by_id[id_]))
-    for type_, used in expected.phys.items():
-        yield from named(f"used slots of device {type_}", used, len(world.phys[type_]))
+def neighbour_differences(world: World, expected: Expected, complete: bool) -> Iterator[Difference]:
+    """Folios and cgroups, and used slots of devices (not of one that was never used, unless the state is complete)."""
+    folios = {id_: folio_view(folio) for id_, folio in world.folios.items()}
+    memcgs = {id_: cgroup_view(memcg) for id_, memcg in world.cgroups.items()}
+    phys = {type_: len(used) for type_, used in world.phys.items() if used or complete or type_ in expected.phys}
+    parts = ("folio", expected.folios, folios), ("cgroup", expected.memcgs, memcgs)
+    for name, a, b in (*parts, ("used slots of device", expected.phys, phys)):
+        if a != b:
+            for key in sorted(a.keys() | b.keys()):
+                yield from named(f"{name} {key}", a.get(key), b.get(key))
 
 
 def folio_view(folio: Any) -> dict[str, Any]:

@@ -31,6 +31,7 @@ UNTIL: dict[int, dict[str, Standin]] = {
         "swap_free_nr": older.swap_free_nr,
         "free_swap_and_cache_nr": older.free_swap_and_cache_nr,
         "swapcache_prepare": older.swapcache_prepare,
+        "swapcache_clear": older.swapcache_clear,
         "put_swap_folio": older.put_swap_folio,
         "folio_free_swap": older.folio_free_swap,
         "swp_swapcount": older.swp_swapcount,

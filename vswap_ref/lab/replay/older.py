@@ -6,11 +6,10 @@ after the other, as the recorded stand-in did.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from errno import EEXIST, ENOENT
 from typing import Any
 
-from .world import CLUSTER, World, place
+from .world import CLUSTER, OutOfStep, World, next_run, place
 
 Pair = tuple[int, int]
 """(entry, its physical slot)."""
@@ -76,6 +75,11 @@ def put_swap_folio(world: World, folio: Any, entry: int) -> None:
     drop(world, pairs(world, entry, 1 << folio.order), 1)
 
 
+def swapcache_clear(world: World, *arguments: Any) -> None:
+    """Give up the claim on entries ([device,] entry, nr), and those that no PTE refers to."""
+    drop(world, pairs(world, *arguments[-2:]), 1)
+
+
 def swap_free_nr(world: World, entry: int, nr: int) -> None:
     """One PTE less refers to each of ``nr`` entries."""
     drop(world, pairs(world, entry, nr), 0)
@@ -84,7 +88,8 @@ def swap_free_nr(world: World, entry: int, nr: int) -> None:
 def drop(world: World, users: list[Pair], what: int) -> bool:
     """Take a count (0) or the swap cache's hold (1) off slots and free those that nobody uses.
 
-    True if a slot is left that only the swap cache holds.
+    True if a slot is left that only the swap cache holds.  Which slots are freed together is the swap map's business:
+    the trace tells.
     """
     dead, cache_only = [], False
     for entry, slot in users:
@@ -93,32 +98,26 @@ def drop(world: World, users: list[Pair], what: int) -> bool:
         state[what] -= 1
         if state == [0, 0]:
             dead.append((entry, slot))
-    for run in runs(dead):
-        swap_slots_free(world, run)
+    while dead:
+        nr = next_run(world, dead[0][1])
+        swap_slots_free(world, dead[:nr])
+        del dead[:nr]
     return cache_only
 
 
-def runs(dead: Iterable[Pair]) -> Iterator[list[Pair]]:
-    """The pairs in runs of neighbouring slots of one physical cluster."""
-    run: list[Pair] = []
-    for entry, slot in dead:
-        if run and (slot != run[-1][1] + 1 or place(slot)[1] % CLUSTER == 0):
-            yield run
-            run = []
-        run.append((entry, slot))
-    if run:
-        yield run
-
-
 def swap_slots_free(world: World, run: list[Pair]) -> None:
-    """Free neighbouring physical slots and, through the layer, their entries."""
+    """Free neighbouring physical slots of one physical cluster and, through the layer, their entries."""
     type_, offset = place(run[0][1])
+    slots = [slot for _, slot in run]
+    if slots != list(range(slots[0], slots[0] + len(run))) or place(slots[-1])[1] // CLUSTER != offset // CLUSTER:
+        raise OutOfStep(f"frees slots that are no neighbours in one physical cluster: {slots}")
     world.note("swap_slots_free", (type_, offset), len(run))
     ci = world.s.swap.info[type_].cluster_info[offset // CLUSTER]
     world.s.cost["ci_lock"] += 1
     with ci.lock:
         for entry, slot in run:
-            assert world.swp_entry_to_swp_slot(entry) == slot
+            found = world.swp_entry_to_swp_slot(entry)
+            assert found == slot
             world.vswap_free(entry, ci)
             del world.swap_map[slot]
             world.phys[type_].discard(place(slot)[1])

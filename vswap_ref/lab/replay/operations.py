@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from inspect import signature
 from itertools import groupby
 from typing import Any
 
 from . import cgroups
 from .reader import Operation, TraceError
+from .shape import REMARKS
 from .world import (
     World,
+    given_runs,
     given_slots,
     new_cgroup,
     new_folio,
@@ -34,7 +35,7 @@ def execute(world: World, operation: Operation) -> Any:
     """
     world.fx.clear()
     world.s.cpu = operation.cpu
-    world.slots = given_slots(operation.calls)
+    world.slots, world.runs = given_slots(operation.calls), given_runs(operation.calls)
     arguments = dict(operation.args)
     times = arguments.pop("each", None)
     results = [prepare(world, operation, step(arguments, i))() for i in range(1 if times is None else times)]
@@ -51,14 +52,38 @@ def prepare(world: World, operation: Operation, arguments: Arguments) -> Callabl
     try:
         if op in ENVIRONMENT:
             signature(ENVIRONMENT[op]).bind(world, **arguments)
-            return partial(ENVIRONMENT[op], world, **arguments)
-        values = [to_model(world, name, value) for name, value in KERNEL[op](arguments)]
+            return lambda: change_world(world, operation, arguments)
+        null = "null" in KERNEL[op] and arguments.pop("null", 0)
+        check_names(arguments, [name for name in KERNEL[op] if name != "null"])
+        values = [to_model(world, name, arguments[name]) for name in KERNEL[op] if name in arguments]
     except (KeyError, TypeError, IndexError) as error:
         what = f"{error} is missing or unknown" if isinstance(error, KeyError) else str(error)
         raise TraceError(f"line {operation.line}, {operation}: {what}") from None
     if "folio" in arguments:
         world.order = world.folios[arguments["folio"]].order
-    return lambda: to_trace(world, op, getattr(world, op)(*values))
+    if op == "swp_slot_to_swp_entry":
+        values = [swp_slot(*values)]
+    return lambda: without_pointer(to_trace(world, op, getattr(world, op)(*values)), null)
+
+
+def check_names(arguments: Arguments, names: list[str]) -> None:
+    """TypeError unless the arguments have these names."""
+    if arguments.keys() != set(names):
+        raise TypeError(f"expected arguments {names or 'none'}, got {list(arguments)}")
+
+
+def without_pointer(result: Any, null: bool) -> Any:
+    """What swap_zeromap_batch returns to a caller that gave it no place for its second answer."""
+    return [result[0], False] if null else result
+
+
+def change_world(world: World, operation: Operation, arguments: Arguments) -> None:
+    """Do what a trace says about the world around the layer.  TraceError if that cannot be."""
+    try:
+        ENVIRONMENT[operation.op](world, **arguments)
+    except (LookupError, ValueError) as error:
+        what = f"{error} is unknown" if isinstance(error, KeyError) else f"impossible now: {error}"
+        raise TraceError(f"line {operation.line}, {operation}: {what}") from None
 
 
 def step(arguments: Arguments, i: int) -> Arguments:
@@ -106,30 +131,19 @@ SLOT_RESULTS = ("swp_entry_to_swp_slot", "vswap_alloc_swap_slot")
 ZSWAP_RESULTS = ("zswap_entry_store", "zswap_entry_load", "zswap_entry_erase")
 
 
-def by_name(*names: str) -> Callable[[Arguments], list[tuple[str, Any]]]:
-    """Arguments in the order of the kernel's parameters."""
-    return lambda arguments: [(name, arguments[name]) for name in names]
+ENTRY, RANGE, FOLIO, BATCH = ("entry",), ("entry", "nr"), ("folio",), ("entry", "max_nr")
 
-
-def slot_argument(arguments: Arguments) -> list[tuple[str, Any]]:
-    """A physical slot from its device and offset."""
-    return [("slot", swp_slot(arguments["type"], arguments["off"]))]
-
-
-ENTRY, RANGE, FOLIO = by_name("entry"), by_name("entry", "nr"), by_name("folio")
-BATCH = by_name("entry", "max_nr")
-
-KERNEL: dict[str, Callable[[Arguments], list[tuple[str, Any]]]] = {
-    "vswap_init": by_name(),
-    "vswap_exit": by_name(),
-    "vswap_cpu_dead": by_name("cpu"),
+KERNEL: dict[str, tuple[str, ...]] = {
+    "vswap_init": (),
+    "vswap_exit": (),
+    "vswap_cpu_dead": ("cpu",),
     "folio_alloc_swap": FOLIO,
     "folio_free_swap": FOLIO,
-    "put_swap_folio": by_name("folio", "entry"),
+    "put_swap_folio": ("folio", "entry"),
     "swp_entry_to_swp_slot": ENTRY,
-    "swp_slot_to_swp_entry": slot_argument,
+    "swp_slot_to_swp_entry": ("type", "off"),
     "tryget_swap_entry": ENTRY,
-    "put_swap_entry": by_name("entry", "si"),
+    "put_swap_entry": ("entry", "si"),
     "swap_duplicate": ENTRY,
     "swap_shmem_alloc": RANGE,
     "swap_free_nr": RANGE,
@@ -147,32 +161,35 @@ KERNEL: dict[str, Callable[[Arguments], list[tuple[str, Any]]]] = {
     "swap_cache_unlock_irq": ENTRY,
     "swap_cache_get_folio": ENTRY,
     "swap_cache_get_shadow": ENTRY,
-    "swap_cache_add_folio": by_name("folio", "entry"),
+    "swap_cache_add_folio": ("folio", "entry"),
     "swap_cache_del_folio": FOLIO,
-    "__swap_cache_del_folio": by_name("folio", "entry", "shadow"),
-    "__swap_cache_replace_folio": by_name("old", "new"),
-    "__vswap_remove_mapping": by_name("folio", "entry", "shadow"),
-    "zswap_entry_store": by_name("entry", "zswap"),
+    "__swap_cache_del_folio": ("folio", "entry", "shadow"),
+    "__swap_cache_replace_folio": ("old", "new"),
+    "__vswap_remove_mapping": ("folio", "entry", "shadow"),
+    "zswap_entry_store": ("entry", "zswap"),
     "zswap_entry_load": ENTRY,
     "zswap_entry_erase": ENTRY,
-    "zswap_entry_free": by_name("zswap"),
+    "zswap_entry_free": ("zswap",),
     "zswap_empty": ENTRY,
     "lookup_swap_cgroup_id": ENTRY,
     "swap_cgroup_clear": RANGE,
     "vswap_cgroup_batch": BATCH,
     "memcg1_swapin": RANGE,
-    "memcg1_swapout": by_name("folio", "entry"),
+    "memcg1_swapout": ("folio", "entry"),
     "vswap_alloc_swap_slot": FOLIO,
-    "vswap_store_folio": by_name("entry", "folio"),
-    "vswap_prepare_writeout": by_name("entry", "folio"),
+    "vswap_store_folio": ("entry", "folio"),
+    "vswap_prepare_writeout": ("entry", "folio"),
     "swap_zeromap_folio_set": FOLIO,
-    "swap_zeromap_batch": BATCH,
+    "swap_zeromap_batch": ("entry", "max_nr", "null"),
     "vswap_swapfile_backed": RANGE,
     "vswap_folio_backed": RANGE,
     "vswap_can_swapin_thp": RANGE,
-    "vswap_same_cluster": by_name("entry1", "entry2"),
+    "vswap_same_cluster": ("entry1", "entry2"),
 }
-"""Operations that are kernel functions: how the model's arguments follow from the trace's."""
+"""Operations that are kernel functions: their arguments in the kernel's order.
+
+``null``, which may be absent: there is no pointer for a second answer.  A device and an offset make a physical slot.
+"""
 
 
 def memcg_mode(world: World, v: int) -> None:
@@ -182,7 +199,7 @@ def memcg_mode(world: World, v: int) -> None:
 
 def memcg(world: World, id: int, parent: int = 1, max: int | None = None) -> None:
     """A new cgroup."""
-    new_cgroup(world, id, world.s.memcg.by_id.get(parent), max)
+    new_cgroup(world, id, world.s.memcg.by_id[parent], max)
 
 
 def memcg_set(world: World, id: int, max: int) -> None:
@@ -206,22 +223,38 @@ def folio(
 ) -> None:
     """A new folio; version 1 charges it."""
     new = new_folio(world, id, order)
-    new.refcount, new.swap, new.memcg = ref, swap, world.s.memcg.by_id.get(memcg)
+    new.refcount, new.swap, new.memcg = ref, swap, cgroup_of(world, memcg)
     set_flags(new, flags, True)
     if world.s.memcg.memsw and new.memcg is not None and charge:
         cgroups.charge(new.memcg, "memsw", 1 << order)
 
 
-def folio_set(world: World, id: int, **changes: int) -> None:
+def cgroup_of(world: World, id: int) -> Any:
+    """A cgroup by its id; 0: none."""
+    return world.s.memcg.by_id[id] if id else None
+
+
+def folio_set(
+    world: World,
+    id: int,
+    set: int = 0,
+    clear: int = 0,
+    ref: int | None = None,
+    dref: int = 0,
+    swap: int | None = None,
+    order: int | None = None,
+    memcg: int | None = None,
+) -> None:
     """Change a folio."""
     changed = world.folios[id]
-    set_flags(changed, changes.get("set", 0), True)
-    set_flags(changed, changes.get("clear", 0), False)
-    changed.refcount = changes.get("ref", changed.refcount) + changes.get("dref", 0)
-    changed.swap, changed.order = changes.get("swap", changed.swap), changes.get("order", changed.order)
+    set_flags(changed, set, True)
+    set_flags(changed, clear, False)
+    changed.refcount = (changed.refcount if ref is None else ref) + dref
+    changed.swap = changed.swap if swap is None else swap
+    changed.order = changed.order if order is None else order
     changed.nr_pages = 1 << changed.order
-    if "memcg" in changes:
-        changed.memcg = world.s.memcg.by_id.get(changes["memcg"])
+    if memcg is not None:
+        changed.memcg = cgroup_of(world, memcg)
 
 
 def folio_gone(world: World, id: int) -> None:
@@ -246,12 +279,28 @@ def suspend(world: World, v: int) -> None:
 
 
 def local_irq_enable(world: World) -> None:
-    """Interrupts are on again."""
-    world.s.locks.irqs_off.__exit__(None, None, None)
+    """Interrupts are on again.  At level 9 they always were: the swap cache and its lock are not in the layer."""
+    if world.level > 9:
+        if not world.s.locks.lockdep.task.irqs_off:
+            raise ValueError("interrupts are on")
+        world.s.locks.irqs_off.__exit__(None, None, None)
 
 
-def nothing(world: World, **arguments: Any) -> None:
-    """What does not concern the model: the recorder's allocator, the cpu (each line names it)."""
+def device(world: World, type: int) -> None:
+    """A device is off, or on again: the recorded allocator knows, and look-ups still work."""
+    world.s.swap.info[type].max  # noqa: B018 - it must be there
+
+
+def recorder(world: World, policy: int, seed: int = 0) -> None:
+    """How the recorder's allocator chose slots: they are in the trace."""
+
+
+def change_cpu(world: World, cpu: int) -> None:
+    """What follows runs on another cpu: each line names it."""
+
+
+def remark(world: World, **arguments: Any) -> None:
+    """For the reader."""
 
 
 ENVIRONMENT: dict[str, Callable[..., None]] = {
@@ -259,11 +308,11 @@ ENVIRONMENT: dict[str, Callable[..., None]] = {
     "env.memcg": memcg,
     "env.memcg_set": memcg_set,
     "env.memcg_offline": memcg_offline,
-    "env.swapon": lambda world, type, max: swapon(world, type, max),
-    "env.swapoff": nothing,
-    "env.swapon_again": nothing,
-    "env.phys": nothing,
-    "env.cpu": nothing,
+    "env.swapon": swapon,
+    "env.swapoff": device,
+    "env.swapon_again": device,
+    "env.phys": recorder,
+    "env.cpu": change_cpu,
     "env.fail": fail,
     "env.folio": folio,
     "env.folio_set": folio_set,
@@ -271,8 +320,6 @@ ENVIRONMENT: dict[str, Callable[..., None]] = {
     "env.zswap": zswap,
     "env.suspend": suspend,
     "env.local_irq_enable": local_irq_enable,
-    "state": nothing,
-    "sizes": nothing,
-    "note": nothing,
+    **dict.fromkeys(REMARKS, remark),
 }
 """Operations that change the world around the layer."""

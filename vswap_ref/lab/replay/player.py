@@ -19,17 +19,21 @@ from .expected import Cluster, Expected
 from .neighbours import standins
 from .operations import execute
 from .reader import Operation, Trace, TraceError, read_trace
-from .world import World, new_world, replaced
+from .world import CLUSTER, World, new_world, replaced
 
 SHOWN = 12
 """Differences and slots that a report writes out."""
 
 EXCLUDED = {
+    "arguments and CPUs of operations": "they say what to do; what comes of it is compared",
+    "which slots the allocator finds, which allocations fail, which slots the swap map frees together (9 to 12)": "not "
+    "decided in mm/vswap.c: taken from the trace, and all that follows from it is compared",
     "swap map (9 to 12), swap_cgroup (9 to 11), zswap's tree (9, 10), swap cache (9)": "outside mm/vswap.c at these "
-    "levels; on both sides plain tables stand in for them, without locks and without batches by physical range",
-    "devices, memory cgroups, zswap's objects, folios": "always outside; slots and failures come from the trace",
+    "levels; on both sides plain tables stand in for them, without locks",
+    "devices, memory cgroups, zswap's objects, folios": "always outside; on both sides stand-ins, whose counters are "
+    "compared",
     "freeing the memory of a cluster that could not be created": "Python collects it, there is no call",
-    "events of devices, cgroups and zswap (in the field cost)": "their stand-ins do not count",
+    "events of devices, cgroups and zswap (in the field cost)": "their stand-ins do not count; the calls are compared",
     "locks of the map of clusters when it has no memory": "the kernel tries a second time, the model once",
     "RCU sections where a failed physical allocation is undone (13)": "the kernel lacks one there; the model has none "
     "either, but counts it with the look-up",
@@ -113,6 +117,8 @@ def play_all(world: World, outcome: Replay, progress: Progress) -> None:
             outcome.picture = picture(world, expected, found)
             return
         outcome.done += 1
+    if operation.op != "state":
+        raise TraceError(f"line {operation.line}: the file ends here, without a complete state: is it truncated?")
 
 
 def with_progress(operations: list[Operation]) -> Iterable[Operation]:
@@ -149,13 +155,22 @@ def error_text(error: Exception) -> str:
 
 
 def touched(world: World, operation: Operation, prints: dict[int, bytes]) -> set[int]:
-    """Clusters to compare: those that the trace names, and those whose bytes in the model are not what they were."""
-    found = {change["id"] for change in operation.changes["clusters"]}
+    """Clusters to compare: those whose bytes in the model are not what they were, and those of the arguments.
+
+    What stand-ins keep of a cluster is not in its bytes.
+    """
     now = {id_: fingerprint(cluster) for id_, cluster in world.s.vswap.cluster_map.items()}
-    found |= {id_ for id_, data in now.items() if data != prints.get(id_)}
+    found = {id_ for id_, data in now.items() if data != prints.get(id_)}
     prints.clear()
     prints.update(now)
-    return found
+    return found | {entry // CLUSTER for entry in entries_of(world, operation.args)}
+
+
+def entries_of(world: World, args: dict[str, Any]) -> set[int]:
+    """First and last entry that the arguments of an operation name, or the folio that is taken over."""
+    found = {args[name] for name in ("entry", "entry1", "entry2") if name in args}
+    found |= {entry + args.get("nr", args.get("each", 1)) - 1 for entry in found}
+    return found | {world.folios[args["new"]].swap} if "new" in args else found
 
 
 def fingerprint(cluster: Any) -> bytes:

@@ -15,13 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from .effects import Effect, in_order, sums
+from .shape import CPUS, STATE, check_line, is_int
 
 FORMAT = "vswap-trace-1"
 LEVELS = range(9, 23)
 """Patches after which the recorded file exists."""
-
-CPUS = 4
-"""Simulated CPUs of the recorder."""
 
 INTERLEAVED = "operations inside another operation (interleaving) cannot be replayed: the model's operations are atomic"
 
@@ -72,17 +70,23 @@ def read_trace(path: str | Path) -> Trace:
     if first is None:
         raise TraceError(f"{path}: empty; expected a trace in the format {FORMAT}")
     level, title = header(path, first[1])
-    return Trace(path, level, title, [operation(path, *line) for line in lines if "note" not in line[1]])
+    operations: list[Operation] = []
+    for number, line in lines:
+        if line.keys() != {"note"}:
+            operations.append(operation(path, number, line, len(operations)))
+    if not operations:
+        raise TraceError(f"{path}, line 1: expected operations after the header")
+    return Trace(path, level, title, operations)
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(number of the line, its object) of each line that is not empty."""
-    for number, text in enumerate(read_text(path).splitlines(), 1):
+    for number, text in enumerate(read_text(path).split("\n"), 1):
         if not text.strip():
             continue
         try:
             line = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise TraceError(f"{path}, line {number}: no JSON: {error}") from None
         if not isinstance(line, dict):
             raise TraceError(f"{path}, line {number}: expected a JSON object, got {text[:40]!r}")
@@ -105,7 +109,7 @@ def header(path: Path, line: dict[str, Any]) -> tuple[int, str]:
     if line.get("format") != FORMAT:
         raise TraceError(f"{path}, line 1: format {line.get('format')!r}: expected a header with {FORMAT!r}")
     level = line.get("level", LEVELS[-1])
-    if level not in LEVELS:
+    if not is_int(level, LEVELS):
         raise TraceError(f"{path}, line 1: level {level!r}: expected a patch from {LEVELS[0]} to {LEVELS[-1]}")
     title = line.get("doc") or f"random operations, seed {line.get('seed')}"
     return level, str(title)
@@ -119,23 +123,24 @@ FIELDS: dict[str, tuple[type, str]] = {
     "fx": (list, "a list"),
     "clusters": (list, "a list"),
 }
-STATE = ("clusters", "pcpu", "partial", "used", "alloc_reject", "folios", "memcgs", "phys", "held")
 
 
-def operation(path: Path, number: int, line: dict[str, Any]) -> Operation:
-    """The operation in a line.  TraceError naming a field that is missing or of the wrong kind."""
+def operation(path: Path, number: int, line: dict[str, Any], count: int) -> Operation:
+    """The operation in a line, ``count`` others before it.  TraceError naming what is missing or cannot be."""
     place = f"{path}, line {number}"
     for name, (kind, text) in FIELDS.items():
         if not isinstance(line.get(name), kind):
             raise TraceError(f"{place}: field {name!r} is {line.get(name)!r}: expected {text}")
     if line.get("nested") or line["op"] == "env.hook":
         raise TraceError(f"{place}: {INTERLEAVED}")
-    if line["cpu"] not in range(CPUS):
+    if not is_int(line["cpu"], range(CPUS)):
         raise TraceError(f"{place}: cpu {line['cpu']}: expected a number below {CPUS}")
+    if not is_int(line["i"]) or line["i"] != count:
+        raise TraceError(f"{place}: operation {line['i']}: expected number {count}; lines are missing or doubled")
     try:
-        effects = in_order(line["fx"]), sums(line["fx"])
-    except (LookupError, TypeError, ValueError) as error:
-        raise TraceError(f"{place}: malformed effects: {error!r}") from None
-    fixed = number, line["i"], line["cpu"], line["op"], line["args"]
+        check_line(line)
+    except ValueError as error:
+        raise TraceError(f"{place}, operation {count}, {line['op']}: {error}") from None
+    fixed = number, line["i"], line["cpu"], line["op"], line["args"], line["ret"]
     changes = {name: line[name] for name in STATE if name in line}
-    return Operation(*fixed, line.get("ret"), *effects, line.get("cost"), changes)
+    return Operation(*fixed, in_order(line["fx"]), sums(line["fx"]), line.get("cost"), changes)

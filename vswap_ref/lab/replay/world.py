@@ -19,7 +19,7 @@ from vswap_ref.machine.counters import MEMCG_STAT
 from vswap_ref.series.stages import LoadedStage
 
 from .effects import MARKS, Effect
-from .reader import CPUS
+from .shape import CPUS
 
 CLUSTER = 512
 OFFSET_BITS = 58
@@ -63,7 +63,7 @@ class World:
     """A stage's state and what the trace has put into it.
 
     ``functions`` are the stage's by name, its classes too.  ``fx`` are the effects of the current operation, ``slots``
-    the physical slots that it will be given: (order, slot).
+    the physical slots that it will be given: (order, slot), ``runs`` those that are freed together (to 12): (first, n).
     """
 
     stage: LoadedStage
@@ -72,7 +72,9 @@ class World:
     functions: dict[str, Any]
     fx: list[Effect] = field(default_factory=list)
     slots: list[tuple[int, int]] = field(default_factory=list)
+    runs: list[tuple[int, int]] = field(default_factory=list)
     folios: dict[int, Any] = field(default_factory=dict)
+    cgroups: dict[int, Any] = field(default_factory=dict)
     zswap: dict[int, Any] = field(default_factory=dict)
     """Compressed copies: id in the trace -> the stage's zswap entry."""
     zswap_ids: dict[Any, int] = field(default_factory=dict)
@@ -188,17 +190,24 @@ def synchronize_rcu(world: World) -> None:
     world.s.rcu.synchronize()
 
 
-def swapon(world: World, type_: int, nr_slots: int) -> None:
-    """A device with free slots from 1 on."""
+LARGEST = 1 << 22
+"""Slots of the largest device: 16 GiB."""
+
+
+def swapon(world: World, type: int, max: int) -> None:
+    """A device of ``max`` slots, free from 1 on, at its place among the devices, in whatever order they come."""
+    if not 1 < max <= LARGEST:
+        raise ValueError(f"a device of {max} slots")
     s, info = world.s, world.functions["SwapInfo"]
     needed = {item.name for item in fields(info) if item.default is MISSING and item.default_factory is MISSING}
     locks = {name: s.locks.spinlock(f"si_{name}") for name in needed if name.endswith("lock")}
     users = PercpuRef()
     users.resurrect()
-    si = info(type=type_, users=users, max=nr_slots, pages=nr_slots - 1, **locks)
-    si.cluster_info = [physical_cluster(world, type_, index) for index in range(-(-nr_slots // CLUSTER))]
-    s.swap.info[type_:] = [si]
-    world.phys[type_] = set()
+    si = info(type=type, users=users, max=max, pages=max - 1, **locks)
+    si.cluster_info = [physical_cluster(world, type, index) for index in range(-(-max // CLUSTER))]
+    s.swap.info += [None] * (type + 1 - len(s.swap.info))
+    s.swap.info[type] = si
+    world.phys[type] = set()
 
 
 def physical_cluster(world: World, type_: int, index: int) -> Any:
@@ -225,6 +234,7 @@ def new_cgroup(world: World, id_: int, parent: Any, limit: int | None) -> Any:
         group = world.functions["Memcg"](id_, str(id_), parent or groups.root, Tally(MEMCG_STAT))
         group.swap.max = limit
         groups.by_id[id_] = group
+    world.cgroups[id_] = groups.by_id[id_]
     return groups.by_id[id_]
 
 
@@ -258,6 +268,8 @@ def next_slot(world: World, order: int) -> int:
     if not world.slots:
         raise OutOfStep(f"asks for physical slots of order {order} where the recorded layer asked for none")
     recorded, slot = world.slots.pop(0)
+    if slot and place(slot)[0] not in world.phys:
+        raise OutOfStep(f"is given a slot of device {place(slot)[0]}, which is not on")
     if recorded != order:
         raise OutOfStep(f"asks for physical slots of order {order}, not {recorded}")
     return slot
@@ -267,3 +279,16 @@ def given_slots(calls: Iterable[Effect]) -> list[tuple[int, int]]:
     """What the recorded allocator answered during an operation: (order, slot)."""
     answers = (effect for effect in calls if effect[0] == "swap_slot_alloc")
     return [(effect[1], swp_slot(*effect[2]) if effect[2] else 0) for effect in answers]
+
+
+def next_run(world: World, slot: int) -> int:
+    """How many slots from this one on the recorder freed together, before the layer could tell (to 12)."""
+    first, nr = world.runs.pop(0) if world.runs else (0, 0)
+    if first != slot:
+        raise OutOfStep(f"frees slot {place(slot)}, where the recorded one freed {place(first) if nr else 'none'}")
+    return nr
+
+
+def given_runs(calls: Iterable[Effect]) -> list[tuple[int, int]]:
+    """Slots that the recorded swap map freed together during an operation: (first, how many)."""
+    return [(swp_slot(*effect[1]), effect[2]) for effect in calls if effect[0] == "swap_slots_free"]
