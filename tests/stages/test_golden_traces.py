@@ -16,7 +16,7 @@ import pytest
 import vswap_ref.machine.bitmap
 from vswap_ref.cli import main
 from vswap_ref.lab.replay import TraceError, replay
-from vswap_ref.lab.replay.world import modules, new_world
+from vswap_ref.lab.replay.world import new_world
 from vswap_ref.lab.replay.world import swapon as world_swapon
 from vswap_ref.series import at
 from vswap_ref.series.stages import latest

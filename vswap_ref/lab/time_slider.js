@@ -65,7 +65,7 @@ function render({ model, el }) {
       const close = names.filter((other) => name.value && other.includes(name.value)).slice(0, 8);
       return `No function of this name.${close.length ? ` Names with it: ${close.join(", ")}` : ""}`;
     }
-    const label = (place) => `stage ${history.stages[place].id}, ${history.stages[place].title}`;
+    const label = (place) => `stage ${history.stages[place].id}, ${history.stages[place].title.replace(/\.$/, "")}`;
     if (!version) {
       const gone = known.filter((item) => item.at <= stage).pop();
       return gone ? `Gone since ${label(gone.at)}.` : `Comes with ${label(known[0].at)}.`;

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import vswap_ref
-from vswap_ref.display import picture, table_html
+from vswap_ref.display import Figure, picture, table_html, table_text
 from vswap_ref.kernel import Cgroup, Kernel
 from vswap_ref.lab.corpus import page_source
 from vswap_ref.lab.paging import kernel_class
@@ -26,8 +26,15 @@ class Bill:
 
     def __repr__(self) -> str:
         head = f"{self.content}, to {self.backing}, cgroup {self.version}"
-        lines = [", ".join(f"{name} {value}" for name, value in row.items()) for row in self.rows]
-        return "\n  ".join([head, *lines])
+        return f"{head}\n{table_text(self.rows)}"
+
+    def row(self) -> dict[str, Any]:
+        """As a row of a table: each charge before and after."""
+        before, after = self.rows
+        charges = {name: Figure(f"{before[name]:,} -> {after[name]:,}") for name in before if name != "when"}
+        names = ("memory KiB", "swap KiB", "of memory: zswap KiB", "memory + swap KiB")
+        head = {"pages": self.content, "to": self.backing, "cgroup": self.version}
+        return head | {name: charges.get(name, Figure("-")) for name in names}
 
     def _repr_html_(self) -> str:
         bars = "".join(bill_bar(row) for row in self.rows)

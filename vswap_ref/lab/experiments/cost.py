@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vswap_ref.display import Table
+from vswap_ref.display import Figure, Table
 from vswap_ref.lab.paging import kernel_class
 from vswap_ref.machine import PAGE_SIZE, Ssd
 
@@ -54,3 +54,15 @@ def page_cost(store: str = "device", memcg: str | None = "v2", stage: int | str 
         action()
         steps[name] = kernel.cost.since(before)
     return CostRecord(store, steps)
+
+
+def side_by_side(*stores: str) -> Table:
+    """``page_cost`` of several stores in one table: in each step a number for each store, in their order."""
+    costs = [page_cost(store).steps for store in stores]
+    names = sorted({name for steps in costs for step in steps.values() for name in step})
+    rows = [
+        {"primitive": name}
+        | {step: Figure(" | ".join(str(steps[step].get(name, 0)) for steps in costs)) for step in costs[0]}
+        for name in names
+    ]
+    return Table(f"one page: {' | '.join(stores)}", rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from vswap_ref.display import picture
 from vswap_ref.machine import PAGE_SIZE, PercpuRef, Ssd
@@ -36,6 +37,16 @@ class Pins:
     here: int
     there: int
     left: int
+
+    def row(self) -> dict[str, Any]:
+        """As a row of a table."""
+        return {
+            "stage": str(self.stage),
+            "pages of the window elsewhere": self.elsewhere,
+            "pins here": self.here,
+            "pins there": self.there,
+            "not given back": self.left,
+        }
 
     def __repr__(self) -> str:
         return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from vswap_ref.display import PageMap, picture, table_html
+from vswap_ref.display import PageMap, picture, table_html, table_text
 from vswap_ref.kernel import Mapping
 from vswap_ref.lab.experiments.reclaim import DEVICES
 from vswap_ref.lab.paging import kernel_class
@@ -23,9 +23,22 @@ class Payers:
     rows: list[dict[str, Any]]
     where: PageMap
 
+    def row(self) -> dict[str, Any]:
+        """As a row of a table: what each of the two pays and waits for."""
+        owner, guest = self.rows
+        return {
+            "owner touches": self.owner_touches,
+            "may have": self.owner_limit,
+            "owner's memory": owner["memory"],
+            "owner's swap": owner["swap"],
+            "times at its limit": owner["times at its limit"],
+            "guest's memory": guest["memory"],
+            "guest's swap": guest["swap"],
+            "guest's major faults": guest["major faults"],
+        }
+
     def __repr__(self) -> str:
-        lines = [", ".join(f"{name} {value}" for name, value in row.items()) for row in self.rows]
-        return "\n".join([f"owner touches {self.owner_touches}, may have {self.owner_limit}:", *lines])
+        return f"owner touches {self.owner_touches}, may have {self.owner_limit}:\n{table_text(self.rows)}"
 
     def _repr_html_(self) -> str:
         return table_html(self.rows) + self.where._repr_html_()

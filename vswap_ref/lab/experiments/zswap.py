@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import vswap_ref
-from vswap_ref.display import picture, table_html
+from vswap_ref.display import Figure, Table, picture, table_html, table_text
 from vswap_ref.lab.corpus import page_source
 from vswap_ref.lab.paging import kernel_class
 from vswap_ref.machine import PAGE_SIZE, Ssd
@@ -82,8 +82,7 @@ class PoolLimit:
     rows: list[dict[str, Any]]
 
     def __repr__(self) -> str:
-        lines = [", ".join(f"{name} {value}" for name, value in row.items()) for row in self.rows]
-        return "\n".join([f"accept threshold {self.accept_percent} %", *lines])
+        return f"accept threshold {self.accept_percent} %\n{table_text(self.rows)}"
 
     def _repr_html_(self) -> str:
         return table_html(self.rows)
@@ -112,3 +111,17 @@ def pool_limit(accept_percent: int = 90, steps: int = 8) -> PoolLimit:
             }
         )
     return PoolLimit(accept_percent, rows)
+
+
+def pool_limits(first: int = 90, second: int = 50) -> Table:
+    """``pool_limit`` for two thresholds side by side: what both agree on once, then what they do not, "first | second".
+
+    Only the rows from the first one on in which the limit has been hit.
+    """
+    pairs = zip(pool_limit(first).rows, pool_limit(second).rows, strict=True)
+    rows = [
+        {name: a[name] if name == "pushed out" else Figure(f"{a[name]} | {b[name]}") for name in a}
+        for a, b in pairs
+        if a["limit hit"]
+    ]
+    return Table(f"thresholds of {first} | {second} %", rows)
