@@ -20,7 +20,7 @@ from vswap_ref.series.live_stage import LiveStage
 from vswap_ref.series.notebook import Cell, read_cells
 from vswap_ref.series.series import Series
 from vswap_ref.series.source import free_names, split
-from vswap_ref.series.stages import write_stages
+from vswap_ref.series.stages import write_stages, write_texts
 from vswap_ref.series.stitch import stitch
 from vswap_ref.series.tree import apply_cells
 from vswap_ref.series.weave import weave_tree
@@ -40,10 +40,7 @@ def woven(series: Series, stage: int | str) -> dict[str, str]:
 
 def load(texts: dict[str, str], name: str, folder: Path) -> Any:
     """Import woven texts as a package and return its face module."""
-    for path, text in texts.items():
-        target = folder / name / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text)
+    write_texts(folder / name, texts)
     sys.path.insert(0, str(folder))
     try:
         return __import__(f"{name}.mm.face", fromlist=["run"])

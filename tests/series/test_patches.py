@@ -74,30 +74,33 @@ def test_an_edit_goes_to_the_cell_that_wrote_the_definition(toy: Series, what: s
     assert stitch(Series(toy.root), package) == []
 
 
-def test_an_edit_with_a_name_that_is_renamed_later_is_refused(toy: Series) -> None:
-    """It would come back renamed.  Nothing is written."""
+REFUSED = {
+    "it would come back renamed": (
+        [("mm/store.py", "One advance.", "One step.")],
+        r"00-base, cell 2, line 43: advance may not use a name .*step to adv",
+    ),
+    "a definition of stage 0 may not use what exists from stage 1 on": (
+        [
+            ("mm/face.py", "    return counter.value\n", "    return counter.value\n\n\nLATE = run\n"),
+            ("mm/store.py", "    counter.value += STEP", "    counter.value += STEP\n    _ = twice"),
+        ],
+        r"00-base, cell 2, line \d+: twice is unknown",
+    ),
+    "a name that is defined twice": (
+        [("mm/store.py", "\nSTEP = 2", "\nSTEP = 2\nSTEP = 3")],
+        r"mm/store.py, line \d+: STEP was defined before in mm/store.py, line",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_an_edit_that_does_not_fit_is_refused(toy: Series, what: str) -> None:
+    """Nothing is written, the edits that would fit neither."""
+    edits, message = REFUSED[what]
     before, package = notebooks(toy), write_package(toy)
-    change(package, "mm/store.py", "One advance.", "One step.")
-    with pytest.raises(SeriesError, match=r"00-base, cell 2, line 43: advance may not use a name .*step to adv"):
-        stitch(toy, package)
-    assert not changed(toy, before)
-
-
-def test_an_edit_that_breaks_an_earlier_stage_is_refused(toy: Series) -> None:
-    """A definition of stage 0 may not use what exists from stage 1 on.  Nothing is written."""
-    before, package = notebooks(toy), write_package(toy)
-    change(package, "mm/face.py", "    return counter.value\n", "    return counter.value\n\n\nLATE = run\n")
-    change(package, "mm/store.py", "    counter.value += STEP", "    counter.value += STEP\n    _ = twice")
-    with pytest.raises(SeriesError, match=r"00-base, cell 2, line \d+: twice is unknown"):
-        stitch(toy, package)
-    assert not changed(toy, before)
-
-
-def test_a_module_that_defines_a_name_twice_is_refused(toy: Series) -> None:
-    """Which of the two is meant nobody can tell.  Nothing is written."""
-    before, package = notebooks(toy), write_package(toy)
-    change(package, "mm/store.py", "\nSTEP = 2", "\nSTEP = 2\nSTEP = 3")
-    with pytest.raises(SeriesError, match=r"mm/store.py, line \d+: STEP was defined before in mm/store.py, line"):
+    for one in edits:
+        change(package, *one)
+    with pytest.raises(SeriesError, match=message):
         stitch(toy, package)
     assert not changed(toy, before)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from vswap_ref.series.live_stage import LiveStage
 from vswap_ref.series.notebook import Cell
 from vswap_ref.series.series import Series
+from vswap_ref.series.stages import write_texts
 
 TOY = Path(__file__).parent / "toy"
 
@@ -30,10 +31,7 @@ def edit(series: Series, notebook: str, old: str, new: str) -> Series:
 def write_package(series: Series) -> Path:
     """The package of the latest stage."""
     package = series.root.parent / "package"
-    for path, text in series.weave(series.latest).items():
-        target = package / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text)
+    write_texts(package, series.weave(series.latest))
     return package
 
 

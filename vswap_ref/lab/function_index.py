@@ -26,7 +26,14 @@ from .corpus import data_path
 VSWAP_GROUP = "virtual swap"
 """The group of the functions of mm/vswap.c."""
 
-RECORDED_TESTS = ("tests/model", "tests/experiments", "tests/lab/test_run.py", "tests/lab/test_trace.py")
+RECORDED_TESTS = (
+    "tests/model/test_*.py",
+    "tests/experiments/test_*.py",
+    "tests/stages/test_patch_*.py",
+    "tests/lab/test_run.py",
+    "tests/lab/test_trace.py",
+)
+"""Files whose tests are recorded: they look at functions, or at what few of them do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +155,7 @@ def notebook_places(stage: str) -> dict[str, tuple[str, str]]:
         for name, definition in module.definitions.items():
             notebook = definition.cell.notebook
             if notebook not in lines:
-                lines[notebook] = series.path(notebook).read_text(encoding="utf-8").split("\n")
+                lines[notebook] = series.text(notebook).split("\n")
             places[name] = (notebook, last_heading(lines[notebook][: definition.cell.line]))
     return places
 
@@ -245,10 +252,10 @@ def record() -> list[str]:
     checkout_series()
     settled = [f"{name}: is in the model now, under its own name" for name in settle_rows()]
     target = baseline_path().with_name("exercised.json")
-    options = ["-q", "-p", "no:cacheprovider", "-m", "not slow", "--record-functions", str(target)]
-    result = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, *RECORDED_TESTS], cwd=CHECKOUT, capture_output=True, text=True
-    )
+    options = ["-q", "-p", "no:cacheprovider", "-p", "no:nbval", "-m", "not slow", "--record-functions", str(target)]
+    files = [str(file) for pattern in RECORDED_TESTS for file in sorted(CHECKOUT.glob(pattern))]
+    command = [sys.executable, "-m", "pytest", *options, *files]
+    result = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
     if result.returncode > 1:
         raise SeriesError(f"the tests do not run, nothing was recorded:\n{result.stdout[-2000:]}")
     done = [*settled, result.stdout.strip().rpartition("\n")[2], f"{len(exercised())} functions are run by tests"]

@@ -1,9 +1,10 @@
 """The literate engine: notebooks that define a series of versions of one package.
 
 A text notebook (``notebooks/*.md``) mixes prose, experiments and *export cells*.  An export cell begins with
-``%%patch mm/x.py``; each top-level function, class or constant in it defines or replaces that name in that module,
-``del name`` removes it, ``--after name`` gives its place.  ``%patch --delete MODULE``, ``--move mm/a.py:name mm/b.py``
-and ``--rename old new`` list mechanical changes, one a line.  A rename follows in code, docstrings and comments.
+``%%patch mm/x.py``; each top-level function, class or constant in it, on lines of its own, defines or replaces that
+name in that module, ``del name`` removes it, ``--after name`` gives its place.  ``%patch --delete MODULE``,
+``--move mm/a.py:name mm/b.py`` and ``--rename old new`` list mechanical changes, one a line.  A rename follows in code,
+docstrings and comments.
 
 ``series.toml`` orders the notebooks into stages and the modules into floors.  A stage's table has ``id``, ``title``,
 ``notebooks``, and if needed ``parent`` (default: the stage before), ``above = { "vswap/lookup" = "types" }`` (from this
@@ -15,7 +16,7 @@ has not yet, or no more.
   ``vswap_ref.machine`` only; imports between modules are written by ``weave``, which knows where every name lives.
   An unknown name, a name defined twice, an import to a higher floor, or a circle is an error with notebook, cell, line.
 * ``stitch`` carries edits made in the woven package back into the cells that own the definitions, in whichever stage;
-  a later rename is undone in them.  Nothing is written if a stage could not be woven any more.
+  a later rename is undone in them.  All stages are woven in memory first: nothing is written if one cannot be.
 * ``at(k)`` loads any stage as real modules, beside all others.
 * In a running notebook ``%stage K NOTEBOOK`` loads stage K without this notebook's own cells.  Every ``%%patch`` cell
   changes that live stage at once; ``live.Kernel`` boots it; ``%seal`` asserts that it equals the woven stage.

@@ -2,7 +2,8 @@
 
 It begins as the notebook's stage without the notebook's own cells.  After each cell whatever differs from the
 definitions before is executed, in the module where it now lives, together with the constants and classes that were
-made from it; then every module gets exactly the names that its definitions use.
+made from it.  That goes in rounds: every module is given exactly the names that its definitions use, as far as they
+exist; then each definition is executed that has what it needs.
 """
 
 from __future__ import annotations

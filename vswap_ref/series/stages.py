@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache, lru_cache
 from importlib.machinery import ModuleSpec
@@ -57,13 +57,18 @@ def write_stages(root: Path, folder: Path) -> dict[str, Any]:
     for stage, texts in series.weave_all().items():
         files = {path: known.setdefault((path, text), f"s{stage}/{path}") for path, text in texts.items()}
         manifest["stages"][stage] = {"title": series.stages[stage].title, "modules": files}
-    for (_, text), file in known.items():
-        target = folder / file
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if not target.exists() or target.read_text(encoding="utf-8") != text:
-            target.write_text(text, encoding="utf-8")
+    write_texts(folder, {file: text for (_, text), file in known.items()})
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     return manifest
+
+
+def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write files, path -> text; those that have their text already are left alone."""
+    for path, text in texts.items():
+        target = folder / path
+        if not target.exists() or target.read_bytes() != text.encode():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text, encoding="utf-8")
 
 
 def stages_cache() -> Path:

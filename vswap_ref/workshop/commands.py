@@ -10,7 +10,7 @@ from typing import Any
 
 from vswap_ref.series import SeriesError, at
 from vswap_ref.series.series import Series
-from vswap_ref.series.stages import PACKAGE, checkout_series
+from vswap_ref.series.stages import PACKAGE, checkout_series, write_texts
 from vswap_ref.series.stages import stages as all_stages
 from vswap_ref.series.stitch import stitch as stitch_package
 
@@ -77,13 +77,11 @@ def weave(args: Arguments) -> None:
         print(check_package(series))
         return
     texts = series.weave_all()[series.latest]
-    for path in stale_modules(texts):
-        target = PACKAGE / path
-        if path in texts:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(texts[path], encoding="utf-8")
-        else:
-            target.unlink()
+    stale = stale_modules(texts)
+    write_texts(PACKAGE, texts)
+    for path in stale:
+        if path not in texts:
+            (PACKAGE / path).unlink()
         print(f"vswap_ref/{path}: {'written' if path in texts else 'removed'}")
     print(f"{len(texts)} modules woven, stage {series.latest}")
 
@@ -129,10 +127,7 @@ def export(args: Arguments) -> None:
     if args.folder.exists() and any(args.folder.iterdir()):
         raise SeriesError(f"{args.folder} is not empty")
     sources = at(args.stage).sources()
-    for path, text in sources.items():
-        target = args.folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text, encoding="utf-8")
+    write_texts(args.folder, sources)
     print(f"{len(sources)} files of stage {args.stage} written to {args.folder}")
 
 
