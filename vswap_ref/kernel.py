@@ -351,7 +351,7 @@ class Kernel:
     def vmstat(self) -> Counters:
         """The counters of /proc/vmstat, as they are now."""
         api.refresh_vmstat(self.system)
-        return Counters(self.system.vmstat)
+        return self.system.vmstat.snapshot()
 
     @property
     def cost(self) -> Counters:
@@ -438,11 +438,11 @@ class Kernel:
 
     def _run(self, operation: str, detail: str, function: Any, *args: Any) -> Any:
         """Call into the kernel, record the event, and check the invariants if debugging."""
-        before, begin = dict(self.system.vmstat), self.system.clock.ns
+        before, begin = self.system.vmstat.snapshot(), self.system.clock.ns
         try:
             return function(self.system, *args)
         finally:
-            moved = Counters(self.system.vmstat).since(before)
+            moved = self.system.vmstat.snapshot().since(before)
             self.events.append(Event(begin, self.system.clock.ns, operation, detail, moved))
             if self.system.config.debug:
                 api.check(self.system)

@@ -195,7 +195,8 @@ def test_a_tally_has_no_other_names() -> None:
 
 def test_counters_suggest_names() -> None:
     """What was read from a tally."""
-    counters = Counters(Tally(["pswpin", "pswpout"], {"pswpin": 2}))
+    counters = Tally(["pswpin", "pswpout"], {"pswpin": 2}).snapshot()
+    assert type(counters) is Counters
     assert counters.since({"pswpin": 0, "pswpout": 0}) == {"pswpin": 2}
     assert counters.text() == "pswpin 2\npswpout 0\n"
     with pytest.raises(KeyError, match="did you mean 'pswpout'"):

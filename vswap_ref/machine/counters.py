@@ -163,13 +163,17 @@ class Tally(Mapping[str, int]):
     def __len__(self) -> int:
         return len(type(self).__slots__)
 
+    def snapshot(self) -> Counters:
+        """All values now."""
+        return Counters({name: getattr(self, name) for name in self})
+
     def update(self, values: Mapping[str, int]) -> None:
         """Set some counters."""
         for name, value in values.items():
             self[name] = value
 
     def __reduce__(self) -> tuple[type[Tally], tuple[list[str], dict[str, int]]]:
-        return Tally, (list(self), dict(self))
+        return Tally, (list(self), dict(self.snapshot()))
 
 
 @cache

@@ -49,7 +49,7 @@ COST_OF_PATH: dict[str, dict[str, int]] = {
 def primitive_counts(s: System) -> Counters:
     """How many of each primitive have happened since boot."""
     counts = dict.fromkeys(PRIMITIVES, 0)
-    for path, taken in s.cost.items():
+    for path, taken in s.cost.snapshot().items():
         for primitive, nr in COST_OF_PATH[path].items():
             counts[primitive] += nr * taken
     return Counters(counts)

@@ -42,7 +42,7 @@ class Before:
 def snapshot(world: World) -> Before:
     """The counters now."""
     no_nodes = world.failing.get("xa_node", (0, 0))[1] > 0
-    return Before(dict(world.s.vmstat), zeros_swapped_out(world), dict(world.s.cost), no_nodes)
+    return Before(world.s.vmstat.snapshot(), zeros_swapped_out(world), world.s.cost.snapshot(), no_nodes)
 
 
 def zeros_swapped_out(world: World) -> dict[int, int]:
@@ -55,7 +55,7 @@ def cost_differences(world: World, operation: Operation, before: Before) -> Iter
     if operation.cost is None:
         return
     table, counts = world.functions["COST_OF_PATH"], dict.fromkeys(COSTS, 0)
-    for path, taken in world.s.cost.items():
+    for path, taken in world.s.cost.snapshot().items():
         if taken != before.cost[path]:
             for primitive in table[path].keys() & counts.keys():
                 counts[primitive] += table[path][primitive] * (taken - before.cost[path])
