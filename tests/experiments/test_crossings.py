@@ -30,6 +30,7 @@ def test_only_functions_that_cross() -> None:
         forget("zswap_load", 6)
 
 
+@pytest.mark.slow
 def test_each_function_by_itself() -> None:
     """Every function of the kernel that crosses at both stages, none of the model's lookers."""
     sweep = forget_each()

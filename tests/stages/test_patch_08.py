@@ -172,6 +172,7 @@ def test_scattered_pages_pay_for_a_node_each() -> None:
         assert 576 < scattered(stage) < 600
 
 
+@pytest.mark.slow
 def test_cpus_with_a_block_each_meet_on_the_one_tree() -> None:
     """With a tree for each block they never do; otherwise they take the same locks as often."""
     before, after = stores_at_once(BEFORE, 2), stores_at_once(8, 2)
