@@ -195,6 +195,7 @@ def test_a_huge_page_leaves_whole(device: type[BlockDevice]) -> None:
     kernel.check()
 
 
+@pytest.mark.stages(0, until=13)
 def test_a_swap_file_takes_single_pages_only() -> None:
     kernel = Kernel(ram="32M", swap=[vr.SwapFile("16M", on=vr.Ssd("16M"))], thp="always")
     app, heap = filled(kernel, HUGE)
@@ -548,6 +549,7 @@ def test_a_failed_write_keeps_the_block() -> None:
     assert intact(heap)
 
 
+@pytest.mark.stages(0, until=13)
 def test_small_frames_are_given_up_for_a_block() -> None:
     """Frames that were broken up never make the model's memory grow beyond the machine's."""
     kernel = Kernel(ram="8M", swap=[vr.SwapFile("64M", on=vr.Pmem("64M"))], thp="always")

@@ -38,6 +38,16 @@ def eight_pages_out(k: Any) -> Any:
     return heap
 
 
+@pytest.mark.stages(9)
+def test_leaving_undoes_nothing(stage: LoadedStage) -> None:
+    """vswap_exit, for a boot that fails later, leaves clusters and slots as they are: pages are there afterwards."""
+    k: Any = vr.Kernel(ram="2M", swap=[vr.Ssd("4M")])
+    heap = eight_pages_out(k)
+    stage.module("vswap.init").vswap_exit(k.system)
+    k.check()
+    assert [heap.read_page(page)[0] for page in range(8)] == list(range(1, 9))
+
+
 # --- what users see -----------------------------------------------------------------------------------------------
 
 
