@@ -807,6 +807,8 @@ class Process:
         """End: all its memory and swap entries are dropped."""
         self.kernel._run("exit", self.name, api.exit_mmap, self.mm)
         self._mm = None
+        for mapping in self.mappings:
+            mapping.mapped = False
         self.mappings.clear()
         self.kernel.processes.remove(self)
 
@@ -823,14 +825,11 @@ class Mapping:
         self.process = process
         self.vma = vma
         self.pages = vma.end - vma.start
+        self.mapped = True
+        """Not unmapped, and the process lives."""
 
     def __len__(self) -> int:
         return self.pages * PAGE_SIZE
-
-    @property
-    def mapped(self) -> bool:
-        """Not unmapped, and the process lives."""
-        return self in self.process.mappings
 
     def __getitem__(self, where: int | slice) -> int | bytes:
         start, stop = self._range(where)
@@ -858,7 +857,8 @@ class Mapping:
 
     def touch(self, page: int, write: bool = False) -> None:
         """Access one page (its number in the mapping) as a load or store would, without changing it."""
-        self._check_page(page)
+        if not 0 <= page < self.pages:
+            self._check_page(page)
         if not self.mapped:
             raise OSError(errno.EFAULT, "access to memory that is not mapped")
         if self.vma.file is not None:
@@ -899,6 +899,7 @@ class Mapping:
             raise OSError(errno.EINVAL, "munmap: already unmapped")
         self.process.kernel._run("munmap", self.process.name, api.do_munmap, self.process.mm, self.vma)
         self.process.mappings.remove(self)
+        self.mapped = False
 
     def _range(self, where: int | slice) -> tuple[int, int]:
         """First byte and end of an index or a slice without step; checks that the mapping is usable."""
