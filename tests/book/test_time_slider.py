@@ -91,6 +91,11 @@ def test_a_chapter_begins_with_what_it_changed(tmp_path: Path, driver: Any) -> N
     find = lambda selector: driver.find_element("css selector", f".time-slider {selector}")  # noqa: E731
     assert (find(".ts-title").text, find(".ts-owner").text) == ("Stage 2: <second>", "Gone since stage 2, <second>.")
     assert "-     one" in find(".ts-code").get_attribute("textContent")
+    tops = driver.execute_script(
+        "return [...document.querySelectorAll('.ts-code > span')].map(e => Math.round(e.getBoundingClientRect().top))"
+    )
+    assert len(tops) == len(set(tops)) > 2, "lines stand below each other"
+    assert tops == sorted(tops)
     find("select").send_keys("n")
     assert "+ def new():" in find(".ts-code").get_attribute("textContent")
 
