@@ -87,7 +87,10 @@ def report_layer() -> None:
     out, back = layer.cycle_us()
     print(f"{'  out to zswap, 7 calls (row 1)':<42}{out:9.2f}{out / floor_us():9.1f}")
     print(f"{'  in from zswap, 15 calls (row 2)':<42}{back:9.2f}{back / floor_us():9.1f}")
-    line("out and in", out + back, "order 0 zswap: out (7 calls) + in (13 calls), no compression")
+    real = "order 0 zswap: out (7 calls) + in (13 calls), no compression"
+    line("out and in", out + back, real)
+    with layer.stand_ins():
+        line("the same, zswap and cgroups stand-ins", sum(layer.cycle_us()), real)
     for name, (row, what) in BATCHES.items():
         line(f"free of 512: {name}" if row != "14" else f"free of {name}", layer.least_us(row), what)
     line("look-up of one entry", layer.least_us("15") / 50, "swp_swapcount, same cluster")
