@@ -54,8 +54,10 @@ def slot_byte(kernel: Kernel, shm: Shmem, page: int) -> int:
 
 
 def used_slots(kernel: Kernel) -> int:
-    """Slots in use on all devices."""
-    return kernel.system.swap.total_swap_pages - kernel.system.swap.nr_swap_pages
+    """Swap entries in use: slots on devices, from patch 9 on virtual slots."""
+    system = kernel.system
+    virtual = getattr(system, "vswap", None)
+    return system.swap.total_swap_pages - system.swap.nr_swap_pages if virtual is None else virtual.used
 
 
 def test_radix_entries_are_odd_and_come_back() -> None:
