@@ -63,7 +63,7 @@ nb: $(STAMP) ## execute notebooks: make nb NB=00-04
 bench: $(STAMP) ## measure, as ratios within one run
 	@$(BIN)/python -m benchmarks
 	@$(BIN)/vswap-ref real-kernel data/real-kernel/counters.csv
-	@$(PYTEST) $(IN_PARALLEL) --deep tests/model tests/stages
+	@$(PYTEST) $(IN_PARALLEL) --deep tests/model tests/stages tests/lab
 
 .PHONY: lock
 lock: ## renew requirements.lock (maintainers)
