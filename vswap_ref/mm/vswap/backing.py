@@ -64,13 +64,13 @@ def vswap_set_type(cluster: VswapCluster, entry: SwpEntry, nr: int, type_: int) 
 
 def vswap_back_by_folio(s: System, cluster: VswapCluster, entry: SwpEntry, folio: Folio) -> None:
     """The folio alone has the content of its slots from now on (cluster locked)."""
-    nr, index = folio.nr_pages, entry & VSWAP_CLUSTER_MASK
+    nr, desc, index = folio.nr_pages, cluster.desc, entry & VSWAP_CLUSTER_MASK
     release_backing(s, cluster, entry, nr)
-    vswap_set_type(cluster, entry, nr, VSWAP_FOLIO)
     if nr == 1:
-        cluster.desc.swap_cache[index] = folio_word(folio.pfn)
+        desc.type[index], desc.swap_cache[index] = VSWAP_FOLIO, folio_word(folio.pfn)
     else:
-        cluster.desc.array["swap_cache"][index : index + nr] = folio_word(folio.pfn)
+        slots = desc.array[index : index + nr]
+        slots["type"], slots["swap_cache"] = VSWAP_FOLIO, folio_word(folio.pfn)
 
 
 def vswap_store_folio(s: System, entry: SwpEntry, folio: Folio) -> None:
@@ -106,8 +106,8 @@ def zswap_entry_store(s: System, entry: SwpEntry, zentry: ZswapEntry) -> None:
         cluster = vswap_iter(s, None, entry)
         assert cluster is not None
         release_backing(s, cluster, entry, 1)
-        cluster.desc.zswap_entry[entry & VSWAP_CLUSTER_MASK] = s.zswap.entries.alloc(zentry)
-        vswap_set_type(cluster, entry, 1, VSWAP_ZSWAP)
+        desc, index = cluster.desc, entry & VSWAP_CLUSTER_MASK
+        desc.type[index], desc.zswap_entry[index] = VSWAP_ZSWAP, s.zswap.entries.alloc(zentry)
         cluster.lock.release()
 
 
@@ -141,28 +141,28 @@ def vswap_check_backing(s: System, entry: SwpEntry, nr: int) -> tuple[int, int, 
     return run, first[0], cluster
 
 
-def vswap_backed_by(s: System, entry: SwpEntry, nr: int, *types: int) -> bool:
-    """All ``nr`` slots have one backing, of one of these kinds.  True only for now, unless pinned or folio locked."""
+def vswap_common_backing(s: System, entry: SwpEntry, nr: int) -> int:
+    """The kind of the one backing that all ``nr`` slots have, or -1.  Only for now, unless pinned or folio locked."""
     with s.rcu.read:
         run, type_, cluster = vswap_check_backing(s, entry, nr)
         if cluster is not None:
             cluster.lock.release()
-    return run == nr and type_ in types
+    return type_ if run == nr else -1
 
 
 def vswap_swapfile_backed(s: System, entry: SwpEntry, nr: int) -> bool:
     """The slots are on a device, in a row."""
-    return vswap_backed_by(s, entry, nr, VSWAP_SWAPFILE)
+    return vswap_common_backing(s, entry, nr) == VSWAP_SWAPFILE
 
 
 def vswap_folio_backed(s: System, entry: SwpEntry, nr: int) -> bool:
     """The slots' content is in one folio and nowhere else."""
-    return vswap_backed_by(s, entry, nr, VSWAP_FOLIO)
+    return vswap_common_backing(s, entry, nr) == VSWAP_FOLIO
 
 
 def vswap_can_swapin_thp(s: System, entry: SwpEntry, nr: int) -> bool:
     """The slots can be read at once: all zeros, or on a device in a row."""
-    return vswap_backed_by(s, entry, nr, VSWAP_ZERO, VSWAP_SWAPFILE)
+    return vswap_common_backing(s, entry, nr) in (VSWAP_ZERO, VSWAP_SWAPFILE)
 
 
 def vswap_prepare_writeout(s: System, entry: SwpEntry, folio: Folio) -> None:

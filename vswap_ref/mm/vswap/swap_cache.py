@@ -203,7 +203,7 @@ def folio_clear_swap(s: System, folio: Folio) -> None:
 def vswap_replace_words(cluster: VswapCluster, folio: Folio, word: int) -> None:
     """Write a word to the descriptors of a cached folio, which have the folio now (cluster locked)."""
     old = swap_cache_exchange(cluster, folio.swap, folio.nr_pages, word)
-    assert set(old) == {folio_word(folio.pfn)}
+    assert old == [folio_word(folio.pfn)] * folio.nr_pages
 
 
 def __vswap_remove_mapping(s: System, folio: Folio, entry: SwpEntry, shadow: Shadow | None) -> None:
