@@ -196,7 +196,7 @@ class SwapMachine(RuleBasedStateMachine):
         if mapping is None:
             return
         if page >= min(mapping.pages, shm.inode.i_size):
-            with pytest.raises((OSError, ValueError)):
+            with pytest.raises((OSError, IndexError)):
                 mapping.write_page(page, CONTENTS[kind])
         elif self.attempt(lambda m: m.write_page(page, CONTENTS[kind]), mapping.process, mapping):
             self.shared[shm, page] = CONTENTS[kind]
