@@ -169,12 +169,17 @@ def row_9(k: Layer) -> Callable[[], object]:
     return lambda: k.swap_free_nr(entry, CLUSTER)
 
 
+def last_users(k: Layer, folio: Any) -> Callable[[], object]:
+    """A large folio is evicted; then the last user of each of its entries goes."""
+    entry = k.evict(folio)
+    return lambda: k.free_swap_and_cache_nr(entry, CLUSTER)
+
+
 def row_11(k: Layer) -> Callable[[], object]:
     """The last user of 512 entries goes, which are on a device in a row; so does the cluster."""
     folio = k.swapped(9)
     k.vswap_alloc_swap_slot(folio)
-    entry = k.evict(folio)
-    return lambda: k.free_swap_and_cache_nr(entry, CLUSTER)
+    return last_users(k, folio)
 
 
 def row_12(k: Layer) -> Callable[[], object]:
@@ -182,16 +187,14 @@ def row_12(k: Layer) -> Callable[[], object]:
     folio = k.swapped(9)
     for i in range(CLUSTER):
         k.zswap_entry_store(folio.swap + i, k.compressed(folio.swap + i))
-    entry = k.evict(folio)
-    return lambda: k.free_swap_and_cache_nr(entry, CLUSTER)
+    return last_users(k, folio)
 
 
 def row_13(k: Layer) -> Callable[[], object]:
     """The same with zeros."""
     folio = k.swapped(9)
     k.swap_zeromap_folio_set(folio)
-    entry = k.evict(folio)
-    return lambda: k.free_swap_and_cache_nr(entry, CLUSTER)
+    return last_users(k, folio)
 
 
 def row_14(k: Layer) -> Callable[[], object]:

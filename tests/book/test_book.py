@@ -67,23 +67,10 @@ for (const e of document.querySelectorAll(what)) {
 return bad.slice(0, 5);
 """
 
-NARROW = """
-const page = document.documentElement, cut = [];
-for (const slider of document.querySelectorAll('.widget-inline-hbox'))
-  if (slider.getBoundingClientRect().right > page.clientWidth) cut.push('slider ' + slider.textContent.trim());
-for (const words of document.querySelectorAll('.bd-article svg text')) {
-  const height = words.getBoundingClientRect().height;
-  if (height && height < 9) cut.push('small words ' + words.textContent);
-}
-return [page.scrollWidth <= page.clientWidth, cut.slice(0, 5)];
-"""
-PHONE = {"width": 390, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-
 SILENT = """
 return [...document.querySelectorAll('.bd-article svg, .bd-article img')]
   .filter(e => e.tagName == 'svg' ? e.getAttribute('role') == 'img' && !e.getAttribute('aria-label') : !e.alt).length
 """
-
 
 NARROW = """
 const page = document.documentElement, cut = [];
