@@ -16,11 +16,19 @@ PAGES = 512
 """2 MiB: contents stay in the processor's caches, so that Python is measured; MORE_PAGES are 16 MiB and do not."""
 MORE_PAGES = 4096
 BATCHES = {
-    "one range of a device": ("11", "free_swap_and_cache_nr(512) alone, one disk range (min/mean)"),
-    "compressed": ("12", None),
-    "zeros": ("13", "free_swap_and_cache_nr(512) alone, zero backed, whole call (min/mean)"),
-    "511, compressed and on a device in turn": ("14", None),
+    "512 on a device in a row": "11",
+    "512 compressed": "12",
+    "512 zeros": "13",
+    "511, compressed and on a device in turn": "14",
 }
+"""What is freed in one call -> its row in data/costs."""
+RECORDED = {
+    "out and in": "order 0 zswap: out (7 calls) + in (13 calls), no compression",
+    "free 512 on a device in a row": "free_swap_and_cache_nr(512) alone, one disk range (min/mean)",
+    "free 512 zeros": "free_swap_and_cache_nr(512) alone, zero backed, whole call (min/mean)",
+    "look up an entry": "swp_swapcount, same cluster",
+}
+"""Name of a figure -> where data/costs has the real code's."""
 
 
 def cycle_us(stage: int, device: BlockDevice, cgroup: bool, pages: int) -> tuple[float, float, float]:
@@ -75,25 +83,26 @@ def report_cycles() -> None:
             print(f"{name:<42}{row}{sum(figures):9.1f}{sum(figures) / floor:9.1f}")
 
 
-def report_layer() -> None:
-    """The virtual layer's share, beside the real code."""
-
-    def line(name: str, us: float, what: str | None) -> None:
-        real = layer.recorded_ns(what) if what else None
-        beside = f"{real / 1e3:10.3f}{us / real * 1e3:9.0f}" if real else f"{'-':>10}{'-':>9}"
-        print(f"{name:<42}{us:9.2f}{us / floor_us():9.1f}{beside}")
-
-    print(f"\n{f'the virtual layer alone, stage {layer.STAGE}':<42}{'us':>9}{'x floor':>9}{'real us':>10}{'x real':>9}")
+def layer_us() -> dict[str, float]:
+    """Microseconds that the virtual layer takes."""
     out, back = layer.cycle_us()
-    print(f"{'  out to zswap, 7 calls (row 1)':<42}{out:9.2f}{out / floor_us():9.1f}")
-    print(f"{'  in from zswap, 15 calls (row 2)':<42}{back:9.2f}{back / floor_us():9.1f}")
-    real = "order 0 zswap: out (7 calls) + in (13 calls), no compression"
-    line("out and in", out + back, real)
+    cycle = {"out to zswap, 7 calls": out, "in from zswap, 15 calls": back, "out and in": out + back}
+    batches = {f"free {name}": layer.least_us(row) for name, row in BATCHES.items()}
+    return cycle | batches | {"look up an entry": layer.least_us("15") / 50}
+
+
+def report_layer() -> None:
+    """The virtual layer's share, beside the real code: measured with zswap and cgroups as stand-ins."""
+    whole, floor = layer_us(), floor_us()
     with layer.stand_ins():
-        line("the same, zswap and cgroups stand-ins", sum(layer.cycle_us()), real)
-    for name, (row, what) in BATCHES.items():
-        line(f"free of 512: {name}" if row != "14" else f"free of {name}", layer.least_us(row), what)
-    line("look-up of one entry", layer.least_us("15") / 50, "swp_swapcount, same cluster")
+        alone = layer_us()
+    title = f"the virtual layer, stage {layer.STAGE}"
+    print(f"\n{title:<42}{'us':>9}{'alone':>9}{'x floor':>9}{'real us':>10}{'x real':>9}")
+    for name, us in alone.items():
+        print(f"{name:<42}{whole[name]:9.2f}{us:9.2f}{us / floor:9.1f}", end="")
+        real = layer.recorded_ns(RECORDED[name]) / 1e3 if name in RECORDED else 0
+        print(f"{real:10.3f}{us / real:9.0f}" if real else f"{'-':>10}{'-':>9}")
+    print("alone: without what zswap and cgroups do when it calls them")
 
 
 def report_events() -> None:

@@ -22,7 +22,7 @@ STAGE = 14
 CLUSTER = 512
 NAMES = {"remove_mapping": "__vswap_remove_mapping"}
 """What a class would mangle."""
-NEIGHBOURS = ("mem_cgroup_uncharge_swap_by_id", "memcg1_swapout", "zswap_entry_free")
+NEIGHBOURS = ("mem_cgroup_uncharge_swap_by_id", "memcg1_swapout", "zswap_entry_free", "zswap_entries_free")
 """Functions outside the layer that it calls on a page's way, beside the charge."""
 
 
@@ -100,45 +100,49 @@ IN = [
 """The calls that bring it back, the only user of its entry."""
 
 
-def swap_out(k: Layer, folio: Any, zentry: Any) -> Callable[[], object]:
-    """Make the calls of ``OUT`` for a folio that zswap has compressed; nothing but them takes time."""
-    s, (alloc, duplicate, free_swap, prepare, store, lock, remove) = k.s, map(k.stage.find, OUT)
+def swap_out(k: Layer, *pages: tuple[Any, Any]) -> Callable[[], object]:
+    """Make the calls of ``OUT`` for each (folio, its page in zswap); nothing but them takes time."""
+    functions = [k.stage.find(name) for name in OUT]
 
     def run() -> None:
-        alloc(s, folio)
-        entry = folio.swap
-        duplicate(s, entry)
-        free_swap(s, folio)
-        prepare(s, entry, folio)
-        store(s, entry, zentry)
-        folio.refcount = 0
-        lock(s, entry)
-        remove(s, folio, entry, 1)
+        s, (alloc, duplicate, free_swap, prepare, store, lock, remove) = k.s, functions
+        for folio, zentry in pages:
+            alloc(s, folio)
+            entry = folio.swap
+            duplicate(s, entry)
+            free_swap(s, folio)
+            prepare(s, entry, folio)
+            store(s, entry, zentry)
+            folio.refcount = 0
+            lock(s, entry)
+            remove(s, folio, entry, 1)
 
     return run
 
 
-def fault_in(k: Layer, folio: Any, entry: int) -> Callable[[], object]:
-    """Make the calls of ``IN`` for a new folio."""
-    s, functions = k.s, map(k.stage.find, IN)
-    tryget, get, again, swapped, pin, by_folio, cgroup, add, zeros, load, store, free, on_device, drop, put = functions
+def fault_in(k: Layer, *pages: tuple[Any, int]) -> Callable[[], object]:
+    """Make the calls of ``IN`` for each (new folio, entry)."""
+    functions = [k.stage.find(name) for name in IN]
 
     def run() -> None:
-        _, si = tryget(s, entry)
-        get(s, entry)
-        again(s, entry)
-        swapped(s, entry)
-        pin(s, entry, 1)
-        by_folio(s, entry, 1)
-        cgroup(s, entry)
-        add(s, folio, entry)
-        zeros(s, entry, 1)
-        load(s, entry)
-        store(s, entry, folio)
-        free(s, entry, 1)
-        on_device(s, entry, 1)
-        drop(s, folio)
-        put(s, entry, si)
+        s, (tryget, get, again, swapped, pin, by_folio, cgroup, add, zeros, load, *functions_) = k.s, functions
+        store, free, on_device, drop, put = functions_
+        for folio, entry in pages:
+            _, si = tryget(s, entry)
+            get(s, entry)
+            again(s, entry)
+            swapped(s, entry)
+            pin(s, entry, 1)
+            by_folio(s, entry, 1)
+            cgroup(s, entry)
+            add(s, folio, entry)
+            zeros(s, entry, 1)
+            load(s, entry)
+            store(s, entry, folio)
+            free(s, entry, 1)
+            on_device(s, entry, 1)
+            drop(s, folio)
+            put(s, entry, si)
 
     return run
 
@@ -146,14 +150,14 @@ def fault_in(k: Layer, folio: Any, entry: int) -> Callable[[], object]:
 def row_1(k: Layer) -> Callable[[], object]:
     """Out to zswap; the cluster is there and cached."""
     k.swapped()
-    return swap_out(k, k.folio(), k.compressed(0))
+    return swap_out(k, (k.folio(), k.compressed(0)))
 
 
 def row_2(k: Layer) -> Callable[[], object]:
     """In from zswap; the cluster lives on."""
     k.swapped()
-    swap_out(k, k.folio(), k.compressed(0))()
-    return fault_in(k, k.folio(), k.swapped().swap - 1)
+    swap_out(k, (k.folio(), k.compressed(0)))()
+    return fault_in(k, (k.folio(), k.swapped().swap - 1))
 
 
 def row_8(k: Layer) -> Callable[[], object]:
@@ -268,10 +272,9 @@ def cycle_us(pages: int = 256, rounds: int = 20, stage: int = STAGE) -> tuple[fl
     k, outs, ins = Layer(stage), [], []
     first = k.swapped().swap + 1
     for _ in range(rounds):
-        out = [swap_out(k, k.folio(), k.compressed(first + i)) for i in range(pages)]
-        back = [fault_in(k, k.folio(), first + i) for i in range(pages)]
-        outs.append(timed(lambda calls=out: [call() for call in calls]))
-        ins.append(timed(lambda calls=back: [call() for call in calls]))
+        entries = range(first, first + pages)
+        outs.append(timed(swap_out(k, *[(k.folio(), k.compressed(entry)) for entry in entries])))
+        ins.append(timed(fault_in(k, *[(k.folio(), entry) for entry in entries])))
     return min(outs) / pages * 1e6, min(ins) / pages * 1e6
 
 

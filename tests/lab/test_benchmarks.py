@@ -52,10 +52,10 @@ def test_the_share_of_a_cycle_is_that_of_its_calls() -> None:
     k = layer.Layer()
     first = k.swapped().swap + 1
     folio = k.folio()
-    layer.swap_out(k, folio, k.compressed(first))()
+    layer.swap_out(k, (folio, k.compressed(first)))()
     assert (k.s.zswap.stored_pages, k.s.vswap.used, folio.swapcache, folio.swap) == (1, 2, False, 0)
     back = k.folio()
-    layer.fault_in(k, back, first)()
+    layer.fault_in(k, (back, first))()
     assert (k.s.zswap.stored_pages, k.s.vswap.used, back.swapcache, back.dirty) == (0, 1, False, True)
 
 
