@@ -857,10 +857,7 @@ class Mapping:
 
     def touch(self, page: int, write: bool = False) -> None:
         """Access one page (its number in the mapping) as a load or store would, without changing it."""
-        if not 0 <= page < self.pages:
-            self._check_page(page)
-        if not self.mapped:
-            raise OSError(errno.EFAULT, "access to memory that is not mapped")
+        self._check_page(page)
         if self.vma.file is not None:
             self._within_object(page + 1)
         self._access(page, write)
@@ -903,8 +900,7 @@ class Mapping:
 
     def _range(self, where: int | slice) -> tuple[int, int]:
         """First byte and end of an index or a slice without step; checks that the mapping is usable."""
-        if not self.mapped:
-            raise OSError(errno.EFAULT, "access to memory that is not mapped")
+        self._check_mapped()
         if not isinstance(where, slice):
             byte = operator.index(where)
             if not -len(self) <= byte < len(self):
@@ -917,9 +913,15 @@ class Mapping:
         return start, max(start, stop)
 
     def _check_page(self, page: int) -> None:
-        """IndexError unless it is the number of a page of the mapping."""
+        """IndexError unless it is the number of a page of the mapping, which must be usable."""
         if not 0 <= operator.index(page) < self.pages:
             raise IndexError(f"page={page!r}: the mapping has pages 0 to {self.pages - 1}")
+        self._check_mapped()
+
+    def _check_mapped(self) -> None:
+        """OSError(EFAULT) after munmap, or the end of the process."""
+        if not self.mapped:
+            raise OSError(errno.EFAULT, "access to memory that is not mapped")
 
     def _within_object(self, end: int) -> None:
         """OSError(EFAULT), for the bus error, unless the pages below ``end`` lie in the shared object."""
