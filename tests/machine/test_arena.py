@@ -26,17 +26,14 @@ def test_an_arena_is_a_dict_that_chooses_its_keys(steps: list[int]) -> None:
             with pytest.raises(KeyError, match=f"handle {handle} is not in use"):
                 arena.free(handle)
         most = max(most, len(oracle))
-        assert arena.live == len(oracle)
-        assert all(arena[handle] == value for handle, value in oracle.items())
+        assert arena == oracle
         assert all(1 <= handle <= most for handle in oracle)
 
 
 def test_zero_stands_for_nothing() -> None:
-    """So that a word of zeros names no object; None cannot be one."""
+    """So that a word of zeros names no object."""
     arena: Arena[str] = Arena()
     assert arena.alloc("first") == 1
     for handle in (0, -1, 2):
         with pytest.raises(KeyError, match="is not in use"):
             arena[handle]
-    with pytest.raises(ValueError, match="obj=None"):
-        arena.alloc(None)  # type: ignore[arg-type]

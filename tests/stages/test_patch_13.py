@@ -58,7 +58,7 @@ def test_the_order_in_which_an_entry_ends() -> None:
         ("swap_slot_free_nr", slot, 1),
         ("release_vswap_slot", cluster, entry),
     ]
-    assert (kernel.s.vswap.used, kernel.s.zswap.entries.live, kernel.owner.swap.usage) == (0, 0, 0)
+    assert (kernel.s.vswap.used, len(kernel.s.zswap.entries), kernel.owner.swap.usage) == (0, 0, 0)
     assert kernel.call("swp_slot_to_swp_entry", slot) == kernel.call("swp_entry_to_swp_slot", entry) == 0
     assert (cluster.count, cluster.refcnt, cluster.cached) == (0, 1, True)
 

@@ -64,6 +64,8 @@ class Bitmap:
 
     def find_zero_run(self, nr: int, align: int = 1, start: int = 0) -> int:
         """First run of ``nr`` clear bits that begins at a multiple of ``align``, at or after ``start``; -1 if none."""
+        if nr == align == 1:
+            return self.bits.find(0, start)
         zeros = bytes(nr)
         at = self.bits.find(zeros, start)
         while at >= 0 and at % align:

@@ -90,7 +90,7 @@ def enter_swap_ptes(s: System, mm: Mm, addr: int, folio: Folio) -> int:
     if table is None or swap_duplicate_nr(s, folio.swap, nr):
         folio_free_swap(s, folio)
         return -ENOMEM
-    index, entries = addr & PTE_TABLE_MASK, swp_entry_range(folio.swap, nr)
+    index, entries = addr & PTE_TABLE_MASK, swp_entry_range(folio.swap, folio.swap + nr)
     table[index : index + nr] = [swp_entry_to_pte(entry, PTE_SWP_EXCLUSIVE) for entry in entries]
     mm.swapents += nr
     s.swap.mmlist[mm] = None

@@ -238,7 +238,7 @@ def check_swap_cache(s: System) -> None:
     expect(cached == covered, "each cached folio is at its entries", only=sorted(cached.keys() ^ covered.keys()))
     expect(s.vmstat.nr_swapcached == len(cached), "nr_swapcached", counter=s.vmstat.nr_swapcached)
     for folio in flagged:
-        pages = [(vswap_peek_type(s, e), forward[e]) for e in swp_entry_range(folio.swap, folio.nr_pages)]
+        pages = [(vswap_peek_type(s, e), forward[e]) for e in swp_entry_range(folio.swap, folio.swap + folio.nr_pages)]
         alike = {(type_, slot and slot - i) for i, (type_, slot) in enumerate(pages)}
         expect(len(alike) == 1, "the slots of a folio have one backing", entry=hex(folio.swap), pages=pages)
 
@@ -359,7 +359,7 @@ def check_zswap(s: System) -> None:
     stored = list(zswap_items(s))
     listed = [entry for memcg in memcg_subtree(s.memcg.root) for entry in memcg.zswap_lru]
     expect(len(stored) == s.zswap.stored_pages, "stored_pages = slots in zswap", counter=s.zswap.stored_pages)
-    expect(s.zswap.entries.live == len(stored), "each handle is in one descriptor", handles=s.zswap.entries.live)
+    expect(len(s.zswap.entries) == len(stored), "each handle is in one descriptor", handles=len(s.zswap.entries))
     expect({id(entry) for _, entry in stored} == {id(entry) for entry in listed}, "zswap lists = descriptors")
     expect(all(entry == zentry.swpentry for entry, zentry in stored), "zswap entry is where its swap entry leads")
     pool = sum(-(-entry.length // 16) * 16 for _, entry in stored)

@@ -278,7 +278,7 @@ def obj_cgroup_uncharge_zswap(s: System, entry: ZswapEntry) -> None:
 
 def charge_zswap_bytes(memcg: Memcg, nr_bytes: int) -> None:
     """Add bytes to the cgroup and its ancestors; whole pages of them count as memory."""
-    for ancestor in memcg_lineage(memcg):
+    for ancestor in memcg.lineage:
         before = -(-ancestor.zswap_bytes // PAGE_SIZE)
         ancestor.zswap_bytes += nr_bytes
         after = -(-ancestor.zswap_bytes // PAGE_SIZE)

@@ -8,7 +8,7 @@ mm/swap_table.h, include/linux/swap.h, arch page-table headers (a page-table ent
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from vswap_ref.machine import NewType
 
@@ -111,11 +111,8 @@ VSWAP_ZSWAP = 2
 VSWAP_FOLIO = 3
 """Only the folio in memory has the content."""
 
-
-def swp_entry_range(entry: SwpEntry, nr: int) -> Sequence[SwpEntry]:
-    """``nr`` entries in a row."""
-    return range(entry, entry + nr)  # type: ignore[return-value]
-
+swp_entry_range: Callable[[SwpEntry, int], Sequence[SwpEntry]] = range  # type: ignore[assignment]
+"""The entries from one up to another, without that: ``range`` itself, typed."""
 
 SWP_RMAP_CACHE_ONLY = 1 << 63
 SWP_RMAP_ENTRY_MASK = SWP_RMAP_CACHE_ONLY - 1

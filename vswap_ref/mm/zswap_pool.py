@@ -7,9 +7,11 @@ up to 16 bytes.
 
 from __future__ import annotations
 
+import numpy as np
+
 from vswap_ref.machine import PAGE_SIZE, ZSWAP_DEBUGFS, Faults, Tally
 
-from .memcg import mem_cgroup_zswap_writeback_enabled, obj_cgroup_uncharge_zswap, online_ancestor
+from .memcg import charge_zswap_bytes, mem_cgroup_zswap_writeback_enabled, obj_cgroup_uncharge_zswap, online_ancestor
 from .state import Memcg, System, ZswapEntry, ZswapPool, ZswapState
 from .types import SwpEntry
 from .zswap_pools import zswap_compressor_param_set, zswap_pool_destroy
@@ -149,3 +151,27 @@ def zswap_entry_free(s: System, entry: ZswapEntry) -> None:
     s.zswap.stored_pages -= 1
     if entry.length == PAGE_SIZE:
         s.zswap.stored_incompressible -= 1
+
+
+def zswap_entries_free(s: System, entries: list[ZswapEntry]) -> None:
+    """zswap_entry_free for many: at once if they are of one cgroup and one pool."""
+    memcg, pool = entries[0].memcg, entries[0].pool
+    if [entry for entry in entries if entry.memcg is not memcg or entry.pool is not pool]:
+        for entry in entries:
+            zswap_entry_free(s, entry)
+        return
+    s.cost.zswap_entry_free += len(entries)
+    remove = (memcg or s.memcg.root).zswap_lru.pop
+    for entry in entries:
+        remove(entry, None)
+    lengths = np.fromiter([entry.length for entry in entries], int, len(entries))
+    size = int(((lengths + ZSMALLOC_GRANULE - 1) // ZSMALLOC_GRANULE).sum()) * ZSMALLOC_GRANULE
+    pool.bytes -= size
+    s.zswap.pool_bytes -= size
+    if not pool.bytes and pool is not s.zswap.pool:
+        zswap_pool_destroy(s, pool)
+    if memcg is not None and not s.memcg.memsw:
+        memcg.stat.zswapped -= len(entries)
+        charge_zswap_bytes(memcg, -int(lengths.sum()))
+    s.zswap.stored_pages -= len(entries)
+    s.zswap.stored_incompressible -= int((lengths == PAGE_SIZE).sum())

@@ -28,15 +28,26 @@ from .descriptor import Descriptors
 from .lookup import vswap_iter
 
 
+def vswap_release_word(s: System, desc: Descriptors, index: int) -> None:
+    """Give up what the word of a slot stands for: a compressed page, or a physical slot."""
+    word, desc.slot[index] = desc.slot[index], 0
+    if desc.type[index] == VSWAP_ZSWAP:
+        zswap_entry_free(s, s.zswap.entries.free(word))
+    else:
+        swap_slot_free_nr(s, SwpSlot(word), 1)
+
+
 def release_backing(s: System, cluster: VswapCluster, entry: SwpEntry, nr: int) -> None:
     """Give up what is behind ``nr`` slots of a locked cluster, of whatever kinds; their words are 0 then.
 
     ``type`` stays: the caller sets a new one, or frees the slots.  Physical slots go back in runs as long as possible.
     """
-    desc, first, run = cluster.desc, NO_SLOT, 0
-    if nr == 1 and not desc.slot[entry & VSWAP_CLUSTER_MASK]:
-        return  # a single page of zeros, or a folio
-    for one in swp_entry_range(entry, nr):
+    desc, index, first, run = cluster.desc, entry & VSWAP_CLUSTER_MASK, NO_SLOT, 0
+    if nr == 1:
+        if desc.slot[index]:
+            vswap_release_word(s, desc, index)
+        return
+    for one in swp_entry_range(entry, entry + nr):
         index = one & VSWAP_CLUSTER_MASK
         type_, slot = desc.type[index], SwpSlot(desc.slot[index])
         ended, length = first, 0
@@ -111,34 +122,27 @@ def zswap_entry_store(s: System, entry: SwpEntry, zentry: ZswapEntry) -> None:
         cluster.lock.release()
 
 
-def vswap_backing(desc: Descriptors, entry: SwpEntry) -> tuple[int, int]:
-    """What slots with one backing have in common: its kind, and, for a device, how far the place is from the slot.
-
-    For a folio it is the folio's word, and 0 for zeros and compressed copies.
-    """
-    index = entry & VSWAP_CLUSTER_MASK
-    type_ = desc.type[index]
-    if type_ == VSWAP_SWAPFILE:
-        return type_, desc.slot[index] - entry
-    return type_, desc.swap_cache[index] if type_ == VSWAP_FOLIO else 0
-
-
 def vswap_check_backing(s: System, entry: SwpEntry, nr: int) -> tuple[int, int, VswapCluster | None]:
     """How many of ``nr`` slots from the entry's on have one backing: (how many, its kind, the locked cluster or None).
 
     One kind; on a device, also one place after the other; in memory, also one folio.  The run may go over clusters;
     it ends before a slot that is not allocated, and then no cluster is locked.  0 for entry 0.  (RCU read section.)
     """
-    cluster, run, first = None, 0, (VSWAP_SWAPFILE, 0)
-    for one in swp_entry_range(entry, nr if entry else 0):
+    cluster, run, kind, common = None, 0, VSWAP_SWAPFILE, 0
+    for one in swp_entry_range(entry, entry + nr if entry else 0):
         cluster = vswap_iter(s, cluster, one)
         if cluster is None:
             break
-        backing = vswap_backing(cluster.desc, one)
-        if run and backing != first:
+        desc, index = cluster.desc, one & VSWAP_CLUSTER_MASK
+        type_, what = desc.type[index], 0
+        if type_ == VSWAP_SWAPFILE:
+            what = desc.slot[index] - one  # the same for places in a row
+        elif type_ == VSWAP_FOLIO:
+            what = desc.swap_cache[index]
+        if run and (type_ != kind or what != common):
             break
-        run, first = run + 1, backing
-    return run, first[0], cluster
+        run, kind, common = run + 1, type_, what
+    return run, kind, cluster
 
 
 def vswap_common_backing(s: System, entry: SwpEntry, nr: int) -> int:
@@ -186,7 +190,7 @@ def swap_zeromap_batch(s: System, entry: SwpEntry, max_nr: int) -> tuple[int, bo
     """How many allocated slots from the entry's on are all zero pages, or all not: (how many, zero pages?)."""
     cluster, run, is_zero = None, 0, False
     with s.rcu.read:
-        for one in swp_entry_range(entry, max_nr):
+        for one in swp_entry_range(entry, entry + max_nr):
             cluster = vswap_iter(s, cluster, one)
             if cluster is None:
                 break

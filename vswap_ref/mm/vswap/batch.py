@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vswap_ref.machine import PAGE_SIZE
-
-from ..memcg import charge_zswap_bytes, mem_cgroup_uncharge_swap_by_id
+from ..memcg import mem_cgroup_uncharge_swap_by_id
 from ..state import System, VswapCluster
 from ..swap_map import swap_slot_free_nr
 from ..types import (
@@ -24,8 +22,7 @@ from ..types import (
     SwpEntry,
     SwpSlot,
 )
-from ..zswap_pool import ZSMALLOC_GRANULE, zswap_entry_free
-from ..zswap_pools import zswap_pool_destroy
+from ..zswap_pool import zswap_entries_free
 from .cluster import add_to_partial_list, cluster_is_alloc_candidate
 
 BATCH = 16
@@ -57,31 +54,6 @@ def swap_slot_free_each(s: System, slot: SwpSlot, nr: int) -> None:
     s.cost.further_slot_free -= saved
 
 
-def zswap_entries_free(s: System, handles: list[int]) -> None:
-    """zswap_entry_free for many: at once if they are of one cgroup and one pool."""
-    entries = s.zswap.entries.free_all(handles)
-    memcg, pool = entries[0].memcg, entries[0].pool
-    if {entry.memcg for entry in entries} != {memcg} or {entry.pool for entry in entries} != {pool}:
-        for entry in entries:
-            zswap_entry_free(s, entry)
-        return
-    s.cost.zswap_entry_free += len(entries)
-    lru = (memcg or s.memcg.root).zswap_lru
-    for entry in entries:
-        lru.pop(entry, None)
-    lengths = np.fromiter([entry.length for entry in entries], int, len(entries))
-    size = int((-(-lengths // ZSMALLOC_GRANULE)).sum()) * ZSMALLOC_GRANULE
-    pool.bytes -= size
-    s.zswap.pool_bytes -= size
-    if not pool.bytes and pool is not s.zswap.pool:
-        zswap_pool_destroy(s, pool)
-    if memcg is not None and not s.memcg.memsw:
-        memcg.stat.zswapped -= len(entries)
-        charge_zswap_bytes(memcg, -int(lengths.sum()))
-    s.zswap.stored_pages -= len(entries)
-    s.zswap.stored_incompressible -= int((lengths == PAGE_SIZE).sum())
-
-
 def release_backings(s: System, slots: np.ndarray) -> None:
     """release_backing for each of the slots with these descriptors."""
     words = slots["slot"]
@@ -92,7 +64,7 @@ def release_backings(s: System, slots: np.ndarray) -> None:
         first = end
     handles = words[(slots["type"] == VSWAP_ZSWAP) & (words != 0)]
     if len(handles):
-        zswap_entries_free(s, handles.tolist())
+        zswap_entries_free(s, s.zswap.entries.free_all(handles.tolist()))
     words[:] = 0
 
 

@@ -26,7 +26,7 @@ def __swapcache_clear(s: System, cluster: VswapCluster, entry: SwpEntry, nr: int
         if vswap_alike(s, entry, nr, pinned=1, users=0):
             vswap_free_batch(s, cluster, entry, nr - 1)
             entry, nr = swap_nth(entry, nr - 1), 1
-    for one in swp_entry_range(entry, nr):
+    for one in swp_entry_range(entry, entry + nr):
         index = one & VSWAP_CLUSTER_MASK
         desc.in_swapcache[index] = 0
         if not desc.swap_count[index]:
@@ -61,7 +61,7 @@ def swapcache_prepare(s: System, entry: SwpEntry, nr: int) -> int:
     """
     cluster, done, err = None, 0, 0
     with s.rcu.read:
-        for one in swp_entry_range(entry, nr):
+        for one in swp_entry_range(entry, entry + nr):
             cluster = vswap_iter(s, cluster, one)
             err = vswap_pin_error(cluster, one)
             if cluster is None or err:
@@ -98,7 +98,7 @@ def non_swapcache_batch(s: System, entry: SwpEntry, max_nr: int) -> int:
         return 0
     cluster, nr = None, 0
     with s.rcu.read:
-        for one in swp_entry_range(entry, max_nr):
+        for one in swp_entry_range(entry, entry + max_nr):
             cluster = vswap_iter(s, cluster, one)
             if cluster is None or vswap_pin_error(cluster, one):
                 break

@@ -72,7 +72,7 @@ def vswap_cgroup_batch(s: System, entry: SwpEntry, max_nr: int) -> int:
         return max_nr
     cluster, nr, memcgid = None, 0, 0
     with s.rcu.read:
-        for one in swp_entry_range(entry, max_nr):
+        for one in swp_entry_range(entry, entry + max_nr):
             cluster = vswap_iter(s, cluster, one)
             if cluster is None:
                 break

@@ -65,7 +65,7 @@ def add_to_partial_list(s: System, cluster: VswapCluster, at_head: bool) -> None
 def release_vswap_slot(s: System, cluster: VswapCluster, entry: SwpEntry) -> None:
     """Make an allocated slot free (cluster locked, RCU read section).  The descriptor keeps what it has."""
     cluster.count -= 1
-    cluster.bitmap.clear(entry & VSWAP_CLUSTER_MASK)
+    cluster.bitmap.bits[entry & VSWAP_CLUSTER_MASK] = 0
     vswap_cluster_put(s, cluster)
     if cluster.refcnt and cluster.full and cluster_is_alloc_candidate(cluster):
         cluster.full = False

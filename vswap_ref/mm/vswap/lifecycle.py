@@ -54,7 +54,7 @@ def vswap_put_count(s: System, cluster: VswapCluster, entry: SwpEntry) -> bool:
 
 def vswap_free_nr_any_cache_only(s: System, entry: SwpEntry, nr: int) -> bool:
     """Take one reference off each of ``nr`` slots.  True if some slot is now held by the swap cache alone: a hint."""
-    cluster, any_cache_only, entries = None, False, swp_entry_range(entry, nr)
+    cluster, any_cache_only, entries = None, False, swp_entry_range(entry, entry + nr)
     with s.rcu.read:
         if nr >= BATCH:
             cluster, entries = vswap_put_batches(s, entries)
@@ -94,7 +94,7 @@ def swap_duplicate_nr(s: System, entry: SwpEntry, nr: int) -> int:
     """One reference more to each of ``nr`` entries.  0, or -ENOENT if one is not allocated: then there is no change."""
     cluster, done = None, 0
     with s.rcu.read:
-        for one in swp_entry_range(entry, nr):
+        for one in swp_entry_range(entry, entry + nr):
             cluster = vswap_iter(s, cluster, one)
             if cluster is None or not vswap_get_count(s, cluster, one):
                 break

@@ -70,7 +70,7 @@ def swap_cache_get_folio(s: System, entry: SwpEntry) -> Folio | None:
 
     Lock the folio, then check it with folio_matches_swap_entry.
     """
-    return vswap_get_swap_cache(s, entry, cache_only=False)
+    return vswap_get_swap_cache(s, entry)
 
 
 def swap_cache_get_shadow(s: System, entry: SwpEntry) -> Shadow | None:
@@ -129,7 +129,7 @@ def swap_cache_add_folio(s: System, folio: Folio, entry: SwpEntry) -> Shadow | N
         old = swap_cache_exchange(cluster, entry, nr, word)
         cluster.lock.release()
     account_swap_cache(s, folio, nr)
-    return first_shadow(old, but=word)
+    return first_shadow(old, word)
 
 
 def first_shadow(words: list[int], but: int = 0) -> Shadow | None:
@@ -173,7 +173,7 @@ def folio_matches_swap_entry(folio: Folio, entry: SwpEntry) -> bool:
     return folio.swapcache and folio.swap == swp_entry_align(entry, folio.nr_pages)
 
 
-def vswap_get_swap_cache(s: System, entry: SwpEntry, cache_only: bool) -> Folio | None:
+def vswap_get_swap_cache(s: System, entry: SwpEntry, cache_only: bool = False) -> Folio | None:
     """The folio cached for an entry, with a reference; or None.  ``cache_only``: only if nobody refers to the entry.
 
     One that nobody can refer to now is waited for.
@@ -203,7 +203,7 @@ def folio_clear_swap(s: System, folio: Folio) -> None:
 def vswap_replace_words(cluster: VswapCluster, folio: Folio, word: int) -> None:
     """Write a word to the descriptors of a cached folio, which have the folio now (cluster locked)."""
     old = swap_cache_exchange(cluster, folio.swap, folio.nr_pages, word)
-    assert old == [folio_word(folio.pfn)] * folio.nr_pages
+    assert old.count(folio_word(folio.pfn)) == folio.nr_pages
 
 
 def __vswap_remove_mapping(s: System, folio: Folio, entry: SwpEntry, shadow: Shadow | None) -> None:

@@ -65,7 +65,7 @@ def vswap_free_unused(s: System, entry: SwpEntry, nr: int) -> None:
     """Give virtual slots back that have just been taken, and that nobody knows."""
     cluster = None
     with s.rcu.read:
-        for one in swp_entry_range(entry, nr):
+        for one in swp_entry_range(entry, entry + nr):
             cluster = vswap_iter(s, cluster, one)
             assert cluster is not None
             vswap_free(s, cluster, one)
