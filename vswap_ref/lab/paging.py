@@ -75,7 +75,12 @@ class Record:
 
     def _repr_html_(self) -> str:
         head = f"{self.trace}: {self.accesses:,} accesses to {self.footprint:,} pages in {format_size(self.ram)}"
-        return f"<p>{escape(head)}</p>{self.bar()}{legend_html(self.where)}{table_html(self.rows()[8:])}"
+        figures, counters = self.rows()[8:13], table_html(self.rows()[13:])
+        summary = f"{len(self.vmstat)} counters of /proc/vmstat that moved"
+        return (
+            f"<p>{escape(head)}</p>{self.bar()}{legend_html(self.where)}{table_html(figures)}"
+            f"<details><summary>{summary}</summary>{counters}</details>"
+        )
 
     def bar(self) -> str:
         """Where the pages ended up, as one bar."""
