@@ -202,8 +202,14 @@ def folio_clear_swap(s: System, folio: Folio) -> None:
 
 def vswap_replace_words(cluster: VswapCluster, folio: Folio, word: int) -> None:
     """Write a word to the descriptors of a cached folio, which have the folio now (cluster locked)."""
-    old = swap_cache_exchange(cluster, folio.swap, folio.nr_pages, word)
-    assert old.count(folio_word(folio.pfn)) == folio.nr_pages
+    nr, index, old = folio.nr_pages, folio.swap & VSWAP_CLUSTER_MASK, folio_word(folio.pfn)
+    if nr == 1:
+        assert cluster.desc.swap_cache[index] == old
+        cluster.desc.swap_cache[index] = word
+    else:
+        words = cluster.desc.array["swap_cache"][index : index + nr]
+        assert (words == old).all()
+        words[:] = word
 
 
 def __vswap_remove_mapping(s: System, folio: Folio, entry: SwpEntry, shadow: Shadow | None) -> None:
