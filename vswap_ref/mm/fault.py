@@ -200,7 +200,8 @@ def swapin_bypass(s: System, vmf: VmFault, entry: SwpEntry) -> tuple[Folio | Non
     if folio is None:
         return None, -ENOMEM
     nr = folio.nr_pages
-    entry = swp_entry_align(entry, nr)
+    if folio.order:
+        entry = swp_entry_align(entry, nr)
     folio_lock(folio)
     folio.swapbacked = True
     if swapcache_prepare_bypass(s, entry, nr):

@@ -141,8 +141,13 @@ def folio_ref_unfreeze(folio: Folio, count: int) -> None:
 def folio_lock(folio: Folio) -> None:
     """Lock a folio; sleeps while another task has it.  Without other tasks, a locked folio is a leaked lock."""
     if folio.locked:
-        wait_until(lambda: not folio.locked, "a folio lock")
+        __folio_lock(folio)
     folio.locked = True
+
+
+def __folio_lock(folio: Folio) -> None:
+    """Sleep until the task that has the folio unlocks it."""
+    wait_until(lambda: not folio.locked, "a folio lock")
 
 
 def folio_trylock(folio: Folio) -> bool:

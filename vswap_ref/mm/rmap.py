@@ -64,17 +64,17 @@ def rmap_walk(folio: Folio) -> Iterator[tuple[Vma, list[int], int, int]]:
         return
     if folio.anon_vma is None:
         return
-    pages = range(folio.nr_pages)
     for vma in folio.anon_vma.vmas:
-        for page in pages:
+        page = 0
+        while page < folio.nr_pages:
             addr = folio.index + page
             table = vma.mm.pgd.get(addr >> PTE_TABLE_SHIFT)
-            if table is None or not vma.start <= addr < vma.end:
-                continue
-            index = addr & PTE_TABLE_MASK
-            pte = table[index]
-            if pte & PTE_PRESENT and pte >> PTE_SHIFT == folio.pfn + page:
-                yield vma, table, index, page
+            if table is not None and vma.start <= addr < vma.end:
+                index = addr & PTE_TABLE_MASK
+                pte = table[index]
+                if pte & PTE_PRESENT and pte >> PTE_SHIFT == folio.pfn + page:
+                    yield vma, table, index, page
+            page += 1
 
 
 def folio_referenced(folio: Folio) -> int:
@@ -97,7 +97,7 @@ def try_to_unmap(s: System, folio: Folio) -> None:
         with vma.mm.ptl:
             if not table[index] & PTE_PRESENT or table[index] >> PTE_SHIFT != folio.pfn + page:
                 continue
-            if not try_to_unmap_one(s, folio, vma.mm, table, index, page) or not folio.mapcount:
+            if not try_to_unmap_one(s, folio, vma.mm, table, index, page):
                 return
 
 

@@ -107,7 +107,8 @@ def scan_cluster_slots(
     offset, end = window
     nr = 1 << order
     if order == 0 and not vm_swap_full(s):
-        offset = si.swap_map.find(0, offset, end)
+        if si.swap_map[offset]:
+            offset = si.swap_map.find(0, offset, end)
         taken = offset > 0 and cluster_alloc_range(s, si, ci, offset, usage, order)
         return offset if taken else SWAP_SLOT_INVALID
     while offset + nr <= end:
