@@ -108,11 +108,11 @@ def test_an_exchanged_word_returns_the_old_one() -> None:
     heap[0] = 7
     heap.process.madvise(heap, "pageout")
     (folio,) = s.memory.mem_map[1:]
-    si, offset, shadow = s.swap.info[0], folio.swap, pack_shadow(1, 7, False)
-    assert table.__swap_table_xchg(si, offset, shadow) == folio.pfn << 1
+    ci, offset, shadow = s.swap.info[0].cluster_info[0], folio.swap, pack_shadow(1, 7, False)
+    assert table.__swap_table_xchg(ci, offset, shadow) == folio.pfn << 1
     assert cache.swap_cache_get_folio(s, folio.swap) is None
     assert cache.swap_cache_get_shadow(s, folio.swap) == shadow
-    assert table.__swap_table_xchg(si, offset, folio.pfn << 1) == shadow
+    assert table.__swap_table_xchg(ci, offset, folio.pfn << 1) == shadow
     kernel.check()
 
 

@@ -48,7 +48,7 @@ class LockedXArray(XArray[T]):
     def erase(self, index: int) -> T | None:
         """Remove and return the object at an index, or None (xa_erase)."""
         with self.xa_lock:
-            return XArray.erase(self, index)
+            return XArray.erase(self, index) if index in self._values else None
 
     def cmpxchg(self, index: int, expected: T | None, value: T | None) -> T | None:
         """Replace the object if it is ``expected``; returns what was there (xa_cmpxchg)."""

@@ -232,7 +232,7 @@ def map_swapped_in(s: System, vmf: VmFault, entry: SwpEntry, folio: Folio, bypas
     folio_unlock(folio)
     if bypass:
         nr = folio.nr_pages
-        swapcache_clear(s, swp_entry_align(entry, nr), nr)
+        swapcache_clear(s, swp_entry_align(entry, nr) if nr > 1 else entry, nr)
     folio_put(s, folio)
     return ret | do_wp_page(s, vmf) if pending_write else ret
 

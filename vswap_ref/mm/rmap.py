@@ -111,7 +111,7 @@ def try_to_unmap_one(s: System, folio: Folio, mm: Mm, table: list[int], index: i
         table[index] = 0
         drop_file_pte(s, folio, mm, pte)
         return True
-    entry = swap_nth(folio.swap, page)
+    entry = swap_nth(folio.swap, page) if page else folio.swap
     if swap_duplicate(s, entry):
         return False
     if pte & PTE_DIRTY:

@@ -105,12 +105,12 @@ def scan_cluster_slots(
 ) -> int:
     """The first aligned run of ``2**order`` slots in the window that can be taken, now taken; or 0."""
     offset, end = window
-    nr = 1 << order
     if order == 0 and not vm_swap_full(s):
         if si.swap_map[offset]:
             offset = si.swap_map.find(0, offset, end)
         taken = offset > 0 and cluster_alloc_range(s, si, ci, offset, usage, order)
         return offset if taken else SWAP_SLOT_INVALID
+    nr = 1 << order
     while offset + nr <= end:
         usable, needs_reclaim = cluster_scan_range(s, si, offset, nr)
         if usable and needs_reclaim:

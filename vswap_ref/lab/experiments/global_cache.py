@@ -268,9 +268,10 @@ def shadow_of_a_range(stage_id: int | str = 1) -> int:
     assert err == 0
     entry, shadows = folio.swap, [workingset.pack_shadow(1, eviction, False) for eviction in range(1, 5)]
     if stage_id == 0:
-        cache.__swap_cache_del_folio(s, s.swap.info[0], folio, entry, 0)
+        cluster = s.swap.info[0].cluster_info[entry // CLUSTER]
+        cache.__swap_cache_del_folio(s, cluster, folio, entry, 0)
         for page, value in enumerate(shadows):
-            s.swap.info[0].cluster_info[entry // CLUSTER].table[entry % CLUSTER + page] = value
+            cluster.table[entry % CLUSTER + page] = value
         shadow = cache.swap_cache_add_folio(s, folio, entry)
     else:
         cache.__swap_cache_del_folio(s, folio, entry, None)
