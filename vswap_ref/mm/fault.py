@@ -83,12 +83,13 @@ def handle_mm_fault(s: System, mm: Mm, addr: int, write: bool) -> int:
     if table is None:
         return VM_FAULT_OOM
     index = addr & PTE_TABLE_MASK
-    vmf = VmFault(mm, vma, addr, write, table, index, Pte(table[index]))
-    if not vmf.pte:
+    pte = Pte(table[index])
+    vmf = VmFault(mm, vma, addr, write, table, index, pte)
+    if not pte:
         return do_anonymous_page(s, vmf) if vma.file is None else do_fault(s, vmf, vma.file)
-    if not vmf.pte & PTE_PRESENT:
+    if not pte & PTE_PRESENT:
         return do_swap_page(s, vmf)
-    if write and not vmf.pte & PTE_WRITE:
+    if write and not pte & PTE_WRITE:
         return do_wp_page(s, vmf)
     return 0
 

@@ -187,11 +187,15 @@ def madvise_dontneed(s: System, mm: Mm, start: int, end: int) -> int:
 def pageout_folios(s: System, mm: Mm, table: list[int], index: int, last: int) -> Iterator[Folio]:
     """The folios that a range of a page table maps and nobody else does; large ones at its edges are split."""
     while index < last:
-        folio = pte_folio(s, table[index]) if table[index] & PTE_PRESENT else None
-        nr = folio_pte_batch(folio, table, index, last - index) if folio is not None and folio.order else 1
-        if folio is not None and nr < folio.nr_pages:
+        pte = table[index]
+        folio = pte_folio(s, pte) if pte & PTE_PRESENT else None
+        if folio is None:
+            index += 1
+            continue
+        nr = folio_pte_batch(folio, table, index, last - index) if folio.order else 1
+        if nr < folio.nr_pages:
             if not folio_maybe_mapped_shared(folio, mm) and not split_folio(s, folio):
                 continue
-        elif folio is not None and folio.mapcount == nr:
+        elif folio.mapcount == nr:
             yield folio
         index += nr

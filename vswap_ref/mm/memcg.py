@@ -318,7 +318,9 @@ def __mem_cgroup_uncharge_swap_by_id(s: System, memcg_id: int, nr: int) -> None:
         s.cost.mem_cgroup_uncharge_swap_nobody += 1
         return
     s.cost.mem_cgroup_uncharge_swap += 1
-    page_counter_uncharge(memcg.memsw_counters if s.memcg.memsw else memcg.swap_counters, nr)
+    counters = memcg.memsw_counters if s.memcg.memsw else memcg.swap_counters
+    if counters:
+        page_counter_uncharge(counters, nr)
     memcg.nr_swap -= nr
     mem_cgroup_id_put_many(s, memcg, nr)
 
