@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ import vswap_ref as vr
 from vswap_ref.lab.defects import IMAGE_SLOTS, STALE_PLACE, has_defect
 from vswap_ref.lab.experiments.stale_place import NEVER, stale_place
 from vswap_ref.lab.same import VISIBLE, common_sites, compare_runs
-from vswap_ref.lab.same_workload import Step, play
+from vswap_ref.lab.same_workload import WORLDS, Step, play
 from vswap_ref.machine import PAGE_SIZE
 from vswap_ref.machine.locks import LockdepError
 from vswap_ref.series.stages import LoadedStage
@@ -20,9 +22,9 @@ STAGES = range(9, 13)
 """Where a page in swap has both kinds of slots from the beginning to the end."""
 
 
-def both(world: str) -> tuple[list[Step], list[Step]]:
-    """The steps of one world at stages 8 and 9."""
-    sites = common_sites(8, 9)
+def both(world: str, safe: Collection[str] = ()) -> tuple[list[Step], list[Step]]:
+    """The steps of one world at stages 8 and 9; the allocations at the sites ``safe`` do not fail."""
+    sites = sorted(set(common_sites(8, 9)) - set(safe))
     first, second = (play(vr.at(stage), worlds=[world], sites=sites, image_pages=1) for stage in (8, 9))
     return first, second
 
@@ -69,6 +71,15 @@ def test_user_data_is_the_same(world: str) -> None:
         name for a, b in zip(first, second, strict=True) for name in a.vmstat if a.vmstat[name] != b.vmstat.get(name)
     }
     assert {"pgalloc_normal", "pgfree"} <= unlike
+
+
+@pytest.mark.parametrize("world", ["large folios", "no room"])
+def test_only_readahead_by_place_and_nodes_make_a_difference(world: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large folios, several devices, a disk: without readahead, and if no node of a tree fails, nobody sees a thing."""
+    machine = WORLDS[world]
+    monkeypatch.setitem(WORLDS, world, replace(machine, options=machine.options | {"page_cluster": 0}))
+    found = compare_runs(*both(world, safe={"xa_node", "swap_cache_node"}), ("stage 8", "stage 9"), only=VISIBLE)
+    assert found.same, found.report()
 
 
 @pytest.mark.slow
