@@ -104,6 +104,9 @@ def test_counters_name_the_reason() -> None:
         heap.process.madvise(heap, "pageout", page * PAGE_SIZE, (page + 1) * PAGE_SIZE)
         return {name: value - before[name] for name, value in kernel.zswap_debugfs().items() if value != before[name]}
 
+    kernel.faults.fail("zswap_entry_cache_alloc")
+    assert push(0) == {"reject_kmemcache_fail": 1}, "memory for the entry is asked for before the page is looked at"
+    heap.touch(0)
     assert push(0) == {"reject_compress_poor": 1}
     kernel.faults.fail("zs_malloc")
     assert push(1) == {"reject_alloc_fail": 1}

@@ -21,6 +21,7 @@ from .zswap_pool import (
     zswap_compress,
     zswap_decompress,
     zswap_entry_alloc,
+    zswap_entry_cache_alloc,
     zswap_lru_add,
     zswap_never_enabled,
 )
@@ -72,12 +73,12 @@ def zswap_store_page(s: System, swpentry: SwpEntry, data: bytes, memcg: Memcg | 
 
     It can be found from then on, and is charged and counted afterwards: the folio's lock keeps others away.
     """
+    if not zswap_entry_cache_alloc(s):
+        return False
     packed = zswap_compress(s, data, memcg, pool)
     if packed is None:
         return False
     entry = zswap_entry_alloc(s, swpentry, packed, memcg)
-    if entry is None:
-        return False
     zswap_entry_store(s, swpentry, entry)
     zswap_publish(s, entry)
     return True

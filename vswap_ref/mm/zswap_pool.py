@@ -120,12 +120,18 @@ def zswap_lru_del(s: System, entry: ZswapEntry) -> None:
     (entry.memcg or s.memcg.root).zswap_lru.pop(entry, None)
 
 
-def zswap_entry_alloc(s: System, entry: SwpEntry, packed: bytes, memcg: Memcg | None) -> ZswapEntry | None:
-    """A new entry owning a pool object; None without memory.  A deleted cgroup's pages belong to its heir."""
-    pool = s.zswap.pool
-    if pool is None or s.faults.should_fail("zswap_entry_cache_alloc"):
+def zswap_entry_cache_alloc(s: System) -> bool:
+    """Memory for an entry, before the page is compressed; False, and counted, if there is none."""
+    if s.faults.should_fail("zswap_entry_cache_alloc"):
         s.zswap.debugfs.reject_kmemcache_fail += 1
-        return None
+        return False
+    return True
+
+
+def zswap_entry_alloc(s: System, entry: SwpEntry, packed: bytes, memcg: Memcg | None) -> ZswapEntry:
+    """A new entry owning a pool object.  A deleted cgroup's pages belong to its heir."""
+    pool = s.zswap.pool
+    assert pool is not None
     size = zs_object_size(len(packed))
     pool.bytes += size
     s.zswap.pool_bytes += size
