@@ -23,7 +23,7 @@ class Crossing:
     title: str
     share: str
     names: tuple[str, str]
-    percents: Sequence[int]
+    percents: Sequence[float]
     before: Sequence[float]
     after: Sequence[float]
 

@@ -18,8 +18,8 @@ from .before_after import BEFORE_COLOUR, SHARES, Crossing
 
 CLUSTER = 512
 INDEX_STRUCTURES = ("vswap descriptors", "vswap clusters", "zswap trees")
-SPREADS = {"in a row": (64, SHARES), "scattered": (4, (0, 1, 2, 50, 100))}
-"""How the compressed pages lie -> clusters to fill, shares to try."""
+SPREADS = {"in a row": (64, SHARES), "scattered": (4, (0, 1, 1.6, 50, 100))}
+"""How the compressed pages lie -> clusters to fill, shares to try; at 1.6 % each leaf of a tree has a page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class IndexBytes(OneRow):
     """A full device, a share of it in zswap: bytes of descriptors, cluster headers and tree nodes for a slot."""
 
     stage: str
-    percent: int
+    percent: float
     slots: int
     structures: dict[str, int]
 
@@ -51,7 +51,7 @@ class IndexBytes(OneRow):
 
 
 @cache
-def index_bytes(stage: int | str | None = None, percent: int = 50, spread: str = "in a row") -> IndexBytes:
+def index_bytes(stage: int | str | None = None, percent: float = 50, spread: str = "in a row") -> IndexBytes:
     """Fill a device with pages, ``percent`` of them in zswap, the others on the device, and read the ledger.
 
     spread: the compressed pages are "in a row", or "scattered" evenly among the others.
@@ -71,10 +71,10 @@ def index_bytes(stage: int | str | None = None, percent: int = 50, spread: str =
     return IndexBytes(stage_name(stage), percent, slots, structures)
 
 
-def runs(slots: int, percent: int, spread: str) -> Iterator[tuple[bool, int]]:
+def runs(slots: int, percent: float, spread: str) -> Iterator[tuple[bool, int]]:
     """Runs of pages, (compressed, length), that make the share."""
     if spread == "in a row":
-        compressed = (slots + 1) * percent // 100
+        compressed = int((slots + 1) * percent // 100)
         yield from (
             (kind, pages) for kind, pages in ((True, min(compressed, slots)), (False, slots - compressed)) if pages > 0
         )
