@@ -82,6 +82,20 @@ def test_only_readahead_by_place_and_nodes_make_a_difference(world: str, monkeyp
     assert found.same, found.report()
 
 
+@pytest.mark.parametrize("stage", range(9, 12))
+def test_a_name_without_a_place_is_uncharged_from_nobody(stage: int) -> None:
+    """Device 0 is off, device 1 full: the kernel looks for the cgroup's id in device 0's table, which is gone."""
+    first, second = vr.Ssd("64K"), vr.Ssd("64K")
+    k = vr.at(stage).Kernel(ram="2M", swap=[first, second], zswap=None, cpus=1)
+    k.swapoff(first)
+    heap = k.spawn("app", k.cgroup("group")).mmap("64K")
+    for page in range(16):
+        heap.write_page(page, bytes([page + 1]) * PAGE_SIZE)
+    heap.process.madvise(heap, "pageout")
+    assert (k.system.vswap.used, k.system.cost["mem_cgroup_uncharge_swap_nobody"]) == (15, 1)
+    k.check()
+
+
 @pytest.mark.slow
 def test_runs_over_recorded_accesses_are_the_same() -> None:
     """A program on too little memory: every figure of the record but those of locks."""
