@@ -11,8 +11,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .series.stages import install as _install_stages
-
 if TYPE_CHECKING:
     from .kernel import Cgroup, Hibernation, InvariantError, Kernel, Mapping, OutOfMemory, Process, Shmem, Thp, Zswap
     from .lab import Record, compare, interleave, load_trace, run
@@ -63,8 +61,6 @@ __all__ = [
     "mkswap",
     "run",
 ]
-
-_install_stages()
 
 
 def __getattr__(name: str) -> Any:

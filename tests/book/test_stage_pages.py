@@ -70,7 +70,7 @@ def test_the_page_on_the_engine_shows_real_output() -> None:
     assert f"{path}: folio_alloc_swap is written in {definition.where}" in page
     assert "mm/zswap.py: zswap_load replaced in " in page
     assert f"of stage {latest()} written to exported" in page
-    assert f"   0  {stages()['0']['title']}" in page
+    assert f"   0  {stages()['0']}" in page
 
 
 def test_a_command_that_fails_is_no_output() -> None:

@@ -13,7 +13,6 @@ from vswap_ref.lab.exploration import Route, explore_late_reader, explore_race, 
 from vswap_ref.lab.tiny_kernel import STAGE
 from vswap_ref.lab.transitions import FREE, OPERATIONS, State, Transitions, parse, rows, table
 from vswap_ref.series import at
-from vswap_ref.series.stages import stages
 
 SSD = "own page, SSD, zswap"
 
@@ -86,8 +85,7 @@ def replace_everywhere(monkeypatch: pytest.MonkeyPatch, name: str, wrong: Callab
     """Every module of the stage that has a function gets a wrong one; returns the right one."""
     stage = at(STAGE)
     right: Callable[..., Any] = stage.find(name)
-    for path in stages()[stage.id]["modules"]:
-        module = stage.module(path.removeprefix("mm/").removesuffix(".py").replace("/", "."))
+    for module in stage.modules():
         if vars(module).get(name) is right:
             monkeypatch.setattr(module, name, wrong)
     return right

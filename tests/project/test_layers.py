@@ -16,6 +16,7 @@ ALLOWED = {
     "display": {"machine"},
     "kernel": {"machine", "mm", "display"},
     "series": {"display"},
+    "_stages": {"series"},
     "workshop": {"series"},
     "lab": {"machine", "kernel", "display", "series", "workshop"},
     "cli": {"series", "workshop", "lab"},

@@ -255,13 +255,18 @@ def test_blame_and_diff(toy: Series) -> None:
         toy.tree(7)
 
 
-def test_equal_texts_are_stored_once(toy: Series, tmp_path: Path) -> None:
-    """A module that a stage does not change is the file of the stage before."""
-    manifest = write_stages(toy.root, tmp_path / "stages")["stages"]
-    assert manifest["1"]["modules"]["mm/state.py"] == "s0/mm/state.py"
-    assert manifest["1"]["modules"]["mm/store.py"] == "s1/mm/store.py"
-    files = list((tmp_path / "stages").rglob("store.py"))
-    assert len(files) == 4
+def test_every_stage_is_a_folder_of_its_own(toy: Series, tmp_path: Path) -> None:
+    """With the face; what a stage has no more goes when the stages are written again."""
+    folder = tmp_path / "stages"
+    for stage in ("s0", "s1"):
+        (folder / stage / "mm").mkdir(parents=True)
+        (folder / stage / "mm" / "count.py").write_text("OLD = 1\n")
+    manifest = write_stages(toy.root, folder)
+    assert manifest["titles"] == {"0": "first", "1": "replaced", "2": "moved", "variant": "another second stage"}
+    for stage in manifest["titles"]:
+        paths = {path.relative_to(folder / f"s{stage}").as_posix() for path in (folder / f"s{stage}").rglob("*.py")}
+        assert paths == {*woven(toy, stage), "__init__.py", "kernel.py"}
+    assert "def twice" in (folder / "s2" / "mm" / "count.py").read_text()
 
 
 def test_live_cells_take_effect_everywhere(toy: Series) -> None:

@@ -200,7 +200,7 @@ def bindings(stage: LiveStage) -> dict[str, dict[str, object]]:
     return {
         path: {
             name: getattr(value, "__module__", value)
-            for name, value in vars(stage._module(path)).items()
+            for name, value in stage._namespace(path).items()
             if not name.endswith("__")
         }
         for path in stage.tree

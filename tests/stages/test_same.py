@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from chapters import stored_outputs
 
+from vswap_ref import _stages
 from vswap_ref.lab import same
 from vswap_ref.lab.same import Coverage, assert_same, changed_functions, compare_runs
 from vswap_ref.lab.same_workload import Step, play
@@ -40,7 +41,8 @@ def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plant]:
         with (root / "series.toml").open("a", encoding="utf-8") as file:
             file.write(f'\n[[stage]]\nid = "planted"\ntitle = "planted"\nnotebooks = ["planted"]\nparent = {base}\n')
         monkeypatch.setattr(stages_module, "notebooks_root", lambda: root)
-        monkeypatch.setattr(stages_module, "stages_cache", lambda: tmp_path / "stages")
+        monkeypatch.setattr(stages_module, "BUILD", tmp_path / "stages")
+        monkeypatch.setattr(_stages, "__path__", [str(tmp_path / "stages")])
         forget()
         return at("planted")
 
@@ -48,7 +50,7 @@ def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plant]:
         stages_module.stage_files.cache_clear()
         same.functions.cache_clear()
         same.played.cache_clear()
-        for name in [name for name in sys.modules if name.startswith(f"{stages_module.ROOT}.splanted")]:
+        for name in [name for name in sys.modules if name.startswith("vswap_ref._stages.splanted")]:
             del sys.modules[name]
 
     yield make

@@ -24,8 +24,7 @@ def noted(kernel: Counted, *names: str, run: bool = True) -> Iterator[list[tuple
 
         return note
 
-    for path in kernel.modules():
-        module = kernel.stage.module(path)
+    for module in kernel.stage.modules():
         for name in names:
             if hasattr(module, name):
                 saved.append((module, name, getattr(module, name)))

@@ -22,17 +22,11 @@ class Counted:
 
     def find(self, name: str) -> Any:
         """A function of the stage by its name."""
-        for path in self.modules():
-            if hasattr(self.stage.module(path), name):
-                found = getattr(self.stage.module(path), name)
-                if found.__module__.endswith("." + path):
-                    return found
+        for module in self.stage.modules():
+            found = getattr(module, name, None)
+            if found is not None and found.__module__ == module.__name__:
+                return found
         raise AttributeError(f"stage {self.stage.id} has no function {name}")
-
-    def modules(self) -> list[str]:
-        """The stage's modules below mm, dotted."""
-        files = vr.series.stages.stages()[self.stage.id]["modules"]
-        return [path[3:-3].replace("/", ".") for path in files if path.startswith("mm/") and "__" not in path]
 
     def call(self, name: str, *args: Any) -> Any:
         """A function of the kernel, with the state first."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import vswap_ref as vr
-from vswap_ref.series.stages import latest, stages
+from vswap_ref.series.stages import latest
 
 STAGES = range(9, int(latest()) + 1)
 ORDERS = range(10)
@@ -43,9 +43,8 @@ class Layer:
 
     def function(self, name: str) -> Any:
         """A function of the layer by its name."""
-        files = stages()[self.stage.id]["modules"]
         for module in MODULES:
-            if f"mm/vswap/{module}.py" in files and hasattr(self.stage.module(f"vswap.{module}"), name):
+            if f"mm/vswap/{module}.py" in self.stage.paths and hasattr(self.stage.module(f"vswap.{module}"), name):
                 return getattr(self.stage.module(f"vswap.{module}"), name)
         raise AttributeError(name)
 

@@ -41,7 +41,7 @@ def history() -> History:
             add_version(lives, name, number, module, text, names.get((stage, name), ""))
         for name in lives.keys() - present.keys():
             add_version(lives, name, number, "", "", "")
-    titles = [{"id": stage, "title": stages()[stage]["title"]} for stage in line]
+    titles = [{"id": stage, "title": stages()[stage]} for stage in line]
     return {"stages": titles, "functions": dict(sorted(lives.items()))}
 
 

@@ -12,20 +12,18 @@ import linecache
 import sys
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 from .notebook import Cell, SeriesError
 from .series import Series
-from .source import free_names
-from .stages import PACKAGE, ROOT, dotted
-from .tree import Change, Tree, apply_cells, symbols, texts
+from .source import Definition, free_names
+from .stages import PACKAGE
+from .tree import Change, Key, Tree, apply_cells, definitions, symbols
 from .weave import module_needs
 
-KERNEL = PACKAGE / "kernel.py"
 LAZY_ANNOTATIONS = annotations.compiler_flag
-Key = tuple[str, str]
-"""(module path, name)."""
 
 
 class StaleKernelError(RuntimeError):
@@ -42,18 +40,19 @@ class StaleKernel:
 
 
 class LiveStage:
-    """A stage under construction; without a notebook, a complete one in which changes can be tried."""
+    """A stage under construction."""
 
-    def __init__(self, series: Series, stage_id: str, notebook: str | None = None) -> None:
-        self.series, self.stage, self.notebook = series, series.stage(stage_id), notebook or f"scratch-{stage_id}"
-        if notebook is not None and notebook not in self.stage.notebooks:
+    def __init__(self, series: Series, stage_id: str, notebook: str) -> None:
+        self.series, self.stage, self.notebook = series, series.stage(stage_id), notebook
+        if notebook not in self.stage.notebooks:
             raise SeriesError(f"{notebook!r} is no notebook of stage {stage_id}: {', '.join(self.stage.notebooks)}")
-        self.package = f"{ROOT}.live_{self.notebook.replace('-', '_')}"
+        self.package = f"vswap_ref._live.{notebook.replace('-', '_')}"
         self.tree: Tree = {}
         self.changes: list[Change] = []
-        self._kernel: ModuleType | None = None
         for name in [name for name in sys.modules if f"{name}.".startswith(f"{self.package}.")]:
             del sys.modules[name]
+        module_of(f"{self.package}.mm")
+        sys.modules[self.package].__path__ = [str(PACKAGE)]  # where its kernel is found
         self._become(series.build(stage_id, without=notebook)[0])
 
     def apply(self, cell: Cell) -> list[Change]:
@@ -94,7 +93,7 @@ class LiveStage:
         for path, module in self.tree.items():
             wanted = {name: name for name in module.definitions}
             wanted |= {need.name: need.user.name for need in module_needs(module, homes)}
-            found |= {name: user for name, user in wanted.items() if name not in vars(self._module(path))}
+            found |= {name: user for name, user in wanted.items() if name not in self._namespace(path)}
         return found
 
     @property
@@ -103,11 +102,7 @@ class LiveStage:
         if missing := self.missing:
             names = ", ".join(f"{name} (needed by {user})" for name, user in sorted(missing.items()))
             raise SeriesError(f"this stage is not complete yet, run the %%patch cells first; missing: {names}")
-        if self._kernel is None:
-            self._kernel = module_of(f"{self.package}.kernel")
-            self._kernel.__file__, self._kernel.__package__ = str(KERNEL), self.package
-            exec(compile(KERNEL.read_text(encoding="utf-8"), str(KERNEL), "exec"), self._kernel.__dict__)
-        return self._kernel
+        return import_module(f"{self.package}.kernel")
 
     @property
     def Kernel(self) -> Any:
@@ -116,45 +111,49 @@ class LiveStage:
 
     def module(self, name: str) -> ModuleType:
         """A module of the live stage, e.g. "zswap"."""
-        return module_of(f"{self.package}.mm.{name}")
+        return import_module(f"{self.package}.mm.{name}")
 
-    def _module(self, path: str) -> ModuleType:
-        """The module of a path, made if missing."""
-        return module_of(f"{self.package}.{dotted(path)}")
+    def _name(self, path: str) -> str:
+        """The full name of the module with a path."""
+        return f"{self.package}.{path.removesuffix('.py').replace('/', '.')}"
+
+    def _namespace(self, path: str) -> dict[str, Any]:
+        """What the module with a path binds; it is made if missing."""
+        return vars(module_of(self._name(path)))
 
     def _become(self, tree: Tree) -> None:
         """Bring the running modules from the present tree to another one."""
-        homes, old, new = symbols(tree), texts(self.tree), texts(tree)
+        homes, old, new = symbols(tree), definitions(self.tree), definitions(tree)
         gone = old.keys() - new.keys()
-        changed = with_dependents({key for key in new if old.get(key) != new[key]}, gone, new)
-        if any(self.tree[path].definitions[name].is_state for path, name in gone | (changed & old.keys())):
+        changed = {key for key in new if key not in old or old[key].text != new[key].text}
+        changed = with_dependents(changed, gone, new)
+        if any(old[key].is_state for key in gone | (changed & old.keys())):
             self._mark_stale()
         for path, name in gone | changed:
-            vars(self._module(path)).pop(name, None)
+            self._namespace(path).pop(name, None)
         for path in self.tree.keys() - tree.keys():
-            forget(self._module(path).__name__)
+            forget(self._name(path))
         self.tree = tree
-        left = [key for key in new if key[1] not in vars(self._module(key[0]))]
-        while True:  # a definition that misses a name waits for another round, as long as that helps
+        before: list[Key] | None = None
+        left = [key for key in new if key[1] not in self._namespace(key[0])]
+        while left != before:  # a definition that misses a name waits for another round, as long as that helps
             self._link(homes)
-            waiting, left = left, [key for key in left if not self._execute(*key)]
-            if left == waiting:
-                break
+            before, left = left, [key for key in left if not self._execute(*key, new[key].text)]
 
     def _mark_stale(self) -> None:
         """Kernels booted so far must not be used any more."""
-        if self._kernel is not None:
-            for kernel in list(self._kernel.booted):
+        name = f"{self.package}.kernel"
+        if name in sys.modules:
+            for kernel in list(sys.modules[name].booted):
                 kernel.__class__ = StaleKernel
-            forget(self._kernel.__name__)
-            self._kernel = None
+            forget(name)
 
-    def _execute(self, path: str, name: str) -> bool:
+    def _execute(self, path: str, name: str, text: str) -> bool:
         """Execute one definition in its module; False if it has to wait for a name."""
-        text, file = self.tree[path].definitions[name].text, f"<live {path}:{name}>"
+        file = f"<live {path}:{name}>"
         linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
         try:
-            exec(compile(text, file, "exec", LAZY_ANNOTATIONS), vars(self._module(path)))
+            exec(compile(text, file, "exec", LAZY_ANNOTATIONS), self._namespace(path))
         except NameError:
             return False
         return True
@@ -162,11 +161,11 @@ class LiveStage:
     def _link(self, homes: dict[str, str]) -> None:
         """Bind in every module exactly the names that its definitions use, as far as they exist."""
         for path, module in self.tree.items():
-            namespace = vars(self._module(path))
+            namespace = self._namespace(path)
             for name in [name for name in namespace if name not in module.definitions and not name.endswith("__")]:
                 del namespace[name]
             for need in module_needs(module, homes):
-                home = vars(self._module(need.home)) if need.home else {}
+                home = self._namespace(need.home) if need.home else {}
                 if need.name in home:
                     namespace[need.name] = home[need.name]
                 elif need.name in module.imports:
@@ -190,10 +189,10 @@ def forget(name: str) -> None:
     del sys.modules[name]
 
 
-def with_dependents(changed: set[Key], gone: Set[Key], new: dict[Key, str]) -> set[Key]:
+def with_dependents(changed: set[Key], gone: Set[Key], new: dict[Key, Definition]) -> set[Key]:
     """The changed definitions, and all that were made from a changed or gone one: subclasses, tables, defaults."""
     names = {name for _, name in changed | gone}
-    while more := {key for key in new.keys() - changed if free_names(new[key], eager=True) & names}:
+    while more := {key for key in new.keys() - changed if free_names(new[key].text, eager=True) & names}:
         changed, names = changed | more, names | {name for _, name in more}
     return changed
 

@@ -13,6 +13,8 @@ from .source import DOC, Definition, Module, split
 
 Tree = dict[str, Module]
 """Path such as "mm/zswap.py" -> module."""
+Key = tuple[str, str]
+"""Path of a module, name of a definition."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def apply_cells(tree: Tree, cells: Iterable[Cell], partly: bool = False) -> tupl
     """
     tree = {path: Module(dict(module.imports), dict(module.definitions)) for path, module in tree.items()}
     changes: list[Change] = []
-    seen: dict[tuple[str, str], Cell] = {}
+    seen: dict[Key, Cell] = {}
     for cell in cells:
         for change in apply_cell(tree, cell, partly):
             key = (change.module, change.name)
@@ -135,7 +137,7 @@ def rename_symbol(tree: Tree, cell: Cell, old: str, new: str) -> list[Change]:
     home = next((path for path, module in tree.items() if old in module.definitions), None)
     if home is None:
         raise SeriesError(f"{cell.where}: --rename {old} {new}: no module defines {old}")
-    for definition in (definition for module in tree.values() for definition in module.definitions.values()):
+    for definition in definitions(tree).values():
         if new in definition.text and re.search(rf"\b{new}\b", definition.text):
             raise SeriesError(f"{cell.where}: --rename {old} {new}: {new} stands already in {definition.where}")
     texts: list[tuple[str, str]] = []
@@ -154,22 +156,15 @@ MECHANICS: dict[str, Mechanic] = {"delete": delete_module, "move": move_definiti
 def symbols(tree: Tree) -> dict[str, str]:
     """Name -> module of every definition.  SeriesError if two modules define one name (``__all__`` excepted)."""
     homes: dict[str, str] = {}
-    for path, module in tree.items():
-        for name, definition in module.definitions.items():
-            if name in homes:
-                other = tree[homes[name]].definitions[name]
-                raise SeriesError(
-                    f"{definition.where}: {name} is defined in {path} and, at {other.where}, in {homes[name]}"
-                )
-            if name not in (DOC, "__all__"):
-                homes[name] = path
+    for (path, name), definition in definitions(tree).items():
+        if name in homes:
+            other = tree[homes[name]].definitions[name].where
+            raise SeriesError(f"{definition.where}: {name} is defined in {path} and, at {other}, in {homes[name]}")
+        if name not in (DOC, "__all__"):
+            homes[name] = path
     return homes
 
 
-def texts(tree: Tree) -> dict[tuple[str, str], str]:
-    """(module, name) -> text of every definition."""
-    return {
-        (path, name): definition.text
-        for path, module in tree.items()
-        for name, definition in module.definitions.items()
-    }
+def definitions(tree: Tree) -> dict[Key, Definition]:
+    """All definitions of a stage."""
+    return {(path, name): found for path, module in tree.items() for name, found in module.definitions.items()}

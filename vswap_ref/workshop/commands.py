@@ -10,13 +10,14 @@ from typing import Any
 
 from vswap_ref.series import SeriesError, at
 from vswap_ref.series.series import Series
-from vswap_ref.series.stages import PACKAGE, checkout_series, write_texts
+from vswap_ref.series.stages import PACKAGE, checkout_series, differing, write_texts
 from vswap_ref.series.stages import stages as all_stages
 from vswap_ref.series.stitch import stitch as stitch_package
 
 from . import history
 
 Arguments = argparse.Namespace
+MM = PACKAGE / "mm"
 
 
 def add_commands(sub: Any) -> None:
@@ -54,19 +55,17 @@ def add(sub: Any, function: Callable[[Arguments], None]) -> argparse.ArgumentPar
     return parser
 
 
-def stale_modules(texts: dict[str, str]) -> list[str]:
-    """Modules of the package that differ from these texts, or should not exist."""
-    wanted = {path: text.encode() for path, text in texts.items()}
-    found = {path.relative_to(PACKAGE).as_posix(): path.read_bytes() for path in (PACKAGE / "mm").rglob("*.py")}
-    return sorted(path for path in {*wanted, *found} if wanted.get(path) != found.get(path))
+def latest_modules(series: Series) -> dict[str, str]:
+    """Path below vswap_ref/mm -> text of the latest stage's modules; SeriesError if any stage cannot be woven."""
+    return {path.removeprefix("mm/"): text for path, text in series.weave_all()[series.latest].items()}
 
 
 def check_package(series: Series) -> str:
     """How many modules agree; SeriesError if a stage cannot be woven, or if the package is not the latest one."""
-    texts = series.weave_all()[series.latest]
-    stale = stale_modules(texts)
-    if stale:
-        raise SeriesError(f"differs from the notebooks: {', '.join(stale)}; run `vswap-ref weave` or `stitch`")
+    texts = latest_modules(series)
+    if stale := differing(MM, texts):
+        names = ", ".join(f"mm/{path}" for path in stale)
+        raise SeriesError(f"differs from the notebooks: {names}; run `vswap-ref weave` or `stitch`")
     return f"{len(texts)} modules agree with the notebooks"
 
 
@@ -76,22 +75,16 @@ def weave(args: Arguments) -> None:
     if args.check:
         print(check_package(series))
         return
-    texts = series.weave_all()[series.latest]
-    stale = stale_modules(texts)
-    write_texts(PACKAGE, texts)
-    for path in stale:
-        if path not in texts:
-            (PACKAGE / path).unlink()
-        print(f"vswap_ref/{path}: {'written' if path in texts else 'removed'}")
+    texts = latest_modules(series)
+    for path in write_texts(MM, texts):
+        print(f"vswap_ref/mm/{path}: {'written' if path in texts else 'removed'}")
     print(f"{len(texts)} modules woven, stage {series.latest}")
 
 
 def stitch(args: Arguments) -> None:
     """Carry edits in vswap_ref/mm back into the notebooks' cells."""
     print("\n".join(stitch_package(checkout_series(), PACKAGE)) or "nothing to stitch")
-    series = checkout_series()
-    left = stale_modules(series.weave(series.latest))
-    if left:
+    if left := differing(MM, latest_modules(checkout_series())):
         print(f"differing only in form: {', '.join(left)}; run `vswap-ref weave`")
 
 
@@ -133,8 +126,9 @@ def export(args: Arguments) -> None:
 
 def stages(args: Arguments) -> None:
     """List the stages."""
-    for stage, row in all_stages().items():
-        print(f"{stage:>4}  {row['title']}  ({len(row['modules'])} modules)")
+    for stage, title in all_stages().items():
+        modules = [path for path in at(stage).paths if path.startswith("mm/")]
+        print(f"{stage:>4}  {title}  ({len(modules)} modules)")
 
 
 def symbols(args: Arguments) -> None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from vswap_ref.series import SeriesError
 from vswap_ref.series.series import Series
 from vswap_ref.series.source import Definition
-from vswap_ref.series.tree import symbols, texts
+from vswap_ref.series.tree import definitions, symbols
 
 T = TypeVar("T")
 
@@ -33,11 +33,11 @@ def look_up(symbol: str, table: Mapping[str, T], holder: str) -> T:
 
 def diff(series: Series, old: int | str, new: int | str, what: str | None = None) -> str:
     """Unified diff of two stages, definition by definition; ``what`` limits it to a symbol or a module."""
-    before, after = texts(series.tree(old)), texts(series.tree(new))
+    before, after = definitions(series.tree(old)), definitions(series.tree(new))
     parts: list[str] = []
     for path, name in sorted({**before, **after}, key=lambda key: key[0]):
         if what in (None, path, name):
-            a, b = (side.get((path, name), "").splitlines() for side in (before, after))
+            a, b = (side[path, name].text.splitlines() if (path, name) in side else [] for side in (before, after))
             parts += difflib.unified_diff(a, b, f"{old}/{path}:{name}", f"{new}/{path}:{name}", lineterm="")
     return "\n".join(parts)
 

@@ -96,7 +96,7 @@ def replay(path: str | Path, stage: int | str | None = None, progress: Progress 
         raise ValueError(f"{path}: recorded at level {trace.level}, for which there is no stage: choose one (--stage)")
     chosen = at(trace.level if stage is None else stage)
     outcome = Replay(trace, chosen.id)
-    if "mm/vswap/lookup.py" not in stages()[chosen.id]["modules"]:
+    if "mm/vswap/lookup.py" not in chosen.paths:
         raise ValueError(f"stage={chosen.id!r}: expected a stage that has virtual slots")
     world = new_world(chosen, trace.level)
     try:
