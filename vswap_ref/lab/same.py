@@ -277,7 +277,7 @@ def neighbourhood(stage_id: str) -> Names:
     """What a stage has of the functions that its own patch, or one that builds on it, changes."""
     series = checkout_series()
     parent = series.stage(stage_id).parent
-    own = changed_functions(parent, stage_id).after if parent is not None else set()
+    own = changed_functions(parent, stage_id).after if parent else set()
     children = [stage.id for stage in series.stages.values() if stage.parent == stage_id]
     return own.union(*(changed_functions(stage_id, child).before for child in children))
 

@@ -27,6 +27,7 @@ stitch, stages (importing), live_stage, magics.  Executing notebooks, and the co
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .notebook import SeriesError
@@ -34,20 +35,15 @@ from .stages import at
 
 if TYPE_CHECKING:
     from .live_stage import live
+    from .magics import load_ipython_extension
 
 __all__ = ["SeriesError", "at", "live", "load_ipython_extension"]
 
+_HOMES = {"live": "live_stage", "load_ipython_extension": "magics"}
+"""Names that are loaded when first used."""
+
 
 def __getattr__(name: str) -> Any:
-    if name == "live":
-        from .live_stage import live
-
-        return live
+    if name in _HOMES:
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def load_ipython_extension(shell: Any) -> None:
-    """Register the magics: ``%load_ext vswap_ref.series``."""
-    from .magics import load_ipython_extension as load
-
-    load(shell)

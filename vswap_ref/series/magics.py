@@ -31,27 +31,6 @@ class Locations:
         return Diff(repr(self), [line for change in self.changes for line in change.diff])
 
 
-class SealSummary:
-    """The summary of a notebook whose stage is complete: modules, symbols and lines, beside the kernel's diffstat.
-
-    rows: what, how many in the model, how many in the kernel's patch ("" if nobody counted); none where all are 0.
-    """
-
-    def __init__(self, stage: Stage, changes: list[Change]) -> None:
-        verbs = Counter(change.verb for change in changes)
-        model = {"modules": len({change.module for change in changes})}
-        model |= {f"symbols {verb}": verbs[verb] for verb in VERBS}
-        model |= {"lines added": sum(change.lines[0] for change in changes)}
-        model |= {"lines removed": sum(change.lines[1] for change in changes)}
-        kernel = dict(zip(("modules", "lines added", "lines removed"), stage.kernel_numbers, strict=False))
-        rows = [(what, nr, kernel.get(what, "")) for what, nr in model.items() if nr or kernel.get(what)]
-        self.stage, self.rows = stage, [("", "model", "kernel")] * bool(kernel) + rows
-
-    def __repr__(self) -> str:
-        lines = [f"{what:<17}{model:>6}{kernel:>8}".rstrip() for what, model, kernel in self.rows]
-        return "\n".join([f"sealed: the live stage equals stage {self.stage.id}", *lines])
-
-
 def stage(line: str) -> None:
     """``%stage K NOTEBOOK``: load stage K as it is without this notebook's own cells."""
     words = line.split()
@@ -75,14 +54,27 @@ def patch_line(line: str) -> None:
     print(run(f"%patch {line.strip()}"))
 
 
-def seal(line: str) -> SealSummary:
-    """``%seal``: fail unless the live stage equals the stage that the notebooks say; show what this one did."""
+def seal(line: str) -> None:
+    """``%seal``: fail unless the live stage equals the stage that the notebooks say; print what this one did."""
     wanted, floors = live.series.weave(live.stage.id), live.series.floors(live.stage.id)
     have = weave_tree(live.tree, floors)
     for path in sorted({*wanted, *have}):
         if lines(have.get(path, "")) != lines(wanted.get(path, "")):
             raise SeriesError(f"not sealed: {path} differs from stage {live.stage.id}; did every cell run as written?")
-    return SealSummary(live.stage, live.changes)
+    print(f"sealed: the live stage equals stage {live.stage.id}", *summary(live.stage, live.changes), sep="\n")
+
+
+def summary(stage: Stage, changes: list[Change]) -> list[str]:
+    """Modules, symbols and lines that a notebook changed, beside the kernel's diffstat; no row where all are 0."""
+    verbs = Counter(change.verb for change in changes)
+    model = {"modules": len({change.module for change in changes})}
+    model |= {f"symbols {verb}": verbs[verb] for verb in VERBS}
+    model |= {"lines added": sum(change.lines[0] for change in changes)}
+    model |= {"lines removed": sum(change.lines[1] for change in changes)}
+    kernel = dict(zip(("modules", "lines added", "lines removed"), stage.kernel_numbers, strict=False))
+    rows = [(what, nr, kernel.get(what, "")) for what, nr in model.items() if nr or kernel.get(what)]
+    head = [("", "model", "kernel")] if kernel else []
+    return [f"{what:<17}{model:>6}{kernel:>8}".rstrip() for what, model, kernel in head + rows]
 
 
 def lines(text: str) -> list[str]:

@@ -6,10 +6,11 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from .notebook import Cell, SeriesError, read_cells
-from .tree import Change, Tree, apply_cells, symbols
+from .tree import Change, Tree, apply_cells
 from .weave import weave_tree
 
 
@@ -17,15 +18,15 @@ from .weave import weave_tree
 class Stage:
     """One stage, as its table in series.toml says.
 
-    id: a number, or a name for a variant.  parent: the stage it builds on (default: the one before).  above: module
-    (without mm/ and .py) -> module that it stands right above from this stage on, on a new floor.  diffstat: the
-    kernel's own, e.g. "3 files, 10 insertions, 4 deletions".
+    id: a number, or a name for a variant.  parent: the stage it builds on (default: the one before), "" if none.
+    above: module (without mm/ and .py) -> module that it stands right above from this stage on, on a new floor.
+    diffstat: the kernel's own, e.g. "3 files, 10 insertions, 4 deletions".
     """
 
     id: str
     title: str
     notebooks: list[str]
-    parent: str | None = None
+    parent: str
     above: dict[str, str] = field(default_factory=dict)
     diffstat: str = ""
 
@@ -46,21 +47,19 @@ class Series:
         settings = tomllib.loads((root / "series.toml").read_text(encoding="utf-8"))
         self.ground: list[list[str]] = settings.get("floors", [])
         self.stages: dict[str, Stage] = {}
-        previous: str | None = None
+        previous = ""
         for row in settings["stage"]:
             where = f"series.toml: stage {row['id']}"
             if row.keys() - Stage.__annotations__.keys():
                 raise SeriesError(f"{where}: expected the keys {', '.join(Stage.__annotations__)}")
-            parent = row.get("parent", previous)
-            previous = str(row["id"])
-            stage = Stage(**{**row, "id": previous, "parent": None if parent is None else str(parent)})
-            if stage.parent is not None and stage.parent not in self.stages:
-                raise SeriesError(f"{where}: no stage {stage.parent} before it")
+            parent, previous = str(row.get("parent", previous)), str(row["id"])
+            stage = Stage(**{**row, "id": previous, "parent": parent})
+            if parent and parent not in self.stages:
+                raise SeriesError(f"{where}: no stage {parent} before it")
             if stage.diffstat and len(stage.kernel_numbers) != 3:
                 raise SeriesError(f"{where}: diffstat needs files, insertions and deletions")
             self.stages[stage.id] = stage
-        self._built: dict[str, tuple[Tree, list[Change]]] = {}
-        self._woven: dict[str, dict[str, str]] = {}
+        self.build, self.weave = cache(self._build), cache(self._weave)  # each stage once
 
     @property
     def latest(self) -> str:
@@ -77,7 +76,7 @@ class Series:
     def lineage(self, stage_id: int | str) -> list[Stage]:
         """A stage and those that it builds on, the first one first."""
         stage = self.stage(stage_id)
-        return [*(self.lineage(stage.parent) if stage.parent is not None else []), stage]
+        return [*(self.lineage(stage.parent) if stage.parent else []), stage]
 
     def path(self, notebook: str) -> Path:
         """The text file of a notebook."""
@@ -91,18 +90,12 @@ class Series:
         """The code cells of a notebook."""
         return read_cells(notebook, self.text(notebook))
 
-    def build(self, stage_id: int | str, without: str | None = None) -> tuple[Tree, list[Change]]:
+    def _build(self, stage_id: int | str, without: str = "") -> tuple[Tree, list[Change]]:
         """The sources of a stage, and what it changed; without the cells of one of its notebooks if that is named."""
         stage = self.stage(stage_id)
-        if without is None and stage.id in self._built:
-            return self._built[stage.id]
-        tree: Tree = {} if stage.parent is None else self.tree(stage.parent)
+        tree = self.tree(stage.parent) if stage.parent else {}
         cells = [cell for notebook in stage.notebooks if notebook != without for cell in self.cells(notebook)]
-        built = apply_cells(tree, cells, partly=without is not None)
-        symbols(built[0])
-        if without is None:
-            self._built[stage.id] = built
-        return built
+        return apply_cells(tree, cells, partly=bool(without))
 
     def tree(self, stage_id: int | str) -> Tree:
         """The sources of a stage."""
@@ -120,12 +113,9 @@ class Series:
                 floors = [*floors[:place], [module], *floors[place:]]
         return floors
 
-    def weave(self, stage_id: int | str) -> dict[str, str]:
+    def _weave(self, stage_id: int | str) -> dict[str, str]:
         """The text of every module of a stage, by path."""
-        stage = self.stage(stage_id).id
-        if stage not in self._woven:
-            self._woven[stage] = weave_tree(self.tree(stage), self.floors(stage))
-        return self._woven[stage]
+        return weave_tree(self.tree(stage_id), self.floors(stage_id))
 
     def weave_all(self) -> dict[str, dict[str, str]]:
         """Stage -> path -> text, of all stages."""

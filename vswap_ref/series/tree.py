@@ -47,21 +47,20 @@ class Change:
 
 
 def apply_cells(tree: Tree, cells: Iterable[Cell], partly: bool = False) -> tuple[Tree, list[Change]]:
-    """A new tree with all cells of one stage applied.  SeriesError if a name is defined twice in it.
+    """A new tree with all cells of one stage applied, and what they did.  SeriesError if a name is defined twice in it.
 
     partly: a notebook is left out, so a definition that others stand behind may be missing; then they come last.
     """
     tree = {path: Module(dict(module.imports), dict(module.definitions)) for path, module in tree.items()}
-    changes: list[Change] = []
-    seen: dict[Key, Cell] = {}
-    for cell in cells:
-        for change in apply_cell(tree, cell, partly):
-            key = (change.module, change.name)
-            if change.verb in ("added", "replaced"):
-                if key in seen:
-                    raise SeriesError(f"{cell.where}: {key[1]} of {key[0]} was defined before in {seen[key].where}")
-                seen[key] = cell
-            changes.append(change)
+    changes = [change for cell in cells for change in apply_cell(tree, cell, partly)]
+    writers: dict[Key, Cell] = {}
+    for change in changes:
+        if change.verb in ("added", "replaced"):
+            path, name, where = change.module, change.name, change.cell.where
+            first = writers.setdefault((path, name), change.cell)
+            if first != change.cell:
+                raise SeriesError(f"{where}: {name} of {path} was defined before in {first.where}")
+    symbols(tree)
     return tree, changes
 
 

@@ -48,8 +48,7 @@ def weave_tree(tree: Tree, floors: list[list[str]]) -> dict[str, str]:
     check_floors(tree, needs, floors)
     check_circles(needs)
     texts = {path: weave_module(path, module, needs[path]) for path, module in tree.items()}
-    for folder in {str(Path(path).parent) for path in tree}:
-        texts.setdefault(f"{folder}/__init__.py", HEADER)
+    texts |= {f"{Path(path).parent}/__init__.py": HEADER for path in tree}
     return dict(sorted(texts.items()))
 
 
