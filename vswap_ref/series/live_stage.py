@@ -51,8 +51,9 @@ class LiveStage:
         self.changes: list[Change] = []
         for name in [name for name in sys.modules if f"{name}.".startswith(f"{self.package}.")]:
             del sys.modules[name]
-        module_of(f"{self.package}.mm")
-        sys.modules[self.package].__path__ = [str(PACKAGE)]  # where its kernel is found
+        package, mm = ModuleType(self.package), ModuleType(f"{self.package}.mm")
+        package.__path__, mm.__path__ = [str(PACKAGE)], []  # kernel.py is the one of the package, mm what the cells say
+        sys.modules.update({package.__name__: package, mm.__name__: mm})
         self._become(series.build(stage_id, without=notebook)[0])
 
     def apply(self, cell: Cell) -> list[Change]:
@@ -119,7 +120,8 @@ class LiveStage:
 
     def _namespace(self, path: str) -> dict[str, Any]:
         """What the module with a path binds; it is made if missing."""
-        return vars(module_of(self._name(path)))
+        name = self._name(path)
+        return vars(sys.modules.setdefault(name, ModuleType(name)))
 
     def _become(self, tree: Tree) -> None:
         """Bring the running modules from the present tree to another one."""
@@ -132,7 +134,7 @@ class LiveStage:
         for path, name in gone | changed:
             self._namespace(path).pop(name, None)
         for path in self.tree.keys() - tree.keys():
-            forget(self._name(path))
+            del sys.modules[self._name(path)]
         self.tree = tree
         before: list[Key] | None = None
         left = [key for key in new if key[1] not in self._namespace(key[0])]
@@ -142,11 +144,9 @@ class LiveStage:
 
     def _mark_stale(self) -> None:
         """Kernels booted so far must not be used any more."""
-        name = f"{self.package}.kernel"
-        if name in sys.modules:
-            for kernel in list(sys.modules[name].booted):
-                kernel.__class__ = StaleKernel
-            forget(name)
+        face = sys.modules.pop(f"{self.package}.kernel", None)
+        for kernel in list(face.booted) if face else []:
+            kernel.__class__ = StaleKernel
 
     def _execute(self, path: str, name: str, text: str) -> bool:
         """Execute one definition in its module; False if it has to wait for a name."""
@@ -170,23 +170,6 @@ class LiveStage:
                     namespace[need.name] = home[need.name]
                 elif need.name in module.imports:
                     exec(module.imports[need.name], namespace)
-
-
-def module_of(name: str) -> ModuleType:
-    """The module of a dotted name; it and its packages are made, and bound in each other, if missing."""
-    if name not in sys.modules:
-        module = sys.modules[name] = ModuleType(name)
-        module.__path__ = []
-        parent, _, short = name.rpartition(".")
-        setattr(module_of(parent), short, module)
-    return sys.modules[name]
-
-
-def forget(name: str) -> None:
-    """Take a module out of its package."""
-    parent, _, short = name.rpartition(".")
-    delattr(sys.modules[parent], short)
-    del sys.modules[name]
 
 
 def with_dependents(changed: set[Key], gone: Set[Key], new: dict[Key, Definition]) -> set[Key]:

@@ -72,11 +72,3 @@ def read_cells(notebook: str, text: str) -> list[Cell]:
             raise SeriesError(f"{notebook}, line {line}: the code cell that begins here is never closed")
         cells.append(Cell(notebook, len(cells) + 1, line, match[2].removesuffix("\n")))
     return cells
-
-
-def replace_cell(text: str, cell: Cell, body: str) -> str:
-    """A notebook's text with a new body for a cell; cells above it keep their lines."""
-    lines = text.split("\n")
-    first = cell.line - 1
-    lines[first : first + len(cell.body.split("\n"))] = body.split("\n")
-    return "\n".join(lines)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
-from .notebook import Cell, SeriesError, replace_cell
+from .notebook import Cell, SeriesError
 from .series import Series
 from .source import DOC, Definition, Module, free_names, split
 from .weave import HEADER, import_sections
 
-Bodies = dict[Cell, str]
-"""Cell -> its new body."""
+Texts = dict[str, list[str]]
+"""Definition of a module -> what stands in its place from now on: itself, new definitions beside it, or nothing."""
+Edit = tuple[Definition, str]
+"""A definition that a cell owns, and the text that replaces it there."""
 
 
 def stitch(series: Series, package: Path) -> list[str]:
@@ -23,25 +24,25 @@ def stitch(series: Series, package: Path) -> list[str]:
     module that no cell writes, and if a stage could not be woven any more.
     """
     tree = series.tree(series.latest)
-    bodies: Bodies = {}
+    edits: list[Edit] = []
     done: list[str] = []
     for file in sorted((package / "mm").rglob("*.py")):
         path = file.relative_to(package).as_posix()
         if path in tree:
-            done += stitch_module(tree[path], path, file.read_text(encoding="utf-8"), bodies)
+            done += stitch_module(tree[path], path, file.read_text(encoding="utf-8"), edits)
         elif file.name != "__init__.py":
             raise SeriesError(f"{path}: no notebook writes this module; begin a cell with %%patch {path}")
-    texts = edited_texts(series, bodies)
+    texts = edited_notebooks(series, edits)
     Series(series.root, texts).weave_all()
     for notebook, text in texts.items():
         series.path(notebook).write_text(text, encoding="utf-8")
     return done
 
 
-def stitch_module(module: Module, path: str, text: str, bodies: Bodies) -> list[str]:
-    """Collect new cell bodies for one module; returns what changed."""
+def stitch_module(module: Module, path: str, text: str, edits: list[Edit]) -> list[str]:
+    """Collect the edits of one module; returns what changed."""
     edited, done = split(Cell(path, 0, 0, "\n" + text.removeprefix(HEADER))), list[str]()
-    texts: dict[str, list[str]] = {name: [] for name in module.definitions}
+    texts: Texts = {name: [] for name in module.definitions}
     for name, host in hosts(module, edited).items():
         owned, now = module.definitions[host], edited.definitions[name].text
         texts[host].append(now)
@@ -51,7 +52,9 @@ def stitch_module(module: Module, path: str, text: str, bodies: Bodies) -> list[
             done.append(f"{path}: {name} replaced in {owned.cell.where}")
     done += stitch_imports(module, path, edited, texts)
     for name, owned in module.definitions.items():
-        swap(bodies, owned, "\n\n\n".join(texts[name]))
+        new = "\n\n\n".join(texts[name])
+        if new != owned.text:
+            edits.append((owned, new))
         if name not in edited.definitions:
             done.append(f"{path}: {name} removed from {owned.cell.where}")
     return done
@@ -72,35 +75,30 @@ def hosts(module: Module, edited: Module) -> dict[str, str]:
     return found
 
 
-def stitch_imports(module: Module, path: str, edited: Module, texts: dict[str, list[str]]) -> list[str]:
+def stitch_imports(module: Module, path: str, edited: Module, texts: Texts) -> list[str]:
     """Put imports that no cell has yet below the module's docstring, or above its first definition."""
-    for name, item in edited.imports.items():
-        if module.imports.get(name, item) != item:
-            raise SeriesError(f"{path}: change the import of {name} in the notebook")
-    new = {name: item for name, item in edited.imports.items() if name not in module.imports}
+    new = {name: item for name, item in edited.imports.items() if module.imports.get(name) != item}
+    if changed := new.keys() & module.imports.keys():
+        raise SeriesError(f"{path}: change the import of {', '.join(changed)} in the notebook")
     if not new:
         return []
-    lines = "\n".join(import_sections(new.values()))
-    first = next(iter(module.definitions.values()))
-    texts[first.name] = ["\n\n".join([*texts[DOC], lines])] if first.name == DOC else [lines, *texts[first.name]]
-    return [f"{path}: imported {', '.join(new)} in {first.cell.where}"]
+    first, lines = next(iter(module.definitions)), "\n".join(import_sections(new.values()))
+    texts[first].insert(1 if first == DOC else 0, lines)
+    return [f"{path}: imported {', '.join(new)} in {module.definitions[first].cell.where}"]
 
 
-def swap(bodies: Bodies, owned: Definition, text: str) -> None:
-    """Replace a definition in its cell's body by another text."""
-    if text == owned.text:
-        return
-    body = f"\n{bodies.get(owned.cell, owned.cell.body)}\n"
-    old, new = f"\n{owned.as_written(owned.text)}\n", f"\n{owned.as_written(text)}\n"
-    if old not in body:
-        raise SeriesError(f"{owned.where}: {owned.name} cannot be found as woven; edit the notebook")
-    bodies[owned.cell] = body.replace(old, new, 1)[1:-1]
-
-
-def edited_texts(series: Series, bodies: Bodies) -> dict[str, str]:
-    """Notebook -> its text with the new bodies, of those that have some; from the last cell up, as lines shift."""
-    texts: dict[str, str] = {}
-    for cell in sorted(bodies, key=lambda cell: -cell.line):
-        text = texts.get(cell.notebook, series.text(cell.notebook))
-        texts[cell.notebook] = replace_cell(text, cell, re.sub(r"\n{4,}", "\n\n\n", bodies[cell].strip("\n")))
-    return texts
+def edited_notebooks(series: Series, edits: list[Edit]) -> dict[str, str]:
+    """Notebook -> its new text, of those that change; from the last definition up, as lines shift."""
+    notebooks: dict[str, list[str]] = {}
+    for owned, text in sorted(edits, key=lambda edit: (edit[0].cell.line, edit[0].line), reverse=True):
+        lines = notebooks.setdefault(owned.cell.notebook, series.text(owned.cell.notebook).split("\n"))
+        old = owned.as_written(owned.text).split("\n")
+        new = owned.as_written(text).split("\n") if text else []
+        first = owned.cell.line + owned.line - 2
+        end = first + len(old)
+        if lines[first:end] != old:
+            raise SeriesError(f"{owned.where}: {owned.name} cannot be found as woven; edit the notebook")
+        while not new and not lines[first - 1]:  # blank lines above go along
+            first -= 1
+        lines[first:end] = new
+    return {notebook: "\n".join(lines) for notebook, lines in notebooks.items()}
