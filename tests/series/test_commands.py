@@ -79,7 +79,7 @@ def test_stitch_weave_and_blame(checkout: Path) -> None:
     command(checkout, "weave")
     store = checkout / "vswap_ref" / "mm" / "store.py"
     store.write_text(store.read_text().replace("STEP = 2", "STEP = 5"))
-    assert command(checkout, "stitch").strip() == "mm/store.py: STEP replaced in 01-replace, cell 1, line 18"
+    assert command(checkout, "stitch").strip() == "mm/store.py: STEP written to 01-replace, cell 1, line 18"
     assert "5 modules agree" in command(checkout, "weave", "--check")
     assert command(checkout, "stitch") == "nothing to stitch\n"
     assert command(checkout, "blame", "STEP") == "mm/store.py: STEP is written in 01-replace, cell 1, line 19\n"

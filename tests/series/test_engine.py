@@ -228,8 +228,7 @@ BROKEN = {
             "%%patch mm/face.py",
             "%%patch mm/store.py\nHOW = twice\n```\n\n```{code-cell}\n%%patch mm/face.py",
         ),
-        r"circle, (mm/count.py -> mm/store.py -> mm/count.py: 01-replace, cell 2, line 28: twice uses advance of "
-        r"mm/store.py; 02-move, cell 2, line 26: HOW uses twice of mm/count.py|mm/store.py -> mm/count.py -> .*)",
+        r"02-move, cell 2, line 26: HOW uses twice of mm/count.py: a call up from mm/store.py",
     ),
 }
 

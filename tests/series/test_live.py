@@ -152,6 +152,8 @@ def test_a_planted_mistake_is_there_for_a_while(toy: Series) -> None:
     assert run_with("STEP", "2", "20") == 60
     with pytest.raises(TypeError):
         run_with("STEP", "2", "None")
+    with pytest.raises(ZeroDivisionError):
+        run_with("STEP", "2", "2 // 0")
     assert stage.tree == before
     assert stage.module("face").run(3) == 6
     with pytest.raises(SeriesError, match="name='STAP': stage 2 defines no such thing"):

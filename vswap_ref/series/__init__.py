@@ -14,7 +14,8 @@ has not yet, or no more.
 
 * ``weave`` turns the cells of a stage into ordinary modules.  Cells import the standard library, NumPy and
   ``vswap_ref.machine`` only; imports between modules are written by ``weave``, which knows where every name lives.
-  An unknown name, a name defined twice, an import to a higher floor, or a circle is an error with notebook, cell, line.
+  An unknown name, a name defined twice, or an import of a module that stands behind is an error with notebook, cell and
+  line.
 * ``stitch`` carries edits made in the woven package back into the cells that own the definitions, in whichever stage;
   a later rename is undone in them.  All stages are woven in memory first: nothing is written if one cannot be.
 * ``at(k)`` loads any stage as real modules, beside all others.

@@ -81,8 +81,8 @@ class LiveStage:
         if old not in text:
             raise SeriesError(f"old={old!r}: {path}: {name} has no such text")
         cell = Cell(f"planted in {name}", 0, 1, f"%%patch {path}\n{text.replace(old, new, 1)}")
-        self._become(apply_cells(before, [cell])[0])
         try:
+            self._become(apply_cells(before, [cell])[0])
             yield self
         finally:
             self._become(before)

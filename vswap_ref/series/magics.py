@@ -17,18 +17,15 @@ from .weave import weave_tree
 VERBS = ("added", "replaced", "moved", "renamed", "removed")
 
 
-class Locations:
+class Locations(list[Change]):
     """What a patch cell did, one line a definition; the text is all that is stored with the notebook."""
 
-    def __init__(self, changes: list[Change]) -> None:
-        self.changes = changes
-
     def __repr__(self) -> str:
-        return "\n".join(map(str, self.changes)) or "nothing changed"
+        return "\n".join(map(str, self)) or "nothing changed"
 
     def diff(self) -> Diff:
         """The change against the stage as it was: ``_.diff()`` in the next cell shows it, coloured."""
-        return Diff(repr(self), [line for change in self.changes for line in change.diff])
+        return Diff(repr(self), [line for change in self for line in change.diff])
 
 
 def stage(line: str) -> None:

@@ -113,7 +113,6 @@ def read_statement(found: Module, node: ast.stmt, cell: Cell, line: int, text: s
             found.definitions[DOC] = Definition(DOC, text, "Expr", cell, line)
         case (
             ast.FunctionDef(name=name)
-            | ast.AsyncFunctionDef(name=name)
             | ast.ClassDef(name=name)
             | ast.AnnAssign(target=ast.Name(id=name))
             | ast.Assign(targets=[ast.Name(id=name)])

@@ -9,7 +9,7 @@ from difflib import unified_diff
 from functools import cached_property
 
 from .notebook import Cell, SeriesError
-from .source import DOC, Definition, Module, split
+from .source import DOC, Definition, Module, split, substitute
 
 Tree = dict[str, Module]
 """Path such as "mm/zswap.py" -> module."""
@@ -133,19 +133,22 @@ def rename_symbol(tree: Tree, cell: Cell, old: str, new: str) -> list[Change]:
 
     SeriesError if ``new`` stands anywhere already: afterwards nobody could tell the two apart.
     """
-    home = next((path for path, module in tree.items() if old in module.definitions), None)
+    home = next((path for path, name in definitions(tree) if name == old), None)
     if home is None:
         raise SeriesError(f"{cell.where}: --rename {old} {new}: no module defines {old}")
-    for definition in definitions(tree).values():
-        if new in definition.text and re.search(rf"\b{new}\b", definition.text):
-            raise SeriesError(f"{cell.where}: --rename {old} {new}: {new} stands already in {definition.where}")
-    texts: list[tuple[str, str]] = []
+    if clash := mentions(tree, new):
+        raise SeriesError(f"{cell.where}: --rename {old} {new}: {new} stands already in {clash[0].where}")
+    before = "\n".join(definition.text for definition in mentions(tree, old))
     for module in tree.values():
-        pairs = [(was, was.renamed(old, new)) for was in module.definitions.values()]
-        module.definitions = {now.name: now for _, now in pairs}
-        texts += [(was.text, now.text) for was, now in pairs if now is not was]
-    before, after = ("\n".join(side) for side in zip(*texts, strict=True))
-    return [Change(cell, home, new, "renamed", before, after, old)]
+        renamed = [definition.renamed(old, new) for definition in module.definitions.values()]
+        module.definitions = {definition.name: definition for definition in renamed}
+    return [Change(cell, home, new, "renamed", before, substitute(before, [(old, new)]), old)]
+
+
+def mentions(tree: Tree, word: str) -> list[Definition]:
+    """The definitions in whose text a word stands."""
+    found = [definition for definition in definitions(tree).values() if word in definition.text]
+    return [definition for definition in found if re.search(rf"\b{word}\b", definition.text)]
 
 
 Mechanic = Callable[..., list[Change]]

@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
-from graphlib import CycleError, TopologicalSorter
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -33,20 +32,12 @@ class Need(NamedTuple):
     user: Definition
     home: str | None
 
-    def __str__(self) -> str:
-        return f"{self.user.use_of(self.name)}: {self.user.name} uses {self.name} of {self.home}"
-
-
-Needs = dict[str, list[Need]]
-"""Module -> what it takes from outside."""
-
 
 def weave_tree(tree: Tree, floors: list[list[str]]) -> dict[str, str]:
     """The text of every module of a stage, by path.  SeriesError if a name or a layer is wrong."""
     homes = symbols(tree)
     needs = {path: module_needs(module, homes) for path, module in tree.items()}
     check_floors(tree, needs, floors)
-    check_circles(needs)
     texts = {path: weave_module(path, module, needs[path]) for path, module in tree.items()}
     texts |= {f"{Path(path).parent}/__init__.py": HEADER for path in tree}
     return dict(sorted(texts.items()))
@@ -59,30 +50,19 @@ def module_needs(module: Module, homes: Mapping[str, str]) -> list[Need]:
     return [Need(name, users[name], "" if name in module.imports else homes.get(name)) for name in taken]
 
 
-def check_floors(tree: Tree, needs: Needs, floors: list[list[str]]) -> None:
-    """Every module has a floor; what it takes has a home, and imports go down or stay on the floor."""
-    level = {f"mm/{name}.py": number for number, names in enumerate(floors) for name in names}
+def check_floors(tree: Tree, needs: dict[str, list[Need]], floors: list[list[str]]) -> None:
+    """Every module has a floor; what it takes has a home, and that stands before it: so imports form no circle."""
+    order = [f"mm/{name}.py" for names in floors for name in names]
+    place = {path: number for number, path in enumerate(order)}
     for path, module in tree.items():
-        if path not in level:
+        if path not in place:
             first = next(iter(module.definitions.values()))
             raise SeriesError(f"{first.where}: {path} has no floor in series.toml")
-    for path, uses in needs.items():
-        for need in uses:
-            if need.home is None:
-                raise SeriesError(f"{need.user.use_of(need.name)}: {need.name} is unknown")
-            if need.home and level[need.home] > level[path]:
-                raise SeriesError(f"{need}: a call up from {path}")
-
-
-def check_circles(needs: Needs) -> None:
-    """The imports between modules form no circle."""
-    below = {path: sorted({need.home for need in uses if need.home}) for path, uses in needs.items()}
-    try:
-        TopologicalSorter(below).prepare()
-    except CycleError as error:
-        circle = error.args[1][::-1]
-        links = [next(need for need in needs[a] if need.home == b) for a, b in pairwise(circle)]
-        raise SeriesError(f"imports form a circle, {' -> '.join(circle)}: {'; '.join(map(str, links))}") from None
+        for name, user, home in needs[path]:
+            if home is None:
+                raise SeriesError(f"{user.use_of(name)}: {name} is unknown")
+            if place.get(home, 0) > place[path]:
+                raise SeriesError(f"{user.use_of(name)}: {user.name} uses {name} of {home}: a call up from {path}")
 
 
 def weave_module(path: str, module: Module, needs: list[Need]) -> str:
