@@ -68,7 +68,7 @@ def test_the_page_on_the_engine_shows_real_output() -> None:
         assert f"$ vswap-ref {name}" in page
     path, definition = find(checkout_series(), "folio_alloc_swap", latest())
     assert f"{path}: folio_alloc_swap is written in {definition.where}" in page
-    assert "mm/zswap.py: zswap_load replaced in " in page
+    assert "mm/zswap.py: zswap_load written to " in page
     assert f"of stage {latest()} written to exported" in page
     assert f"   0  {stages()['0']}" in page
 

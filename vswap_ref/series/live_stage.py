@@ -26,17 +26,13 @@ from .weave import module_needs
 LAZY_ANNOTATIONS = annotations.compiler_flag
 
 
-class StaleKernelError(RuntimeError):
-    """This kernel was booted before one of its classes or constants was replaced."""
-
-
 class StaleKernel:
-    """What a kernel becomes when a class under it is replaced: any use says so."""
+    """What a kernel becomes when a class or a constant under it is replaced: any use says so."""
 
     def __getattribute__(self, name: str) -> Any:
         if name in ("__class__", "__hash__", "__eq__", "__weakref__"):
             return object.__getattribute__(self, name)
-        raise StaleKernelError("a class of this kernel was replaced after it was booted: boot a new Kernel")
+        raise SeriesError("a class of this kernel was replaced after it was booted: boot a new Kernel")
 
 
 class LiveStage:
@@ -114,13 +110,9 @@ class LiveStage:
         """A module of the live stage, e.g. "zswap"."""
         return import_module(f"{self.package}.mm.{name}")
 
-    def _name(self, path: str) -> str:
-        """The full name of the module with a path."""
-        return f"{self.package}.{path.removesuffix('.py').replace('/', '.')}"
-
     def _namespace(self, path: str) -> dict[str, Any]:
         """What the module with a path binds; it is made if missing."""
-        name = self._name(path)
+        name = f"{self.package}.{path.removesuffix('.py').replace('/', '.')}"
         return vars(sys.modules.setdefault(name, ModuleType(name)))
 
     def _become(self, tree: Tree) -> None:
@@ -134,7 +126,7 @@ class LiveStage:
         for path, name in gone | changed:
             self._namespace(path).pop(name, None)
         for path in self.tree.keys() - tree.keys():
-            del sys.modules[self._name(path)]
+            del sys.modules[self._namespace(path)["__name__"]]
         self.tree = tree
         before: list[Key] | None = None
         left = [key for key in new if key[1] not in self._namespace(key[0])]
@@ -187,10 +179,8 @@ class Live:
         self.current: LiveStage | None = None
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
         if self.current is None:
-            raise SeriesError("no live stage: begin the notebook with %load_ext vswap_ref.series and %stage K NOTEBOOK")
+            raise AttributeError("no live stage: begin with %load_ext vswap_ref.series and %stage K NOTEBOOK")
         return getattr(self.current, name)
 
 

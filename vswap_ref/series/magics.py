@@ -14,8 +14,6 @@ from .stages import checkout_series
 from .tree import Change
 from .weave import weave_tree
 
-VERBS = ("added", "replaced", "moved", "renamed", "removed")
-
 
 class Locations(list[Change]):
     """What a patch cell did, one line a definition; the text is all that is stored with the notebook."""
@@ -65,7 +63,7 @@ def summary(stage: Stage, changes: list[Change]) -> list[str]:
     """Modules, symbols and lines that a notebook changed, beside the kernel's diffstat; no row where all are 0."""
     verbs = Counter(change.verb for change in changes)
     model = {"modules": len({change.module for change in changes})}
-    model |= {f"symbols {verb}": verbs[verb] for verb in VERBS}
+    model |= {f"symbols {verb}": nr for verb, nr in sorted(verbs.items())}
     model |= {"lines added": sum(change.lines[0] for change in changes)}
     model |= {"lines removed": sum(change.lines[1] for change in changes)}
     kernel = dict(zip(("modules", "lines added", "lines removed"), stage.kernel_numbers, strict=False))

@@ -68,10 +68,9 @@ class Series:
 
     def stage(self, stage_id: int | str) -> Stage:
         """The stage with this id; SeriesError listing those that exist."""
-        try:
-            return self.stages[str(stage_id)]
-        except KeyError:
-            raise SeriesError(f"no stage {stage_id!r}; there are {', '.join(self.stages)}") from None
+        if str(stage_id) not in self.stages:
+            raise SeriesError(f"no stage {stage_id!r}; there are {', '.join(self.stages)}")
+        return self.stages[str(stage_id)]
 
     def lineage(self, stage_id: int | str) -> list[Stage]:
         """A stage and those that it builds on, the first one first."""

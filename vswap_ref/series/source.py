@@ -44,7 +44,7 @@ class Definition:
     @property
     def is_state(self) -> bool:
         """True if objects of a running kernel may be made from it: a class or a constant."""
-        return not self.kind.endswith("FunctionDef") and self.name != DOC
+        return self.kind != "FunctionDef" and self.name != DOC
 
     def renamed(self, old: str, new: str) -> Definition:
         """With every use of a word replaced, in code and in text; itself if there is none."""

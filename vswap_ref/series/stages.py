@@ -32,11 +32,9 @@ def notebooks_root() -> Path | None:
 
 def sources_key(root: Path) -> str:
     """Checksum of everything that the stages' sources depend on: the notebooks, the face, and the engine."""
-    checksum = 0
     engine = sorted(Path(__file__).parent.glob("*.py"))
-    for path in (root / "series.toml", *sorted(root.glob("*.md")), PACKAGE / FACE, *engine):
-        checksum = zlib.crc32(path.name.encode() + path.read_bytes(), checksum)
-    return f"{checksum:08x}"
+    files = [root / "series.toml", *sorted(root.glob("*.md")), PACKAGE / FACE, *engine]
+    return f"{zlib.crc32(b''.join(path.name.encode() + path.read_bytes() for path in files)):08x}"
 
 
 def write_stages(root: Path, folder: Path) -> dict[str, Any]:
@@ -99,7 +97,7 @@ def latest() -> str:
 
 
 class LoadedStage:
-    """A loaded stage: ``.Kernel`` boots it, ``.mm`` and ``.kernel`` are its modules, ``.id`` and ``.title`` name it."""
+    """A loaded stage: ``.Kernel`` boots it, ``.kernel`` is its face, ``.id`` and ``.title`` name it."""
 
     def __init__(self, stage_id: str) -> None:
         self.id, self.title = stage_id, stages()[stage_id]
@@ -108,9 +106,8 @@ class LoadedStage:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        if name in ("kernel", "mm"):
-            return import_module(f"{self.package}.{name}")
-        return getattr(import_module(f"{self.package}.kernel"), name)
+        kernel = import_module(f"{self.package}.kernel")
+        return kernel if name == "kernel" else getattr(kernel, name)
 
     @cached_property
     def paths(self) -> list[str]:

@@ -49,7 +49,8 @@ class Change:
 def apply_cells(tree: Tree, cells: Iterable[Cell], partly: bool = False) -> tuple[Tree, list[Change]]:
     """A new tree with all cells of one stage applied, and what they did.  SeriesError if a name is defined twice in it.
 
-    partly: a notebook is left out, so a definition that others stand behind may be missing; then they come last.
+    A module that is left empty goes away.  partly: a notebook is left out, so a definition that others stand behind
+    may be missing; then they come last.
     """
     tree = {path: Module(dict(module.imports), dict(module.definitions)) for path, module in tree.items()}
     changes = [change for cell in cells for change in apply_cell(tree, cell, partly)]
@@ -60,8 +61,9 @@ def apply_cells(tree: Tree, cells: Iterable[Cell], partly: bool = False) -> tupl
             first = writers.setdefault((path, name), change.cell)
             if first != change.cell:
                 raise SeriesError(f"{where}: {name} of {path} was defined before in {first.where}")
+    tree = {path: module for path, module in tree.items() if module.definitions.keys() - {DOC}}
     symbols(tree)
-    return tree, changes
+    return tree, [change for change in changes if change.name != DOC]
 
 
 def apply_cell(tree: Tree, cell: Cell, partly: bool = False) -> list[Change]:
@@ -77,8 +79,7 @@ def apply_cell(tree: Tree, cell: Cell, partly: bool = False) -> list[Change]:
             place_after(module, after, [name for name in said.definitions if name != after])
         elif not partly:
             raise SeriesError(f"{cell.where}: --after {after}: {path} has no such definition")
-    changes += [remove(tree, cell, path, name) for name in said.deleted]
-    return [change for change in changes if change.name != DOC]
+    return changes + [remove(tree, cell, path, name) for name in said.deleted]
 
 
 def define(module: Module, path: str, definition: Definition) -> Change:
@@ -97,13 +98,10 @@ def place_after(module: Module, after: str, names: list[str]) -> None:
 
 
 def take(tree: Tree, cell: Cell, path: str, name: str, command: str) -> Definition:
-    """Take a definition out; a module that is left empty goes away."""
+    """Take a definition out."""
     if path not in tree or name not in tree[path].definitions:
         raise SeriesError(f"{cell.where}: {command} {name}: {path} has no such definition")
-    definition = tree[path].definitions.pop(name)
-    if tree[path].definitions.keys() <= {DOC}:
-        del tree[path]
-    return definition
+    return tree[path].definitions.pop(name)
 
 
 def remove(tree: Tree, cell: Cell, path: str, name: str) -> Change:
@@ -115,16 +113,15 @@ def delete_module(tree: Tree, cell: Cell, path: str) -> list[Change]:
     """``%patch --delete mm/x.py``."""
     if path not in tree:
         raise SeriesError(f"{cell.where}: --delete {path}: no such module")
-    return [remove(tree, cell, path, name) for name in list(tree[path].definitions) if name != DOC]
+    return [remove(tree, cell, path, name) for name in list(tree[path].definitions)]
 
 
 def move_definition(tree: Tree, cell: Cell, path: str, name: str, target: str) -> list[Change]:
     """``%patch --move mm/a.py:name mm/b.py``."""
-    imports = tree[path].imports if path in tree else {}
     definition = take(tree, cell, path, name, "--move")
     module = tree.setdefault(target, Module())
     module.definitions[name] = definition
-    module.imports = {**imports, **module.imports}
+    module.imports = tree[path].imports | module.imports
     return [Change(cell, target, name, "moved", definition.text, definition.text, path)]
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
-from itertools import groupby, pairwise
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,8 +72,7 @@ def weave_module(path: str, module: Module, needs: list[Need]) -> str:
     head = [module.definitions[DOC].text] if DOC in module.definitions else []
     head.append("from __future__ import annotations")
     text = HEADER + "\n\n".join(head + import_sections(imports))
-    for above, definition in pairwise([None, *definitions]):
-        assert definition is not None
+    for above, definition in zip([None, *definitions], definitions, strict=False):
         text += separator(above, definition) + definition.text
     return text + "\n"
 
