@@ -135,9 +135,9 @@ def cell(module: str, name: str, value: int, number: int = 1) -> Cell:
 def test_order_of_cells_of_different_modules_does_not_matter(order: list[tuple[str, str]]) -> None:
     """Only the order within a module does."""
     tree, _ = apply_cells({}, [cell(module, name, 1, number) for number, (module, name) in enumerate(order)])
-    floors = [["one", "two", "three", "four"]]
+    modules = ["one", "two", "three", "four"]
     plain, _ = apply_cells({}, [cell(module, name, 1) for module, name in sorted(order)])
-    assert weave_tree(tree, floors) == weave_tree(plain, floors)
+    assert weave_tree(tree, modules) == weave_tree(plain, modules)
 
 
 @given(names, st.integers(0, 9), st.integers(0, 9))
@@ -148,7 +148,7 @@ def test_replacing_twice_is_replacing_once(name: str, first: int, second: int) -
     )
     once, _ = apply_cells(base, [cell("one", name, second)])
     twice, _ = apply_cells(apply_cells(base, [cell("one", name, first)])[0], [cell("one", name, second)])
-    assert weave_tree(once, [["one"]]) == weave_tree(twice, [["one"]])
+    assert weave_tree(once, ["one"]) == weave_tree(twice, ["one"])
 
 
 BROKEN = {
@@ -260,9 +260,9 @@ def test_every_stage_is_a_folder_of_its_own(toy: Series, tmp_path: Path) -> None
     for stage in ("s0", "s1"):
         (folder / stage / "mm").mkdir(parents=True)
         (folder / stage / "mm" / "count.py").write_text("OLD = 1\n")
-    manifest = write_stages(toy.root, folder)
-    assert manifest["titles"] == {"0": "first", "1": "replaced", "2": "moved", "variant": "another second stage"}
-    for stage in manifest["titles"]:
+    titles = write_stages(toy.root, folder)
+    assert titles == {"0": "first", "1": "replaced", "2": "moved", "variant": "another second stage"}
+    for stage in titles:
         paths = {path.relative_to(folder / f"s{stage}").as_posix() for path in (folder / f"s{stage}").rglob("*.py")}
         assert paths == {*woven(toy, stage), "__init__.py", "kernel.py"}
     assert "def twice" in (folder / "s2" / "mm" / "count.py").read_text()

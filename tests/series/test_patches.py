@@ -1,4 +1,4 @@
-"""Stages whose notebooks only patch a parent: stitching, floors, the symbol map, loading."""
+"""Stages whose notebooks only patch a parent: stitching, the order of modules, the symbol map, loading."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def peek(counter: Counter) -> int:
 '''
 
 
-def test_a_stage_can_insert_a_floor(toy: Series) -> None:
+def test_a_stage_can_insert_a_module(toy: Series) -> None:
     """A module that exists from a stage on has its place in that stage's table; earlier stages do not know it."""
     path = toy.path("01-replace")
     path.write_text(path.read_text() + NEW_MODULE)
@@ -185,8 +185,8 @@ def test_a_stage_can_insert_a_floor(toy: Series) -> None:
         Series(toy.root).weave(1)
     title = 'title = "replaced"'
     toy = edit(toy, "series.toml", title, f'{title}\nabove = {{ "deep/lookup" = "state" }}')
-    assert toy.floors(0) == [["state"], ["store", "count"], ["face"]]
-    assert toy.floors(1) == toy.floors(2) == [["state"], ["deep/lookup"], ["store", "count"], ["face"]]
+    assert toy.order(0) == ["state", "store", "count", "face"]
+    assert toy.order(1) == toy.order(2) == ["state", "deep/lookup", "store", "count", "face"]
     texts = toy.weave(1)
     assert "from ..state import Counter\n" in texts["mm/deep/lookup.py"]
     assert "from .deep.lookup import look\n" in texts["mm/store.py"]
@@ -204,11 +204,11 @@ def test_a_stage_can_move_a_module_to_another_floor(toy: Series) -> None:
     toy = edit(toy, "02-move", "UP = run", "UP = run\n\ndel UP")
     title = 'title = "moved"'
     toy = edit(toy, "series.toml", title, f'{title}\nabove = {{ count = "face" }}')
-    assert toy.floors(2) == [["state"], ["store"], ["face"], ["count"]]
+    assert toy.order(2) == ["state", "store", "face", "count"]
     with pytest.raises(SeriesError, match=r"run uses twice of mm/count.py: a call up from mm/face.py"):
         toy.weave(2)
     with pytest.raises(SeriesError, match="stage 2: count is above ground, which has no floor"):
-        edit(toy, "series.toml", 'count = "face"', 'count = "ground"').floors(2)
+        edit(toy, "series.toml", 'count = "face"', 'count = "ground"').order(2)
 
 
 def test_symbol_map(toy: Series) -> None:

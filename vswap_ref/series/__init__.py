@@ -6,16 +6,15 @@ name in that module, ``del name`` removes it, ``--after name`` gives its place. 
 ``--move mm/a.py:name mm/b.py`` and ``--rename old new`` list mechanical changes, one a line.  A rename follows in code,
 docstrings and comments.
 
-``series.toml`` orders the notebooks into stages and the modules into floors.  A stage's table has ``id``, ``title``,
-``notebooks``, and if needed ``parent`` (default: the stage before), ``above = { "vswap/lookup" = "types" }`` (from this
-stage on mm/vswap/lookup.py has a floor of its own, right above types) and ``diffstat = "3 files, 10 insertions, 4
-deletions"`` (the kernel patch's own, which ``%seal`` shows beside the model's).  A floor may name a module that a stage
-has not yet, or no more.
+``series.toml`` orders the notebooks into stages, and the modules from bottom to top, floor by floor.  A stage's table
+has ``id``, ``title``, ``notebooks``, and if needed ``parent`` (default: the stage before), ``above = { "vswap/lookup" =
+"types" }`` (from this stage on mm/vswap/lookup.py stands right above types) and ``diffstat = "3 files, 10 insertions,
+4 deletions"`` (the kernel patch's own, which ``%seal`` shows beside the model's).  A floor may name a module that a
+stage has not yet, or no more.
 
 * ``weave`` turns the cells of a stage into ordinary modules.  Cells import the standard library, NumPy and
   ``vswap_ref.machine`` only; imports between modules are written by ``weave``, which knows where every name lives.
-  An unknown name, a name defined twice, or an import of a module that stands behind is an error with notebook, cell and
-  line.
+  An unknown name, a name defined twice, or an import from above is an error with notebook, cell and line.
 * ``stitch`` carries edits made in the woven package back into the cells that own the definitions, in whichever stage;
   a later rename is undone in them.  All stages are woven in memory first: nothing is written if one cannot be.
 * ``at(k)`` loads any stage as real modules, beside all others.

@@ -156,12 +156,11 @@ class LiveStage:
             namespace = self._namespace(path)
             for name in [name for name in namespace if name not in module.definitions and not name.endswith("__")]:
                 del namespace[name]
-            for need in module_needs(module, homes):
-                home = self._namespace(need.home) if need.home else {}
-                if need.name in home:
-                    namespace[need.name] = home[need.name]
-                elif need.name in module.imports:
-                    exec(module.imports[need.name], namespace)
+            for name, _, home in module_needs(module, homes):
+                if home and name in self._namespace(home):
+                    namespace[name] = self._namespace(home)[name]
+                elif name in module.imports:
+                    exec(module.imports[name], namespace)
 
 
 def with_dependents(changed: set[Key], gone: Set[Key], new: dict[Key, Definition]) -> set[Key]:

@@ -51,8 +51,7 @@ def patch_line(line: str) -> None:
 
 def seal(line: str) -> None:
     """``%seal``: fail unless the live stage equals the stage that the notebooks say; print what this one did."""
-    wanted, floors = live.series.weave(live.stage.id), live.series.floors(live.stage.id)
-    have = weave_tree(live.tree, floors)
+    wanted, have = live.series.weave(live.stage.id), weave_tree(live.tree, live.series.order(live.stage.id))
     for path in sorted({*wanted, *have}):
         if lines(have.get(path, "")) != lines(wanted.get(path, "")):
             raise SeriesError(f"not sealed: {path} differs from stage {live.stage.id}; did every cell run as written?")

@@ -19,7 +19,7 @@ class Stage:
     """One stage, as its table in series.toml says.
 
     id: a number, or a name for a variant.  parent: the stage it builds on (default: the one before), "" if none.
-    above: module (without mm/ and .py) -> module that it stands right above from this stage on, on a new floor.
+    above: module (without mm/ and .py) -> module that it stands right above from this stage on.
     diffstat: the kernel's own, e.g. "3 files, 10 insertions, 4 deletions".
     """
 
@@ -45,7 +45,7 @@ class Series:
     def __init__(self, root: Path, texts: Mapping[str, str] | None = None) -> None:
         self.root, self.texts = root, texts or {}
         settings = tomllib.loads((root / "series.toml").read_text(encoding="utf-8"))
-        self.ground: list[list[str]] = settings.get("floors", [])
+        self.ground = [name for floor in settings.get("floors", []) for name in floor]
         self.stages: dict[str, Stage] = {}
         previous = ""
         for row in settings["stage"]:
@@ -100,21 +100,20 @@ class Series:
         """The sources of a stage."""
         return self.build(stage_id)[0]
 
-    def floors(self, stage_id: int | str) -> list[list[str]]:
-        """The floors of a stage from bottom to top: those of series.toml, and new ones that stages put in between."""
-        floors = self.ground
+    def order(self, stage_id: int | str) -> list[str]:
+        """The modules of a stage from bottom to top: those of the floors, and what stages put in between."""
+        order = self.ground
         for stage in self.lineage(stage_id):
             for module, below in stage.above.items():
-                floors = [[name for name in names if name != module] for names in floors]
-                place = next((number for number, names in enumerate(floors, 1) if below in names), None)
-                if place is None:
+                order = [name for name in order if name != module]
+                if below not in order:
                     raise SeriesError(f"series.toml: stage {stage.id}: {module} is above {below}, which has no floor")
-                floors = [*floors[:place], [module], *floors[place:]]
-        return floors
+                order.insert(order.index(below) + 1, module)
+        return order
 
     def _weave(self, stage_id: int | str) -> dict[str, str]:
         """The text of every module of a stage, by path."""
-        return weave_tree(self.tree(stage_id), self.floors(stage_id))
+        return weave_tree(self.tree(stage_id), self.order(stage_id))
 
     def weave_all(self) -> dict[str, dict[str, str]]:
         """Stage -> path -> text, of all stages."""

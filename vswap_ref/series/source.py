@@ -140,16 +140,14 @@ def free_names(text: str, eager: bool = False) -> frozenset[str]:
     """
     if text.startswith("__all__ = ") and not eager:
         return frozenset(ast.literal_eval(text.removeprefix("__all__ = ")))
-    found: set[str] = set()
-
-    def collect(table: symtable.SymbolTable, top: bool) -> None:
-        for symbol in table.get_symbols():
-            if symbol.is_referenced() and (symbol.is_global() or (top and not symbol.is_assigned())):
-                found.add(symbol.get_name())
-        for child in table.get_children():
-            if not eager or child.get_type() == "class" or child.get_name() in LOOPS:
-                collect(child, top=False)
-
     lazy_annotations = "from __future__ import annotations\n" * eager
-    collect(symtable.symtable(lazy_annotations + text, "<definition>", "exec"), top=True)
+    top = symtable.symtable(lazy_annotations + text, "<definition>", "exec")
+    found: set[str] = set()
+    tables = [top]
+    for table in tables:  # grows on the way
+        for symbol in table.get_symbols():
+            if symbol.is_referenced() and (symbol.is_global() or (table is top and not symbol.is_assigned())):
+                found.add(symbol.get_name())
+        inner = table.get_children()
+        tables += [it for it in inner if not eager or it.get_type() == "class" or it.get_name() in LOOPS]
     return frozenset(found)

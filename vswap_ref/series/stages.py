@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import cache, cached_property, lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -37,16 +36,17 @@ def sources_key(root: Path) -> str:
     return f"{zlib.crc32(b''.join(path.name.encode() + path.read_bytes() for path in files)):08x}"
 
 
-def write_stages(root: Path, folder: Path) -> dict[str, Any]:
-    """Write each stage of the series in ``root`` as a package s0, s1, ... in ``folder``; returns the manifest."""
+def write_stages(root: Path, folder: Path) -> dict[str, str]:
+    """Write each stage of the series in ``root`` as a package s0, s1, ... in ``folder``; returns stage -> title."""
     key = sources_key(root)
     series = series_of(root, key)
     face = {"__init__.py": "", FACE: (PACKAGE / FACE).read_text(encoding="utf-8")}
     for stage, texts in series.weave_all().items():
         write_texts(folder / f"s{stage}", texts | face)
-    manifest = {"key": key, "titles": {stage.id: stage.title for stage in series.stages.values()}}
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    return manifest
+    titles = {stage.id: stage.title for stage in series.stages.values()}
+    (folder / "titles.json").write_text(json.dumps(titles, indent=1), encoding="utf-8")
+    (folder / "key").write_text(key, encoding="utf-8")
+    return titles
 
 
 def differing(folder: Path, texts: Mapping[str, str]) -> list[str]:
@@ -73,12 +73,10 @@ def stage_files() -> tuple[Path, dict[str, str]]:
     """(folder of all stages, stage -> title): stored in a wheel; made from a checkout's notebooks if they changed."""
     root = notebooks_root()
     folder = PACKAGE / "_stages" if root is None else BUILD
-    manifest: dict[str, Any] = {}
-    with suppress(OSError, ValueError):
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    if root is not None and manifest.get("key") != sources_key(root):
-        manifest = write_stages(root, folder)
-    return folder, manifest["titles"]
+    key = folder / "key"
+    if root is not None and not (key.exists() and key.read_text(encoding="utf-8") == sources_key(root)):
+        return folder, write_stages(root, folder)
+    return folder, json.loads((folder / "titles.json").read_text(encoding="utf-8"))
 
 
 def stages() -> dict[str, str]:

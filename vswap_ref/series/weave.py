@@ -33,11 +33,11 @@ class Need(NamedTuple):
     home: str | None
 
 
-def weave_tree(tree: Tree, floors: list[list[str]]) -> dict[str, str]:
-    """The text of every module of a stage, by path.  SeriesError if a name or a layer is wrong."""
+def weave_tree(tree: Tree, order: list[str]) -> dict[str, str]:
+    """The text of every module of a stage, by path.  SeriesError if a name or the order of the modules is wrong."""
     homes = symbols(tree)
     needs = {path: module_needs(module, homes) for path, module in tree.items()}
-    check_floors(tree, needs, floors)
+    check_order(tree, needs, order)
     texts = {path: weave_module(path, module, needs[path]) for path, module in tree.items()}
     texts |= {f"{Path(path).parent}/__init__.py": HEADER for path in tree}
     return dict(sorted(texts.items()))
@@ -50,10 +50,9 @@ def module_needs(module: Module, homes: Mapping[str, str]) -> list[Need]:
     return [Need(name, users[name], "" if name in module.imports else homes.get(name)) for name in taken]
 
 
-def check_floors(tree: Tree, needs: dict[str, list[Need]], floors: list[list[str]]) -> None:
-    """Every module has a floor; what it takes has a home, and that stands before it: so imports form no circle."""
-    order = [f"mm/{name}.py" for names in floors for name in names]
-    place = {path: number for number, path in enumerate(order)}
+def check_order(tree: Tree, needs: dict[str, list[Need]], order: list[str]) -> None:
+    """Every module has its place; what it takes has a home, and that stands before it: so imports form no circle."""
+    place = {f"mm/{name}.py": number for number, name in enumerate(order)}
     for path, module in tree.items():
         if path not in place:
             first = next(iter(module.definitions.values()))
