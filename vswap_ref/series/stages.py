@@ -64,7 +64,7 @@ def write_texts(folder: Path, texts: Mapping[str, str]) -> list[str]:
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_text(texts[path], encoding="utf-8")
         else:
-            (folder / path).unlink()
+            (folder / path).unlink(missing_ok=True)
     return changed
 
 

@@ -57,10 +57,10 @@ def apply_cells(tree: Tree, cells: Iterable[Cell], partly: bool = False) -> tupl
     writers: dict[Key, Cell] = {}
     for change in changes:
         if change.verb in ("added", "replaced"):
-            path, name, where = change.module, change.name, change.cell.where
-            first = writers.setdefault((path, name), change.cell)
+            first = writers.setdefault((change.module, change.name), change.cell)
             if first != change.cell:
-                raise SeriesError(f"{where}: {name} of {path} was defined before in {first.where}")
+                what = f"{change.name} of {change.module}"
+                raise SeriesError(f"{change.cell.where}: {what} was defined before in {first.where}")
     tree = {path: module for path, module in tree.items() if module.definitions.keys() - {DOC}}
     symbols(tree)
     return tree, [change for change in changes if change.name != DOC]
