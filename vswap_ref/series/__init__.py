@@ -39,8 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SeriesError", "at", "live", "load_ipython_extension"]
 
-_HOMES = {"live": "live_stage", "load_ipython_extension": "magics"}
-"""Names that are loaded when first used."""
+_HOMES = {"live": "live_stage", "load_ipython_extension": "magics"}  # loaded when first used
 
 
 def __getattr__(name: str) -> Any:

@@ -46,12 +46,10 @@ def stitch(series: Series, package: Path) -> list[str]:
 def module_edits(module: Module, path: str, text: str) -> Iterator[Edit]:
     """What has to change in the cells of a module so that it has a new text."""
     edited = split(Cell(path, 0, 0, "\n" + text.removeprefix(HEADER)))
-    parts: dict[str, dict[str, str]] = {name: {} for name in module.definitions}
+    parts = allot(module, edited)
     if imports := new_imports(module, path, edited):
         first = next(name for name in parts if name != DOC)
-        parts[first]["imports"] = "\n".join(import_sections(imports))
-    for name, host in hosts(module, edited).items():
-        parts[host][name] = edited.definitions[name].text
+        parts[first] = {"imports": "\n".join(import_sections(imports)), **parts[first]}
     for name, owned in module.definitions.items():
         now = "\n\n\n".join(parts[name].values())
         deed = f"{', '.join(parts[name])} written to" if now else f"{name} removed from"
@@ -59,19 +57,20 @@ def module_edits(module: Module, path: str, text: str) -> Iterator[Edit]:
             yield Edit(owned, now, f"{path}: {deed} {owned.cell.where}")
 
 
-def hosts(module: Module, edited: Module) -> dict[str, str]:
-    """Edited definition -> the module's own in whose place it goes: itself, or a neighbour of one that is new.
+def allot(module: Module, edited: Module) -> dict[str, dict[str, str]]:
+    """Definition of the module -> the texts that stand in its place from now on: its own, and those of new neighbours.
 
-    That is the one below if it uses the new one, else the one above.
+    A new one goes with the one below if that uses it, else with the one above.
     """
-    found: dict[str, str] = {}
-    names, above = list(edited.definitions), next(iter(module.definitions))
+    parts: dict[str, dict[str, str]] = {name: {} for name in module.definitions}
+    names, above = list(edited.definitions), next(iter(parts))
     for number, name in enumerate(names):
-        above = name if name in module.definitions else above
-        below = next((other for other in names[number:] if other in module.definitions), None)
+        above = name if name in parts else above
+        below = next((other for other in names[number:] if other in parts), None)
         used = below is not None and name in free_names(edited.definitions[below].text)
-        found[name] = below if below is not None and used else above
-    return found
+        host = below if below is not None and used else above
+        parts[host][name] = edited.definitions[name].text
+    return parts
 
 
 def new_imports(module: Module, path: str, edited: Module) -> list[str]:

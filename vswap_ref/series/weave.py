@@ -6,7 +6,6 @@ import builtins
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -76,7 +75,6 @@ def weave_module(path: str, module: Module, needs: list[Need]) -> str:
     return text + "\n"
 
 
-@cache
 def import_of(path: str, name: str, home: str) -> str:
     """The import of a name of module ``home`` as it stands in module ``path``."""
     steps = os.path.relpath(home.removesuffix(".py"), Path(path).parent).split(os.sep)
@@ -104,7 +102,6 @@ def import_sections(imports: Iterable[str]) -> list[str]:
     return sections
 
 
-@cache
 def import_order(item: str) -> tuple[object, ...]:
     """The standard library, NumPy, the machine, neighbours; in such a section plain imports first, near modules last;
     of a module constants, then classes, then the rest.
