@@ -11,10 +11,12 @@ import pytest
 import vswap_ref as vr
 from vswap_ref.kernel import Cgroup, Kernel, Mapping, Process, Shmem
 from vswap_ref.lab.defects import VERSION_1_RECLAIM, stages_with
+from vswap_ref.lab.experiments.calls import record_calls
 from vswap_ref.machine import PAGE_SIZE, BlockDevice
 from vswap_ref.mm.folio import folio_alloc, folio_lock, folio_put, folio_unlock
 from vswap_ref.mm.shmem import shmem_add_to_page_cache
 from vswap_ref.mm.types import NO_ENTRY, radix_to_swp_entry, swp_entry, swp_to_radix_entry
+from vswap_ref.series.stages import LoadedStage
 
 pytestmark = pytest.mark.stages(0)
 
@@ -427,6 +429,16 @@ def test_a_synchronous_device_is_read_without_the_swap_cache() -> None:
     heap.touch(4)
     assert shm.where().counts() == {"resident": 2, "swapfile": 14}
     assert (kernel.vmstat["pswpin"], kernel.vmstat["swap_ra"], kernel.vmstat["pgmajfault"]) == (2, 0, 2)
+
+
+@pytest.mark.parametrize(("device", "unpin"), [(vr.Ssd, "swap_cache_del_folio"), (vr.Pmem, "swapcache_clear")])
+def test_the_pin_goes_before_the_reference(device: type[BlockDevice], unpin: str, stage: LoadedStage) -> None:
+    kernel, _, first, _ = two_mappings(pages=1, swap=[device("1M")])
+    first[0] = 1
+    push_out(kernel)
+    calls = [call.name for call in record_calls(stage.id, kernel, lambda: first.touch(0))]
+    steps = [name for name in calls if name in (unpin, "folio_mark_dirty", "swap_free")]
+    assert steps == [unpin, "folio_mark_dirty", "swap_free"]
 
 
 def test_a_failed_write_loses_nothing() -> None:

@@ -174,13 +174,14 @@ def swapin_add(s: System, inode: ShmemInode, index: int, swap: SwpEntry, folio: 
         err = shmem_add_to_page_cache(s, folio, inode, index, swp_to_radix_entry(swap))
     if not err:
         shmem_recalc_inode(inode, 0, -1)
-        folio_mark_dirty(folio)
-        if folio.swapcache:
-            swap_cache_del_folio(s, folio)
-        swap_free(s, swap)
     if bypass:
         folio.swap = NO_ENTRY
         swapcache_clear(s, swap, 1)
+    elif not err:
+        swap_cache_del_folio(s, folio)
+    if not err:
+        folio_mark_dirty(folio)
+        swap_free(s, swap)
     return err
 
 
