@@ -67,6 +67,24 @@ def test_a_large_folio_is_freed_in_one_call() -> None:
     assert kernel.cost.since(before) == {name: nr for name, nr in (FREE | freed).items() if nr}
 
 
+@pytest.mark.parametrize("stage", [0, 12, 14])
+def test_a_full_cluster_is_combed_under_its_lock(stage: int) -> None:
+    """The lock is given up for each attempt only: one acquisition at the beginning, and one after each."""
+    kernel = vr.at(stage).Kernel(ram="8M", cpus=1, page_cluster=0)
+    kernel.swapon(vr.Ssd("2M"), priority=1)
+    kernel.swapon(vr.Ssd("8M"), priority=0)
+    heap = kernel.spawn("app").mmap_swapped("2044K")
+    cached = range(0, heap.pages, 7)
+    for page in cached:
+        heap.touch(page)
+    for folio in kernel.system.memory.mem_map:
+        if folio is not None:
+            folio.locked = True
+    before = kernel.cost.snapshot()
+    vr.at(stage).module("swap_alloc").swap_reclaim_full_clusters(kernel.system, kernel.system.swap.info[0], False)
+    assert kernel.cost.since(before)["ci_lock"] == 1 + len(cached)
+
+
 def test_an_allocation_that_fails_costs_too() -> None:
     """The local lock; the reference that is taken and given back at the limit."""
     kernel = Kernel(ram="4M", swap=[vr.Ssd("1M")])

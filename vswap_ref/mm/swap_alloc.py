@@ -156,16 +156,16 @@ def swap_reclaim_full_clusters(s: System, si: SwapInfo, force: bool) -> None:
             return
         offset = cluster_offset(ci)
         end = min(si.max, offset + SWAPFILE_CLUSTER)
-        swap_cluster_unlock(ci)
         while offset < end:
             step = 1
             if swap_cache_only(si, offset):
+                swap_cluster_unlock(ci)
                 step = abs(__try_to_reclaim_swap(s, si, offset, TTRS_ANYWAY)) or 1
+                swap_cluster_lock(s, si, offset)
             offset += step
-        with ci.lock:
-            s.cost.ci_lock += 1
-            if ci.on_list is None:
-                relocate_cluster(s, si, ci)
+        if ci.on_list is None:
+            relocate_cluster(s, si, ci)
+        swap_cluster_unlock(ci)
 
 
 def swap_reclaim_work(s: System) -> None:
