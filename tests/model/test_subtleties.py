@@ -206,3 +206,21 @@ def test_zswap_writeback_charges_and_ticks_like_a_swap_in() -> None:
     assert group.memory_current == PAGE_SIZE  # the folio, in the swap cache until it is reclaimed
     kernel.reclaim("64K")
     assert group.memory_current == 0
+
+
+@pytest.mark.parametrize("stage", [0, 8, 12, 14])
+def test_who_must_not_wait_for_a_swap_in_gets_no_folio_of_it(stage: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write-back looks, finds nothing, and loses the pin to a swap-in: it does not look again, others do."""
+    kernel = vr.at(stage).Kernel(ram="2M", swap=[vr.Ssd("1M")], page_cluster=0)
+    heap = kernel.spawn("app").mmap_swapped(PAGE_SIZE)
+    heap.process.fork()
+    heap.touch(0)
+    (folio,) = (folio for folio in kernel.system.memory.mem_map if folio is not None and folio.swapcache)
+    module, found = vr.at(stage).module("swap_read"), []
+    look = module.swap_cache_get_folio
+    for skip_if_exists in (True, False):
+        answers = iter((lambda *_: None, look))
+        monkeypatch.setattr(module, "swap_cache_get_folio", lambda *args, answers=answers: next(answers)(*args))
+        read = module.__dict__["__read_swap_cache_async"]
+        found.append(read(kernel.system, folio.swap, kernel.system.memcg.root, skip_if_exists))
+    assert found == [(None, False), (folio, False)]

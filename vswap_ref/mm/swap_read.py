@@ -78,7 +78,7 @@ def __read_swap_cache_async(
         return None, False
     if not swapcache_prepare_read(s, entry, skip_if_exists):
         folio_put(s, folio)
-        return swap_cache_get_folio(s, entry), False
+        return (None if skip_if_exists else swap_cache_get_folio(s, entry)), False
     folio_lock(folio)
     folio.swapbacked = True
     if charge_and_add_folio(s, folio, memcg, entry):

@@ -28,7 +28,8 @@ from .zswap_pool import zswap_accept_thr_pages, zswap_decompress, zswap_entry_fr
 def zswap_writeback_entry(s: System, entry: ZswapEntry, swpentry: SwpEntry) -> int:
     """Decompress an entry into the swap cache and write it to a slot that is taken for it now.
 
-    Returns 0, -EEXIST (a swap-in is under way or done), -ENOMEM (no memory, no slot, or the entry is gone) or -EIO.
+    Returns 0, -EEXIST (a folio is in the cache for it, or its cluster is gone), -ENOMEM (no memory, no slot, somebody
+    else has its pin, or the entry is gone) or -EIO.
     """
     pinned, si = tryget_swap_entry(s, swpentry)
     if not pinned:

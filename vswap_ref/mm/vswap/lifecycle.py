@@ -91,7 +91,10 @@ def vswap_get_count(s: System, cluster: VswapCluster, entry: SwpEntry) -> bool:
 
 
 def swap_duplicate_nr(s: System, entry: SwpEntry, nr: int) -> int:
-    """One reference more to each of ``nr`` entries.  0, or -ENOENT if one is not allocated: then there is no change."""
+    """One reference more to each of ``nr`` entries.  0, or -ENOENT if one is not allocated: then no count has changed.
+
+    What was added before is taken back under another lock; a slot that had no users is marked then.
+    """
     cluster, done = None, 0
     with s.rcu.read:
         for one in swp_entry_range(entry, entry + nr):
