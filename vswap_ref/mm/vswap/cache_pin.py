@@ -55,7 +55,7 @@ def vswap_pin_error(cluster: VswapCluster | None, entry: SwpEntry) -> int:
 
 
 def swapcache_prepare(s: System, entry: SwpEntry, nr: int) -> int:
-    """Pin ``nr`` slots: the gate through which exactly one task swaps an entry in.
+    """Pin ``nr`` slots of one cluster: the gate through which exactly one task swaps an entry in.
 
     Returns 0, -EEXIST (somebody else is at it) or -ENOENT (the entry was freed); then no slot is pinned.
     """
