@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from errno import EINVAL, ENOMEM
+from errno import EEXIST, EINVAL, ENOENT, ENOMEM
 from typing import Any
 
 import pytest
@@ -66,10 +66,39 @@ def test_the_bridges_are_the_identity(value: int) -> None:
 
 @given(st.integers(0, 31), st.integers(0, 2**64 - 1))
 def test_a_slot_is_a_device_and_an_offset(number: int, offset: int) -> None:
-    """Bits of the offset above the 58th are cut off; the layout is the entry's."""
+    """Bits of the offset above the 58th are cut off; an entry is put together in the same way."""
     slot = types.swp_slot(number, offset)
     assert (types.swp_slot_type(slot), types.swp_slot_offset(slot)) == (number, offset % 2**58)
-    assert slot == types.swp_entry(number, offset % 2**58)
+    assert slot == types.swp_entry(number, offset)
+
+
+@pytest.mark.parametrize("stage", [0, 6, 9, 12])
+def test_slot_reclaim_looks_again_for_a_folio_that_moved_on(stage: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folio is another one's when its lock is had: it is let go, and the right one is found and freed."""
+    kernel, heap = swapped(stage, pages=1)
+    heap.touch(0)
+    module, si = vr.at(stage).module("slot_reclaim"), kernel.system.swap.info[0]
+    offset, matches, answers = si.swap_map.index(HAS_CACHE), module.folio_matches_swap_entry, [False, False]
+    monkeypatch.setattr(module, "folio_matches_swap_entry", lambda *args: answers.pop() if answers else matches(*args))
+    reclaim = getattr(module, "__try_to_reclaim_swap")
+    assert reclaim(kernel.system, si, offset, 1) == 1
+    assert not answers
+    kernel.check()
+
+
+@pytest.mark.parametrize("stage", [0, 6, 9, 13, 14])
+@pytest.mark.parametrize(("err", "looks"), [(ENOENT, 1), (EEXIST, 2)])
+def test_a_free_slot_is_not_looked_up_twice(stage: int, err: int, looks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who cannot have the cache flag looks in the cache once more if another one has it, not if the slot is free."""
+    kernel, heap = swapped(stage, pages=1)
+    module, looked = vr.at(stage).module("swap_read"), []
+    pte = vr.at(stage).module("pagetable").ptep_get(heap.process.mm, heap.vma.start)
+    monkeypatch.setattr(module, "swapcache_prepare", lambda *args: -err)
+    monkeypatch.setattr(module, "swap_cache_get_folio", lambda s, entry: looked.append(entry))
+    entry = vr.at(stage).module("types").pte_to_swp_entry(pte)
+    read = getattr(module, "__read_swap_cache_async")
+    assert read(kernel.system, entry, kernel.system.memcg.root) == (None, False)
+    assert looked == [entry] * looks
 
 
 def test_slots_without_a_folio() -> None:

@@ -6,7 +6,7 @@ Kernel home: mm/swap_state.c (__read_swap_cache_async).
 
 from __future__ import annotations
 
-from errno import EEXIST
+from errno import EEXIST, ENOENT
 
 from vswap_ref.machine import relax
 
@@ -76,9 +76,10 @@ def __read_swap_cache_async(
     folio = folio_alloc(s)
     if folio is None:
         return None, False
-    if not swapcache_prepare_read(s, entry, skip_if_exists):
+    err = swapcache_prepare_read(s, entry, skip_if_exists)
+    if err:
         folio_put(s, folio)
-        return (None if skip_if_exists else swap_cache_get_folio(s, entry)), False
+        return (swap_cache_get_folio(s, entry) if err == -EEXIST and not skip_if_exists else None), False
     folio_lock(folio)
     folio.swapbacked = True
     if charge_and_add_folio(s, folio, memcg, entry):
@@ -90,11 +91,13 @@ def __read_swap_cache_async(
     return folio, True
 
 
-def swapcache_prepare_read(s: System, entry: SwpEntry, skip_if_exists: bool) -> bool:
-    """Pin a slot that is to be read into the swap cache.  False: somebody else has the pin, or nobody the content."""
-    if claim_cache_flag(s, entry, skip_if_exists):
-        return False
-    if vswap_folio_backed(s, entry, 1):
+def swapcache_prepare_read(s: System, entry: SwpEntry, skip_if_exists: bool) -> int:
+    """Pin a slot that is to be read into the swap cache.
+
+    Returns 0, -EEXIST (somebody else has the pin) or -ENOENT (the slot is free, or its content is nowhere to be read).
+    """
+    err = claim_cache_flag(s, entry, skip_if_exists)
+    if not err and vswap_folio_backed(s, entry, 1):
         swapcache_clear(s, entry, 1)
-        return False
-    return True
+        return -ENOENT
+    return err

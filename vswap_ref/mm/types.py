@@ -36,8 +36,8 @@ CLUSTER_MASK = SWAPFILE_CLUSTER - 1
 
 
 def swp_entry(type_: int, offset: int) -> SwpEntry:
-    """Entry for slot ``offset`` of device ``type_``."""
-    return SwpEntry(type_ << SWP_TYPE_SHIFT | offset)
+    """Entry for slot ``offset`` of device ``type_``; bits of the offset above bit 57 are cut off."""
+    return SwpEntry(type_ << SWP_TYPE_SHIFT | offset & SWP_OFFSET_MASK)
 
 
 def swp_type(entry: SwpEntry) -> int:
