@@ -65,7 +65,7 @@ def swap_cluster_alloc_table(s: System, ci: SwapClusterInfo) -> bool:
 
 
 def swap_cluster_free_table(s: System, ci: SwapClusterInfo) -> None:
-    """Free the table (all words null) after an RCU grace period."""
+    """Free the table (all words null).  There is no RCU grace period: a reader keeps the table that it has."""
     ci.table = None
 
 
