@@ -101,6 +101,24 @@ def test_a_free_slot_is_not_looked_up_twice(stage: int, err: int, looks: int, mo
     assert looked == [entry] * looks
 
 
+@pytest.mark.parametrize("stage", [0, 6, 14])
+@pytest.mark.parametrize("device", [vr.Ssd, vr.Pmem])
+def test_a_folio_is_submitted_unlocked_and_under_writeback(
+    stage: int, device: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel sets the writeback flag, then unlocks, then hands the pages to the device."""
+    module, seen = vr.at(stage).module("swap_io"), []
+    write = module.bdev_write_folio
+
+    def look(bdev: Any, block: int, folio: Any) -> bool:
+        seen.append((folio.writeback, folio.locked))
+        return bool(write(bdev, block, folio))
+
+    monkeypatch.setattr(module, "bdev_write_folio", look)
+    swapped(stage, pages=2, swap=[device("2M")])
+    assert seen == [(True, False)] * 2
+
+
 def test_slots_without_a_folio() -> None:
     """swap_slot_alloc charges nobody and does not touch the cache; on full devices it returns 0 and no slot."""
     kernel, heap = swapped(swap=[vr.Ssd("128K")], pages=8)

@@ -70,9 +70,9 @@ def __swap_writepage(s: System, folio: Folio, slot: SwpSlot) -> None:
     nr = folio.nr_pages
     block = swap_slot_sector(s, slot) // SECTORS_PER_PAGE
     duration = bdev.write_ns(block, nr)
-    failed = not bdev_write_folio(bdev, block, folio)
     folio.writeback = True
     folio_unlock(folio)
+    failed = not bdev_write_folio(bdev, block, folio)
     if si.flags & SWP_SYNCHRONOUS_IO:
         s.clock.ns += duration
         end_swap_bio_write(s, folio, failed)
