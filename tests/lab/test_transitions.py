@@ -150,5 +150,5 @@ def test_a_slot_that_is_freed_under_its_pin_shows(monkeypatch: pytest.MonkeyPatc
 def test_a_reader_that_does_not_ask_for_the_backing_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     """The late reader would read from nowhere: it puts a folio behind a slot whose data is elsewhere."""
     claim = at(STAGE).find("claim_cache_flag")
-    replace_everywhere(monkeypatch, "swapcache_prepare_read", lambda *args: not claim(*args))
+    replace_everywhere(monkeypatch, "swapcache_prepare_read", claim)
     assert "F 1 0 none by swap_cache_add_folio to F 1 0 folio" in unexpected(explore_late_reader)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from errno import ENOENT
 
 import pytest
 
@@ -224,3 +225,36 @@ def test_who_must_not_wait_for_a_swap_in_gets_no_folio_of_it(stage: int, monkeyp
         read = module.__dict__["__read_swap_cache_async"]
         found.append(read(kernel.system, folio.swap, kernel.system.memcg.root, skip_if_exists))
     assert found == [(None, False), (folio, False)]
+
+
+@pytest.mark.parametrize("stage", [0, 6, 9, 13, 14])
+def test_who_loses_the_claim_begins_again(stage: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slot that was freed is not looked for again; after a tick one asks anew whether anybody refers to it."""
+    kernel = vr.at(stage).Kernel(ram="2M", swap=[vr.Pmem("1M")], cpus=1)
+    heap = kernel.spawn("app").mmap_swapped(PAGE_SIZE)
+    s, find, module = kernel.system, vr.at(stage).find, vr.at(stage).module("swap_read")
+    entry = find("pte_to_swp_entry")(find("ptep_get")(heap.process.mm, heap.vma.start))
+    read, look, looks = module.__dict__["__read_swap_cache_async"], module.swap_cache_get_folio, []
+    monkeypatch.setattr(module, "swap_cache_get_folio", lambda *args: looks.append(args) or look(*args))
+    with monkeypatch.context() as freed:
+        freed.setattr(module, "swapcache_prepare", lambda *_: -ENOENT)
+        assert read(s, entry, s.memcg.root) == (None, False)
+    assert len(looks) == 1
+    assert find("swapcache_prepare")(s, entry, 1) == 0
+    last_user = iter((lambda: find("swap_free")(s, entry),))
+    monkeypatch.setattr(module, "relax", lambda _: next(last_user)() or True)
+    assert read(s, entry, s.memcg.root) == (None, False)
+    assert len(looks) == 3
+
+
+def test_a_frozen_folio_is_looked_up_until_it_is_gone_or_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look-up that finds a folio without references reads the word again."""
+    kernel, heap, _ = booted()
+    push_out(heap)
+    heap.process.fork()
+    heap.touch(0)
+    (folio,) = (folio for folio in kernel.system.memory.mem_map if folio is not None and folio.swapcache)
+    module = BEFORE.module("swap_cache")
+    answers = iter((lambda _: False, lambda _: False, module.folio_try_get))
+    monkeypatch.setattr(module, "folio_try_get", lambda found: next(answers)(found))
+    assert module.swap_cache_get_folio(kernel.system, folio.swap) is folio

@@ -714,3 +714,12 @@ def test_the_room_that_is_shown_is_the_room_there_is(order: int) -> None:
             break
         placed += 1
     assert placed == room
+
+
+def test_the_checker_sees_extents_that_should_be_one() -> None:
+    """A run of slots that lies in one piece is one extent."""
+    kernel, si = one_device(vr.Disk("64K"))
+    (whole,) = si.swap_extents
+    si.swap_extents = [type(whole)(0, 7, 0), type(whole)(7, whole.nr_pages - 7, 7)]
+    with pytest.raises(vr.InvariantError, match="extents do not continue each other"):
+        kernel.check()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from errno import EEXIST, EINVAL, ENOENT, ENOMEM
+from errno import EINVAL, ENOMEM
 from typing import Any
 
 import pytest
@@ -84,21 +84,6 @@ def test_slot_reclaim_looks_again_for_a_folio_that_moved_on(stage: int, monkeypa
     assert reclaim(kernel.system, si, offset, 1) == 1
     assert not answers
     kernel.check()
-
-
-@pytest.mark.parametrize("stage", [0, 6, 9, 13, 14])
-@pytest.mark.parametrize(("err", "looks"), [(ENOENT, 1), (EEXIST, 2)])
-def test_a_free_slot_is_not_looked_up_twice(stage: int, err: int, looks: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who cannot have the cache flag looks in the cache once more if another one has it, not if the slot is free."""
-    kernel, heap = swapped(stage, pages=1)
-    module, looked = vr.at(stage).module("swap_read"), []
-    pte = vr.at(stage).module("pagetable").ptep_get(heap.process.mm, heap.vma.start)
-    monkeypatch.setattr(module, "swapcache_prepare", lambda *args: -err)
-    monkeypatch.setattr(module, "swap_cache_get_folio", lambda s, entry: looked.append(entry))
-    entry = vr.at(stage).module("types").pte_to_swp_entry(pte)
-    read = getattr(module, "__read_swap_cache_async")
-    assert read(kernel.system, entry, kernel.system.memcg.root) == (None, False)
-    assert looked == [entry] * looks
 
 
 @pytest.mark.parametrize("stage", [0, 6, 14])

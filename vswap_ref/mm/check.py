@@ -450,10 +450,12 @@ def check_no_lock_held(s: System) -> None:
 
 def check_extents(si: SwapInfo) -> None:
     """The extents cover all slots in order, and continue each other nowhere (or they would be one)."""
-    following = 0
+    following, next_block = 0, -1
     for extent in si.swap_extents:
         expect(extent.start_page == following, "extents leave no slot out", device=si.type, extent=extent)
+        expect(extent.start_block != next_block, "extents do not continue each other", device=si.type, extent=extent)
         following += extent.nr_pages
+        next_block = extent.start_block + extent.nr_pages
     expect(following >= si.max, "extents cover the device", covered=following, max=si.max)
 
 

@@ -6,7 +6,7 @@ Kernel home: mm/swap_state.c (__read_swap_cache_async).
 
 from __future__ import annotations
 
-from errno import EEXIST, ENOENT
+from errno import EAGAIN, EEXIST, ENOENT
 
 from vswap_ref.machine import relax
 
@@ -50,14 +50,28 @@ def charge_and_add_folio(s: System, folio: Folio, memcg: Memcg, entry: SwpEntry)
 
 
 def claim_cache_flag(s: System, entry: SwpEntry, skip_if_exists: bool) -> int:
-    """swapcache_prepare for one slot; while another task brings it in, sleep a tick and try again, unless told not to.
+    """swapcache_prepare for one slot; if another task brings it in, sleep a tick, unless told not to.
 
-    Returns 0, -ENOENT or -EEXIST: then the folio is in the cache by now, or nobody else runs who could put it there.
+    Returns 0, -ENOENT, -EAGAIN after the tick (look again), or -EEXIST: nobody is waited for, or nobody else runs.
     """
-    while (err := swapcache_prepare(s, entry, 1)) == -EEXIST and not skip_if_exists:
-        if isinstance(swap_cache_peek(s, entry), Folio) or not relax("the swap cache flag"):
-            break
-    return err
+    err = swapcache_prepare(s, entry, 1)
+    if err != -EEXIST or skip_if_exists:
+        return err
+    folio_is_there = isinstance(swap_cache_peek(s, entry), Folio)
+    return -EAGAIN if folio_is_there or relax("the swap cache flag") else -EEXIST
+
+
+def add_new_folio(s: System, folio: Folio, memcg: Memcg, entry: SwpEntry) -> bool:
+    """Lock a new folio and put it in the swap cache and on the LRU.  False: no charge; it and the flag are given up."""
+    folio_lock(folio)
+    folio.swapbacked = True
+    if charge_and_add_folio(s, folio, memcg, entry):
+        put_swap_folio(s, folio, entry)
+        folio_unlock(folio)
+        folio_put(s, folio)
+        return False
+    folio_add_lru(s, folio)
+    return True
 
 
 def __read_swap_cache_async(
@@ -68,34 +82,28 @@ def __read_swap_cache_async(
     A new folio is locked and not up to date; the caller must start the read, which unlocks it.  None: entry 0, nobody
     refers to the entry any more, another task is bringing it in, or memory is short.  The entry must be pinned.
     """
-    folio = swap_cache_get_folio(s, entry) if entry else None
-    if folio is not None:
-        return folio, False
-    if not entry or not swap_entry_swapped(s, entry):
+    if not entry:
         return None, False
-    folio = folio_alloc(s)
-    if folio is None:
-        return None, False
-    err = swapcache_prepare_read(s, entry, skip_if_exists)
-    if err:
-        folio_put(s, folio)
-        return (swap_cache_get_folio(s, entry) if err == -EEXIST and not skip_if_exists else None), False
-    folio_lock(folio)
-    folio.swapbacked = True
-    if charge_and_add_folio(s, folio, memcg, entry):
-        put_swap_folio(s, folio, entry)
-        folio_unlock(folio)
-        folio_put(s, folio)
-        return None, False
-    folio_add_lru(s, folio)
-    return folio, True
+    new = None
+    while (folio := swap_cache_get_folio(s, entry)) is None:
+        if not swap_entry_swapped(s, entry):
+            break
+        new = new or folio_alloc(s)
+        if new is None:
+            break
+        err = swapcache_prepare_read(s, entry, skip_if_exists)
+        if not err:
+            added = add_new_folio(s, new, memcg, entry)
+            return (new if added else None), added
+        if err != -EAGAIN:
+            break
+    if new is not None:
+        folio_put(s, new)
+    return folio, False
 
 
 def swapcache_prepare_read(s: System, entry: SwpEntry, skip_if_exists: bool) -> int:
-    """Pin a slot that is to be read into the swap cache.
-
-    Returns 0, -EEXIST (somebody else has the pin) or -ENOENT (the slot is free, or its content is nowhere to be read).
-    """
+    """claim_cache_flag for a slot whose content is to be read; -ENOENT as well if a folio is the content."""
     err = claim_cache_flag(s, entry, skip_if_exists)
     if not err and vswap_folio_backed(s, entry, 1):
         swapcache_clear(s, entry, 1)
