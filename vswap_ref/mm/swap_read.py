@@ -103,7 +103,10 @@ def __read_swap_cache_async(
 
 
 def swapcache_prepare_read(s: System, entry: SwpEntry, skip_if_exists: bool) -> int:
-    """claim_cache_flag for a slot whose content is to be read; -ENOENT as well if a folio is the content."""
+    """Pin a slot that is to be read into the swap cache.
+
+    Returns 0, -EAGAIN or -EEXIST (somebody else has the pin) or -ENOENT (a free slot, or one with nothing to read).
+    """
     err = claim_cache_flag(s, entry, skip_if_exists)
     if not err and vswap_folio_backed(s, entry, 1):
         swapcache_clear(s, entry, 1)
