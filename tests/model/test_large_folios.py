@@ -12,6 +12,7 @@ from vswap_ref.kernel import Kernel, Mapping, Process
 from vswap_ref.machine import PAGE_SIZE, BlockDevice
 from vswap_ref.mm.huge_memory import split_folio
 from vswap_ref.mm.state import Folio
+from vswap_ref.series.stages import LoadedStage
 
 pytestmark = pytest.mark.stages(0)
 
@@ -331,6 +332,19 @@ def test_a_synchronous_device_brings_a_block_back() -> None:
     assert kernel.vmstat["workingset_refault_anon"] == BLOCK
     assert kernel.swaps().rows[0]["Used"] == 0
     assert intact(heap)
+
+
+def test_the_block_is_looked_up_under_the_page_table_lock(stage: LoadedStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for all sizes, and the lock is dropped before memory is asked for."""
+    heap = swapped_out(boot())
+    ptl, module, held = heap.process.mm.ptl, stage.module("large_fault"), []
+    for name in ("can_swapin_thp", "alloc_swap_folio_order"):
+        function = getattr(module, name)
+        monkeypatch.setattr(
+            module, name, lambda *args, f=function, n=name: (held.append((n, ptl.locked())), f(*args))[1]
+        )
+    heap.touch(5)
+    assert held == [("can_swapin_thp", True), ("alloc_swap_folio_order", False)]
 
 
 def test_an_ordinary_device_brings_single_pages() -> None:

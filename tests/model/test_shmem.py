@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from errno import EEXIST
+from errno import EEXIST, ENOMEM
 from typing import Any
 
 import pytest
 
 import vswap_ref as vr
 from vswap_ref.kernel import Cgroup, Kernel, Mapping, Process, Shmem
+from vswap_ref.lab import interleave
 from vswap_ref.lab.defects import VERSION_1_RECLAIM, stages_with
 from vswap_ref.lab.experiments.calls import record_calls
 from vswap_ref.machine import PAGE_SIZE, BlockDevice
@@ -303,6 +304,53 @@ def test_swapoff_brings_shared_pages_back_without_walking_page_tables(device: ty
     assert kernel.system.swap.ptes_visited in (1, 2)  # of the process's own page, once a round
     assert kernel.vmstat["pgmajfault"] == 0
     assert not kernel.system.shmem.swaplist
+
+
+def rival(kernel: Kernel, what: str) -> None:
+    """Something that a program does to the object, while ``swapoff`` or a reader works on it."""
+    heap = kernel.processes[0].mappings[0]
+    if what == "touch":
+        assert [heap[page * PAGE_SIZE] for page in range(4)] == [1, 2, 3, 4]
+    else:
+        heap.process.exit()
+
+
+def swapped_object(stage: LoadedStage, unlinked: bool) -> Kernel:
+    """Four pages of an object in swap, under locks at which tasks are switched."""
+    kernel = stage.Kernel(ram="1M", swap=[vr.Ssd("1M")], page_cluster=0, locks="scheduled")
+    shm = kernel.shmem(4 * PAGE_SIZE)
+    heap = kernel.spawn("app").mmap(shm)
+    for page in range(heap.pages):
+        heap[page * PAGE_SIZE] = page + 1
+    push_out(kernel)
+    assert shm.inode.swapped == 4
+    if unlinked:
+        shm.unlink()
+    return kernel
+
+
+@pytest.mark.parametrize("what", ["touch", "exit"])
+@pytest.mark.stages(0, every=True)
+def test_swapoff_bears_what_programs_do_to_the_object_meanwhile(stage: LoadedStage, what: str) -> None:
+    """A page that somebody else brings in is looked for again; an object that ends waits for swapoff to leave it."""
+    record = interleave(
+        lambda: swapped_object(stage, unlinked=what == "exit"),
+        [lambda kernel: kernel.swapoff(0), lambda kernel: rival(kernel, what)],
+        seeds=range(60),
+    )
+    assert record.failure is None, record.failure
+
+
+@pytest.mark.parametrize("device", [vr.Ssd, vr.Pmem])
+def test_a_swap_in_that_fails_is_no_major_fault(device: type[BlockDevice], stage: LoadedStage) -> None:
+    kernel, shm, first, _ = two_mappings(pages=1, swap=[device("1M")])
+    first[0] = 1
+    push_out(kernel)
+    kernel.faults.fail("folio_alloc", times=1000)
+    system = kernel.system
+    swapin = stage.module("shmem_swap").shmem_swapin_folio
+    assert swapin(system, shm.inode, 0, system.memcg.root, True) == (None, -ENOMEM)
+    assert kernel.vmstat["pgmajfault"] == 0
 
 
 def test_swapoff_without_room_leaves_all_as_it_was() -> None:

@@ -623,6 +623,35 @@ def test_swapoff_stops_at_a_signal_and_can_be_repeated() -> None:
         assert_intact(heap, seed=100 * n)
 
 
+def test_swapoff_maps_a_page_with_the_flags_of_that_moment(stage: LoadedStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fork before the page-table lock is taken makes the page shared; the slot is put back under that lock."""
+    kernel = vr.Kernel(ram="1M", swap=[vr.Ssd("1M")], page_cluster=0)
+    heap = swap_out(kernel, 2)
+    mm, module, children = heap.process.mm, stage.module("swapoff"), []
+    wait, free = module.folio_wait_writeback, module.swap_free
+
+    def wait_and_fork(*args: Any) -> None:
+        wait(*args)
+        if not children:
+            children.append(heap.process.fork())
+            assert mm.swapents == 2
+
+    def free_locked(*args: Any) -> None:
+        assert mm.ptl.locked() or mm.swapents == 0
+        free(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "folio_wait_writeback", wait_and_fork)
+        patch.setattr(module, "swap_free", free_locked)
+        with pytest.raises(OSError, match="EINTR"):  # the child is not yet on the list that is walked
+            kernel.swapoff(0)
+    assert mm.swapents == 0
+    heap.write_page(0, b"new" + bytes(PAGE_SIZE - 3))
+    assert children[0].mappings[0].read_page(0) == random.Random(0).randbytes(PAGE_SIZE)
+    kernel.swapoff(0)
+    kernel.check()
+
+
 def test_swapoff_frees_what_only_the_cache_holds() -> None:
     """A slot without a page-table entry: its user went away while the folio was being written."""
     kernel = vr.Kernel(ram="1M", swap=[vr.Disk("1M")], debug=True)

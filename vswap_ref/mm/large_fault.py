@@ -185,11 +185,14 @@ def alloc_large_swap_folio(s: System, vma: Vma, addr: int, table: list[int]) -> 
     orders = thp_vma_allowable_orders(s, vma, THP_ORDERS_ALL_ANON & ~(1 << PMD_ORDER))
     entry = pte_to_swp_entry(Pte(table[addr & PTE_TABLE_MASK]))
     orders = thp_swap_suitable_orders(swp_offset(entry), addr, thp_vma_suitable_orders(vma, addr, orders))
-    for order in orders_descending(orders):
-        if can_swapin_thp(s, addr, table, order):
-            folio = alloc_swap_folio_order(s, vma, order, entry)
-            if folio is not None:
-                return folio
+    if not orders:
+        return None
+    with vma.mm.ptl:
+        highest = next((order for order in orders_descending(orders) if can_swapin_thp(s, addr, table, order)), 0)
+    for order in orders_descending(orders & (2 << highest) - 1):
+        folio = alloc_swap_folio_order(s, vma, order, entry)
+        if folio is not None:
+            return folio
     return None
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from errno import EEXIST, ENOMEM
 
-from vswap_ref.machine import XArray
+from vswap_ref.machine import XArray, wait_until
 
 from .folio import folio_lock, folio_put, folio_unlock
 from .pagetable import mmap_region
@@ -104,12 +104,13 @@ def shmem_free_swap(s: System, inode: ShmemInode, index: int, radswap: RadixEntr
     return 1
 
 
-def truncate_inode_folio(s: System, folio: Folio) -> None:
-    """A page goes for good; nobody maps it any more."""
-    folio_lock(folio)
-    assert not folio.mapcount
+def truncate_inode_folio(s: System, inode: ShmemInode, folio: Folio) -> None:
+    """A page goes for good, unless it has left the page cache while its lock was waited for; it is mapped no more."""
     folio.refcount += 1
-    shmem_delete_from_page_cache(s, folio, None)
+    folio_lock(folio)
+    if folio.mapping is inode:
+        assert not folio.mapcount
+        shmem_delete_from_page_cache(s, folio, None)
     folio_unlock(folio)
     folio_put(s, folio)
 
@@ -117,22 +118,23 @@ def truncate_inode_folio(s: System, folio: Folio) -> None:
 def shmem_undo_range(s: System, inode: ShmemInode, start: int, end: int) -> None:
     """Make the pages [start, end) holes, wherever they are; their page-table entries are gone already."""
     freed = 0
-    for index, entry in list(inode.i_pages.items()):
-        if not start <= index < end:
-            continue
-        if isinstance(entry, Folio):
-            truncate_inode_folio(s, entry)
-        else:
-            freed += shmem_free_swap(s, inode, index, entry)
+    for index in [index for index, _ in inode.i_pages.items() if start <= index < end]:
+        while (entry := inode.i_pages.load(index)) is not None:
+            if isinstance(entry, Folio):
+                truncate_inode_folio(s, inode, entry)
+            else:
+                freed += shmem_free_swap(s, inode, index, entry)
     shmem_recalc_inode(inode, 0, -freed)
 
 
 def shmem_evict_inode(s: System, inode: ShmemInode) -> None:
-    """The object ends: drop all its pages and slots."""
-    assert not inode.stop_eviction, "swapoff works on this object"
+    """The object ends: drop all its pages and slots, and wait until swapoff does not look at it any more."""
     shmem_undo_range(s, inode, 0, inode.i_size)
-    with s.shmem.swaplist_mutex:
-        s.shmem.swaplist.pop(inode, None)
+    while inode in s.shmem.swaplist:
+        wait_until(lambda: not inode.stop_eviction, "swapoff to leave a shared object")
+        with s.shmem.swaplist_mutex:
+            if not inode.stop_eviction:
+                s.shmem.swaplist.pop(inode, None)
     del s.shmem.inodes[inode]
 
 

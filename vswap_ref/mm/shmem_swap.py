@@ -96,7 +96,8 @@ def shmem_swapin_folio(s: System, inode: ShmemInode, index: int, memcg: Memcg, f
     ``memcg`` pays if the slot has no record; ``fault``: count a major fault if it was not cached.
     """
     radswap = inode.i_pages.load(index)
-    assert isinstance(radswap, int)
+    if not isinstance(radswap, int):
+        return None, -EEXIST
     swap = radix_to_swp_entry(radswap)
     if is_poisoned_swp_entry(swap):
         return None, -EIO
@@ -117,15 +118,15 @@ def swapin_pinned(
     if folio is not None:
         swap_update_readahead(s, folio, None, 0)
     else:
-        s.vmstat.pgmajfault += fault
-        memcg.stat.pgmajfault += fault
         bypass = si is not None and bool(si.flags & SWP_SYNCHRONOUS_IO)
         if bypass:
             folio, err = shmem_swap_alloc_folio(s, swap, memcg)
         else:
             folio = swap_cluster_readahead(s, swap, memcg)
-    if folio is None:
-        return None, err
+        if folio is None:
+            return None, err if shmem_confirm_swap(inode, index, swap) >= 0 else -EEXIST
+        s.vmstat.pgmajfault += fault
+        memcg.stat.pgmajfault += fault
     folio_lock(folio)
     err = swapin_add(s, inode, index, swap, folio, bypass)
     if not err:
@@ -186,8 +187,13 @@ def swapin_add(s: System, inode: ShmemInode, index: int, swap: SwpEntry, folio: 
 
 
 def shmem_set_folio_swapin_error(s: System, inode: ShmemInode, index: int, folio: Folio, swap: SwpEntry) -> None:
-    """The page cannot be read: put the mark of a lost page in the place of its entry, and free the slot."""
+    """The page cannot be read: put the mark of a lost page in the place of its entry, and free the slot.
+
+    If the entry was truncated meanwhile there is nothing to mark, and the slot is not ours.
+    """
     with inode.xa_lock:
+        if shmem_confirm_swap(inode, index, swap) < 0:
+            return
         inode.i_pages.store(index, swp_to_radix_entry(make_poisoned_swp_entry()))
     if folio.swapcache:
         swap_cache_del_folio(s, folio)
@@ -247,7 +253,7 @@ def shmem_swapin_range(s: System, inode: ShmemInode, start: int, end: int, memcg
 
 def shmem_find_swap_entries(s: System, inode: ShmemInode, type_: int) -> list[int]:
     """The page numbers whose slots are on a device; those that are on none are left out."""
-    swapped = ((index, entry) for index, entry in inode.i_pages.items() if not isinstance(entry, Folio))
+    swapped = [(index, entry) for index, entry in inode.i_pages.items() if not isinstance(entry, Folio)]
     slots = ((index, swp_entry_to_swp_slot(s, radix_to_swp_entry(entry))) for index, entry in swapped)
     return [index for index, slot in slots if slot and swp_slot_type(slot) == type_]
 
@@ -268,10 +274,12 @@ def shmem_unuse(s: System, si: SwapInfo) -> int:
     """swapoff: bring the pages of all objects back from a device.  Returns 0 or -ENOMEM."""
     err = 0
     for inode in list(s.shmem.swaplist):
+        if inode not in s.shmem.swaplist:
+            continue  # it ended while another one was worked on
         inode.stop_eviction += 1
         err = err or shmem_unuse_inode(s, inode, si.type)
-        inode.stop_eviction -= 1
-        if not inode.swapped:
-            with s.shmem.swaplist_mutex:
-                del s.shmem.swaplist[inode]
+        with s.shmem.swaplist_mutex:
+            if not inode.swapped:
+                s.shmem.swaplist.pop(inode, None)
+            inode.stop_eviction -= 1
     return err

@@ -23,14 +23,12 @@ from .swap_io import folio_wait_writeback
 from .swapon import release_swap_info
 from .types import (
     PTE_MARKER_POISONED,
-    PTE_SHIFT,
     PTE_SWP_CARRIED,
     PTE_SWP_EXCLUSIVE,
     SWAP_MAP_BAD,
     SWAP_SLOT_INVALID,
     SWP_WRITEOK,
     Pte,
-    SwpEntry,
     is_swap_pte,
     make_pte_marker,
     mk_pte,
@@ -186,14 +184,15 @@ def unuse_pte_range_one(s: System, si: SwapInfo, vma: Vma, addr: int, table: lis
     return 0
 
 
-def unuse_pte(s: System, vma: Vma, addr: int, table: list[int], old: Pte, folio: Folio) -> None:
+def unuse_pte(s: System, vma: Vma, addr: int, table: list[int], pte: Pte, folio: Folio) -> None:
     """Replace a swap PTE by a present one, clean, old and not writable; by a poison marker if the folio has no data."""
-    entry = SwpEntry(old >> PTE_SHIFT)
+    entry = pte_to_swp_entry(pte)
     index = addr & PTE_TABLE_MASK
     if not folio_matches_swap_entry(folio, entry):
         return
     with vma.mm.ptl:
-        if not pte_same_as_swp(Pte(table[index]), old):
+        old = Pte(table[index])
+        if not pte_same_as_swp(old, pte):
             return
         vma.mm.swapents -= 1
         if folio.uptodate:
@@ -204,7 +203,7 @@ def unuse_pte(s: System, vma: Vma, addr: int, table: list[int], old: Pte, folio:
             table[index] = mk_pte(folio.pfn + page, old & PTE_SWP_CARRIED)
         else:
             table[index] = make_pte_marker(PTE_MARKER_POISONED)
-    swap_free(s, entry)
+        swap_free(s, entry)
 
 
 def unuse_swap_cache(s: System, si: SwapInfo) -> None:

@@ -230,8 +230,9 @@ def is_swap_pte(pte: Pte) -> bool:
 
 
 def pte_same_as_swp(pte: Pte, swp_pte: Pte) -> bool:
-    """Equal but for soft-dirty and uffd-wp."""
-    return pte & ~PTE_SWP_CARRIED == swp_pte & ~PTE_SWP_CARRIED
+    """Equal but for the three flags of a swap PTE."""
+    flags = PTE_SWP_EXCLUSIVE | PTE_SWP_CARRIED
+    return pte & ~flags == swp_pte & ~flags
 
 
 RadixEntry = NewType("RadixEntry", int)
