@@ -137,3 +137,11 @@ def test_a_copy_looks_into_itself(make: type[XArray[str]], twin_of: Callable[[XA
         assert array.load(70) == "old"
     if isinstance(twin, Named):
         assert (twin.slot, twin.free) == ("slot", "free")
+
+
+def test_a_word_that_is_put_together_again_is_the_same() -> None:
+    """cmpxchg compares words, not the Python objects that stand for them."""
+    tree: XArray[int] = XArray()
+    tree.store(5, int("12345678901"))
+    assert tree.cmpxchg(5, int("12345678901"), None) == 12345678901
+    assert 5 not in tree

@@ -51,7 +51,7 @@ class LockedXArray(XArray[T]):
             return XArray.erase(self, index) if index in self._values else None
 
     def cmpxchg(self, index: int, expected: T | None, value: T | None) -> T | None:
-        """Replace the object if it is ``expected``; returns what was there (xa_cmpxchg)."""
+        """Replace the object if it equals ``expected``; returns what was there (xa_cmpxchg)."""
         with self.xa_lock:
             return XArray.cmpxchg(self, index, expected, value)
 

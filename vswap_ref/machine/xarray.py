@@ -95,9 +95,9 @@ class XArray(Generic[T]):
         return old
 
     def cmpxchg(self, index: int, expected: T | None, value: T | None) -> T | None:
-        """Replace the object if it is ``expected``; returns what was there."""
+        """Replace the object if it equals ``expected``; returns what was there."""
         old = self._values.get(index)
-        if old is expected:
+        if old == expected:
             self.__store(index, value)
         return old
 
