@@ -9,7 +9,7 @@ import pytest
 
 import vswap_ref as vr
 from vswap_ref.kernel import Kernel, Mapping
-from vswap_ref.machine import PAGE_SIZE, Pmem
+from vswap_ref.machine import PAGE_SIZE, Pmem, Scheduler, follow, switch_point
 
 BEFORE = vr.at(8)
 """The last stage at which the name of a page is its place."""
@@ -247,14 +247,24 @@ def test_who_loses_the_claim_begins_again(stage: int, monkeypatch: pytest.Monkey
     assert len(looks) == 3
 
 
-def test_a_frozen_folio_is_looked_up_until_it_is_gone_or_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A look-up that finds a folio without references reads the word again."""
-    kernel, heap, _ = booted()
-    push_out(heap)
+@pytest.mark.parametrize("stage", [0, 1, 10, 13, 14])
+def test_a_frozen_folio_is_looked_up_until_it_is_back(stage: int) -> None:
+    """Who finds a folio whose references are frozen lets others run, and looks again; alone he gets nothing."""
+    find = vr.at(stage).find
+    kernel = vr.at(stage).Kernel(ram="2M", swap=[vr.Ssd("1M")], page_cluster=0, cpus=2, locks="scheduled")
+    heap = kernel.spawn("app").mmap_swapped(PAGE_SIZE)
     heap.process.fork()
     heap.touch(0)
     (folio,) = (folio for folio in kernel.system.memory.mem_map if folio is not None and folio.swapcache)
-    module = BEFORE.module("swap_cache")
-    answers = iter((lambda _: False, lambda _: False, module.folio_try_get))
-    monkeypatch.setattr(module, "folio_try_get", lambda found: next(answers)(found))
-    assert module.swap_cache_get_folio(kernel.system, folio.swap) is folio
+    look, found, held = find("swap_cache_get_folio"), [], folio.refcount
+    freeze, unfreeze = find("folio_ref_freeze"), find("folio_ref_unfreeze")
+
+    def split() -> None:
+        assert freeze(folio, held)
+        switch_point("frozen")
+        unfreeze(folio, held)
+
+    assert Scheduler([split, lambda: found.append(look(kernel.system, folio.swap))], follow([0, 1])).run() is None
+    assert (found, folio.refcount) == ([folio], held + 1)
+    assert freeze(folio, held + 1)
+    assert look(kernel.system, folio.swap) is None

@@ -7,6 +7,8 @@ each under its cluster's lock.  Who adds or deletes a folio has claimed its slot
 
 from __future__ import annotations
 
+from vswap_ref.machine import relax
+
 from ..folio import folio_mark_dirty, folio_put, folio_try_get, folio_trylock, folio_unlock
 from ..memcg import memcg1_swapout
 from ..state import Folio, System, VswapCluster
@@ -191,6 +193,8 @@ def vswap_get_swap_cache(s: System, entry: SwpEntry, cache_only: bool = False) -
             cluster.lock.release()
         if folio is None or referenced:
             return folio
+        if not relax("a frozen folio"):
+            return None
 
 
 def folio_clear_swap(s: System, folio: Folio) -> None:
