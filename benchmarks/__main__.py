@@ -56,9 +56,11 @@ def cycle_us(stage: int, device: BlockDevice, cgroup: bool, pages: int) -> tuple
 def import_ms(statement: str, cached: bool = True) -> float:
     """Milliseconds of processor time that a statement takes in a fresh interpreter with NumPy loaded; best of nine.
 
+    Of its own thread: NumPy leaves others behind that spin for a while.
+
     ``cached``: the bytecode of stages is; else of nothing.
     """
-    code = f"import numpy, time; t = time.process_time(); {statement}; print((time.process_time() - t) * 1e3)"
+    code = f"import numpy, time; t = time.thread_time(); {statement}; print((time.thread_time() - t) * 1e3)"
     caching = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     fresh = caching | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPYCACHEPREFIX": os.devnull}
     env = caching if cached else fresh
