@@ -102,10 +102,9 @@ IN = [
 
 def swap_out(k: Layer, *pages: tuple[Any, Any]) -> Callable[[], object]:
     """Make the calls of ``OUT`` for each (folio, its page in zswap); nothing but them takes time."""
-    functions = [k.stage.find(name) for name in OUT]
+    s, (alloc, duplicate, free_swap, prepare, store, lock, remove) = k.s, map(k.stage.find, OUT)
 
     def run() -> None:
-        s, (alloc, duplicate, free_swap, prepare, store, lock, remove) = k.s, functions
         for folio, zentry in pages:
             alloc(s, folio)
             entry = folio.swap
@@ -122,11 +121,10 @@ def swap_out(k: Layer, *pages: tuple[Any, Any]) -> Callable[[], object]:
 
 def fault_in(k: Layer, *pages: tuple[Any, int]) -> Callable[[], object]:
     """Make the calls of ``IN`` for each (new folio, entry)."""
-    functions = [k.stage.find(name) for name in IN]
+    s, functions = k.s, map(k.stage.find, IN)
+    tryget, get, again, swapped, pin, by_folio, cgroup, add, zeros, load, store, free, on_device, drop, put = functions
 
     def run() -> None:
-        s, (tryget, get, again, swapped, pin, by_folio, cgroup, add, zeros, load, *functions_) = k.s, functions
-        store, free, on_device, drop, put = functions_
         for folio, entry in pages:
             _, si = tryget(s, entry)
             get(s, entry)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from errno import ENOENT
+from typing import Any
 
 import pytest
 
@@ -42,6 +43,12 @@ def push_out(heap: Mapping) -> None:
     heap.process.madvise(heap, "pageout")
     heap.process.kernel.drain()
     heap.process.kernel.reclaim(len(heap))
+
+
+def cached_folio(kernel: Kernel) -> Any:
+    """The one folio in the swap cache."""
+    (folio,) = (folio for folio in kernel.system.memory.mem_map if folio is not None and folio.swapcache)
+    return folio
 
 
 def test_the_swap_table_holds_neither_counts_nor_flags() -> None:
@@ -216,7 +223,7 @@ def test_who_must_not_wait_for_a_swap_in_gets_no_folio_of_it(stage: int, monkeyp
     heap = kernel.spawn("app").mmap_swapped(PAGE_SIZE)
     heap.process.fork()
     heap.touch(0)
-    (folio,) = (folio for folio in kernel.system.memory.mem_map if folio is not None and folio.swapcache)
+    folio = cached_folio(kernel)
     module, found = vr.at(stage).module("swap_read"), []
     look = module.swap_cache_get_folio
     for skip_if_exists in (True, False):
@@ -255,7 +262,7 @@ def test_a_frozen_folio_is_looked_up_until_it_is_back(stage: int) -> None:
     heap = kernel.spawn("app").mmap_swapped(PAGE_SIZE)
     heap.process.fork()
     heap.touch(0)
-    (folio,) = (folio for folio in kernel.system.memory.mem_map if folio is not None and folio.swapcache)
+    folio = cached_folio(kernel)
     look, found, held = find("swap_cache_get_folio"), [], folio.refcount
     freeze, unfreeze = find("folio_ref_freeze"), find("folio_ref_unfreeze")
 
